@@ -1,0 +1,36 @@
+"""Builds a bundle and measures it on this machine, for every command that needs one."""
+
+from pathlib import Path
+
+from ..cloud.compiler.build import build
+from ..cloud.compiler.cache import StepCache
+from ..cloud.compiler.recipe import Recipe
+from ..devices.models import DeviceModels, measure_stages
+from ..devices.probe import probe
+from ..devices.profile import Profile, load_profile, save_profile
+from ..edge.selftest import golden_picture
+from ..shared.bundle import Bundle, open_bundle
+from ..shared.paths import Paths
+from ..shared.signing import SigningKey, TrustStore
+from .console import StepProgress
+
+
+def build_recipe(recipe: Recipe, *, root: Path, progress: StepProgress) -> Bundle:
+    """The bundle of a recipe, signed with this machine's key, with its profile beside it."""
+    paths = Paths.from_environment()
+    key = SigningKey.load_or_create(paths.signing_key)
+    path = build(
+        recipe, root=root, key=key, cache=StepCache(paths.build_cache), progress=progress
+    )
+    bundle = open_bundle(path, trust=TrustStore(frozenset({key.public_hex})))
+    device = probe()
+    if load_profile(bundle.profiles, device, bundle_sha256=bundle.sha256) is None:
+        stages = measure_stages(
+            DeviceModels(bundle),
+            golden_picture(bundle),
+            on_stage=lambda _, done, total: progress("timing every stage here", done, total),
+        )
+        save_profile(
+            Profile(device=device, bundle_sha256=bundle.sha256, stages=stages), bundle.profiles
+        )
+    return bundle

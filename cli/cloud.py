@@ -1,0 +1,46 @@
+"""`hybridge cloud`: the cloud service."""
+
+import argparse
+import asyncio
+
+from ..shared.security import Address
+from .console import console
+from .options import add_bundles, add_tls, security, trust
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "cloud", help="serve bundles: whole models and tails, over the Open Inference Protocol"
+    )
+    parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument("--instances", type=int, default=None, help="parallel runs per model")
+    parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
+    parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument(
+        "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
+    )
+    add_bundles(parser)
+    add_tls(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..cloud.config import CloudConfig
+    from ..cloud.server import serve
+
+    config = CloudConfig(
+        bundles=options.bundles,
+        address=Address.parse(options.listen),
+        security=security(options),
+        trust=trust(options),
+        queue_limit=options.queue,
+        max_batch=options.max_batch,
+        advertise=options.advertise,
+        **({"instances": options.instances} if options.instances else {}),
+    )
+    asyncio.run(serve(config, on_listening=_announce))
+    return 0
+
+
+def _announce(address: Address) -> None:
+    console.print(f"hybridge cloud listening on {address}")

@@ -1,0 +1,78 @@
+"""Where commands write: people read tables and colours, programs read --json."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    _errors.print(f"[red]hybridge:[/red] {_escaped(message)}", soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose columns after the first line up on the right where they hold figures."""
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for position, column in enumerate(columns):
+        figures = all(row[position][:1].isdigit() or row[position] in ("", "-") for row in rows)
+        made.add_column(column, justify="right" if figures and rows else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+class StepProgress:
+    """A progress line per build step, with its time; plain lines where nobody watches."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/green]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._name = ""
+        self._task: Any = None
+
+    def __enter__(self) -> "StepProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._close()
+        self._progress.stop()
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """The builder's progress callback."""
+        if step != self._name:
+            self._close()
+            self._name = step
+            self._task = self._progress.add_task(step, total=total or None)
+            if not console.is_terminal:
+                console.print(f"- {step}")
+        if total:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def _close(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, total=1, completed=1)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")

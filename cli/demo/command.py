@@ -1,0 +1,3 @@
+"""placeholder"""
+def register(c): pass
+def run(o): return 0

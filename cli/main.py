@@ -1,0 +1,48 @@
+"""The command line: `hybridge COMMAND`, a file per command."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..shared.errors import HybridgeError, meaning, public_message
+from . import build, cloud, demo, edge, infer, plan
+from .console import complain
+
+_COMMANDS = (demo, build, plan, cloud, edge, infer)
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code (BSD sysexits where it fails)."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        code: int = options.run(options)
+    except HybridgeError as error:
+        complain(public_message(error))
+        return meaning(error).exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stderr.close()
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hybridge",
+        description="One model across a device and the cloud, within a latency budget.",
+    )
+    parser.add_argument("--version", action="version", version=f"hybridge {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what happens within")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in _COMMANDS:
+        module.register(commands)
+    return parser

@@ -1,0 +1,134 @@
+"""`hybridge plan`: which plan would be taken on a given link and budget, and why."""
+
+import argparse
+
+from ..devices.probe import probe
+from ..devices.profile import Profile, load_profile
+from ..edge.outlook import outlook
+from ..edge.router import Option, explain
+from ..edge.stage_times import StageTimes
+from ..shared.bundle import Bundle, find_bundle, open_bundle
+from ..shared.deadline import check_budget_ms
+from ..shared.errors import ConfigError
+from ..shared.plan import PlanKind
+from .console import console, print_json, table
+from .options import add_bundles, trust
+
+LINKS = {
+    "ethernet": (1.0, 940.0),
+    "wifi": (8.5, 52.0),
+    "lte": (51.0, 11.4),
+    "3g": (151.0, 1.5),
+}
+"""Round trip in ms and throughput in Mbit/s, as measured through an emulator."""
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="show a bundle's table on a link and budget: which plan is taken, and why",
+        description="Device times are this machine's profile; cloud times are those of the machine "
+        "that built the bundle, divided by --cloud-speed.",
+    )
+    parser.add_argument("bundle", metavar="NAME|DIR")
+    parser.add_argument("--budget", type=float, default=None, metavar="MS")
+    parser.add_argument("--link", choices=LINKS, default="lte")
+    parser.add_argument("--rtt", type=float, metavar="MS", help="instead of the link's")
+    parser.add_argument("--mbps", type=float, metavar="MBIT/S", help="instead of the link's")
+    parser.add_argument("--cloud-speed", type=float, default=1.0, metavar="FACTOR")
+    parser.add_argument("--json", action="store_true")
+    add_bundles(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    bundle = open_bundle(
+        find_bundle(options.bundle, root=options.bundles), trust=trust(options)
+    )
+    rtt_ms, mbps = LINKS[options.link]
+    rtt_ms = rtt_ms if options.rtt is None else options.rtt
+    mbps = mbps if options.mbps is None else options.mbps
+    if rtt_ms < 0 or mbps <= 0 or options.cloud_speed <= 0:
+        raise ConfigError("--rtt must not be negative, --mbps and --cloud-speed must be above 0")
+    budget_ms = check_budget_ms(options.budget or bundle.manifest.default_budget_ms)
+    rows = explain(
+        options_on(bundle, rtt_ms=rtt_ms, mbps=mbps, cloud_speed=options.cloud_speed),
+        left_ms=budget_ms,
+    )
+    if options.json:
+        print_json(
+            {
+                "bundle": bundle.manifest.name,
+                "version": bundle.manifest.version,
+                "budget_ms": budget_ms,
+                "rtt_ms": rtt_ms,
+                "mbps": mbps,
+                "plans": [_as_json(option, reason) for option, reason in rows],
+            }
+        )
+        return 0
+    title = f"{bundle.manifest.name}: {budget_ms:g} ms on {rtt_ms:g} ms / {mbps:g} Mbit/s"
+    columns = ("plan", "agreement", "bytes", "device", "network", "cloud", "total ms", "why")
+    console.print(table(title, columns, [_row(option, reason) for option, reason in rows]))
+    return 0
+
+
+def options_on(
+    bundle: Bundle, *, rtt_ms: float, mbps: float, cloud_speed: float
+) -> list[Option]:
+    """The bundle's plans on an ideal link; ConfigError if this machine was never measured."""
+    profile = _profile(bundle)
+    times = StageTimes(profile.stages)
+    tails = {
+        bundle.manifest.contract(row.parsed()).id: times.p95_ms(cloud_stage(row.parsed().cut))
+        for row in bundle.manifest.table
+        if row.parsed().kind is not PlanKind.LOCAL
+    }
+    return outlook(
+        bundle.manifest,
+        stage_ms=times.p95_ms,
+        transfer_ms=lambda size: rtt_ms + size * 8e-3 / mbps,
+        cloud_ms=lambda contract: tails[contract] / cloud_speed,
+    )
+
+
+def cloud_stage(cut: str) -> str:
+    """The profile's name for the cloud's part behind a cut (none: the whole model)."""
+    return f"tail:{cut}" if cut else "whole"
+
+
+def _profile(bundle: Bundle) -> Profile:
+    found = load_profile(bundle.profiles, probe(), bundle_sha256=bundle.sha256)
+    if found is None:
+        raise ConfigError(
+            "this machine has no profile of the bundle; start `hybridge edge` with it once"
+        )
+    return found
+
+
+def _row(option: Option, reason: str) -> tuple[str, ...]:
+    rate = option.agreement
+    return (
+        str(option.plan),
+        f"{rate.value:.1%} ± {rate.standard_error:.1%}",
+        f"{option.size_bytes:,}",
+        f"{option.device_ms:.1f}",
+        f"{option.network_ms:.1f}",
+        f"{option.cloud_ms:.1f}",
+        f"{option.total_ms:.1f}",
+        reason,
+    )
+
+
+def _as_json(option: Option, reason: str) -> dict[str, object]:
+    return {
+        "plan": str(option.plan),
+        "agreement": option.agreement.value,
+        "standard_error": option.agreement.standard_error,
+        "bytes": option.size_bytes,
+        "device_ms": option.device_ms,
+        "network_ms": option.network_ms,
+        "cloud_ms": option.cloud_ms,
+        "total_ms": option.total_ms,
+        "reason": reason,
+    }

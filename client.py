@@ -1,0 +1,158 @@
+"""The app's library: send a picture to an edge agent (or any Hybridge cloud), get an answer.
+
+    with Client("127.0.0.1:8600") as client:
+        answer = client.infer(Path("cat.jpg").read_bytes(), budget_ms=100)
+        print(answer.label, answer.plan, answer.total_ms)
+"""
+
+import time
+import uuid
+from dataclasses import dataclass
+from types import TracebackType
+from typing import cast
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from .protos import oip
+from .protos import open_inference_pb2 as pb
+from .shared import oip as messages
+from .shared.deadline import check_budget_ms
+from .shared.errors import RemoteRefused, from_rpc
+from .shared.security import Address, Security
+
+_PATIENCE_MS = 5_000.0
+"""How long after its budget an answer is still waited for: late and marked beats lost."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. Times are the agent's, but for `round_trip_ms`, which is the app's own."""
+
+    request_id: str
+    labels: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    plan: str
+    confidence: float
+    provisional: bool
+    fallback: str
+    sent_bytes: int
+    total_ms: float
+    budget_ms: float
+    within_budget: bool
+    steps_ms: dict[str, float]
+    round_trip_ms: float
+
+    @property
+    def label(self) -> str:
+        return self.labels[0]
+
+
+class Client:
+    """A connection to one agent. Thread-safe."""
+
+    def __init__(self, address: str, *, security: Security | None = None) -> None:
+        self._channel = (security or Security()).blocking_channel(Address.parse(address))
+        self._infer = self._channel.unary_unary(
+            oip.MODEL_INFER.path,
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        self._index = self._channel.unary_unary(
+            oip.REPOSITORY_INDEX.path,
+            request_serializer=pb.RepositoryIndexRequest.SerializeToString,
+            response_deserializer=pb.RepositoryIndexResponse.FromString,
+        )
+        self._model = ""
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def models(self, *, wait_ms: float = 3_000.0) -> list[str]:
+        """The models served there; waits a while for a daemon that is only starting."""
+        try:
+            reply = self._index(
+                pb.RepositoryIndexRequest(), timeout=wait_ms / 1e3, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return [model.name for model in reply.models]
+
+    def infer(
+        self,
+        picture: bytes | npt.NDArray[np.uint8],
+        *,
+        budget_ms: float | None = None,
+        model: str = "",
+        request_id: str = "",
+    ) -> Answer:
+        """The answer for an encoded picture, or RGB uint8 [h, w, 3]; RemoteError if none came.
+
+        Without a budget the bundle's default holds.
+        """
+        request = pb.ModelInferRequest(
+            model_name=model or self._only_model(), id=request_id or uuid.uuid4().hex
+        )
+        if isinstance(picture, bytes):
+            messages.add_bytes_input(request, "picture", [picture])
+        else:
+            messages.add_input(request, "pixels", picture)
+        timeout_s = None
+        if budget_ms is not None:
+            check_budget_ms(budget_ms)
+            messages.set_parameters(
+                request.parameters, {messages.LATENCY_BUDGET_MS: float(budget_ms)}
+            )
+            timeout_s = (budget_ms + _PATIENCE_MS) / 1e3
+        start_s = time.monotonic()
+        try:
+            response = self._infer(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return _read(response, round_trip_ms=(time.monotonic() - start_s) * 1e3)
+
+    def _only_model(self) -> str:
+        if not self._model:
+            models = self.models()
+            if len(models) != 1:
+                raise RemoteRefused(f"it serves {len(models)} models; name one of {models}")
+            (self._model,) = models
+        return self._model
+
+
+def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
+    values = messages.get_parameters(response.parameters)
+    steps = {
+        name.removeprefix("step_").removesuffix("_ms"): float(value)
+        for name, value in values.items()
+        if name.startswith("step_")
+    }
+    probabilities = messages.output_array(response, "probabilities")[0]
+    labels = messages.output_elements(response, "labels")
+    return Answer(
+        request_id=response.id,
+        labels=tuple(label.decode() for label in labels),
+        probabilities=cast(npt.NDArray[np.float32], probabilities),
+        plan=str(values.get(messages.PLAN, "")),
+        confidence=messages.number(values, messages.CONFIDENCE) or 0.0,
+        provisional=bool(values.get(messages.PROVISIONAL, False)),
+        fallback=str(values.get("fallback", "")),
+        sent_bytes=int(messages.number(values, "sent_bytes") or 0),
+        total_ms=messages.number(values, "total_ms") or 0.0,
+        budget_ms=messages.number(values, "budget_ms") or 0.0,
+        within_budget=bool(values.get("within_budget", False)),
+        steps_ms=steps,
+        round_trip_ms=round_trip_ms,
+    )

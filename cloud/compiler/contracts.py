@@ -1,0 +1,61 @@
+"""Contracts of cuts: the int8 grid a head and its tail share, and what its codecs need to know."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ...shared.contract import Contract
+from .pairing import PairedCut
+
+_CLIPPED_SHARES = (0.0, 1e-4, 5e-4, 2e-3, 5e-3, 1e-2)
+
+
+def cut_contract(
+    pair: PairedCut,
+    tensors: Sequence[npt.NDArray[np.int8]],
+    *,
+    model_sha256: str,
+    codecs: Sequence[str],
+) -> Contract:
+    """The contract of a cut whose int8 head made these calibration tensors."""
+    wire = pair.int8_wire
+    values = np.concatenate([tensor.ravel() for tensor in tensors])
+    tables: dict[str, dict[str, float]] = {}
+    for name in codecs:
+        bits = int(name.removeprefix("affine"))
+        low, high = clipping_range(values, bits=bits)
+        tables[name] = {"low": low, "high": high}
+    return Contract(
+        tensor=pair.onnx.tensor,
+        shape=pair.shape,
+        dtype="INT8",
+        model=model_sha256,
+        scale=wire.scale,
+        zero_point=wire.zero_point,
+        codecs=tables,
+    )
+
+
+def clipping_range(values: npt.NDArray[np.int8], *, bits: int) -> tuple[float, float]:
+    """Where to clip int8 values before `bits` bits: the quantile pair of least squared error.
+
+    Eight bits clip nothing: the codes then are the int8 values themselves.
+    """
+    if bits == 8:
+        return -128.0, 127.0
+    counts = np.bincount(values.astype(np.int64) + 128, minlength=256).astype(np.float64)
+    codes = np.arange(-128, 128, dtype=np.float64)
+    below = np.cumsum(counts) / counts.sum()
+    best, best_error = (-128.0, 127.0), np.inf
+    for share in _CLIPPED_SHARES:
+        low = float(codes[np.searchsorted(below, share, side="right")])
+        high = float(codes[min(int(np.searchsorted(below, 1 - share)), 255)])
+        if high <= low:
+            continue
+        step = (high - low) / (2**bits - 1)
+        rebuilt = low + step * np.clip(np.rint((codes - low) / step), 0, 2**bits - 1)
+        error = float((counts * (codes - rebuilt) ** 2).sum())
+        if error < best_error:
+            best, best_error = (low, high), error
+    return best

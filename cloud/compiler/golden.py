@@ -1,0 +1,57 @@
+"""Golden inputs and outputs: what every stage gave where the bundle was built."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, DeviceModels, head_stage
+from ...shared.plan import PlanKind
+from ...shared.tensor import Array
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+# Relative to the largest value. Resizing rounds to whole levels; int8 kernels of different
+# processors round differently, and the differences add up along a network.
+_PIXELS_TOLERANCE = 0.01
+_LIGHT_TOLERANCE = 0.1
+_HEAD_TOLERANCE = 0.15
+
+
+def golden_arrays(models: DeviceModels, picture: Array) -> dict[str, Array]:
+    """A picture and what each device stage of the table makes of it, by stage name."""
+    for_light, for_large = models.resize_light(picture), models.resize_large(picture)
+    arrays: dict[str, Array] = {
+        "picture": picture,
+        RESIZE_LIGHT: for_light,
+        RESIZE_LARGE: for_large,
+        LIGHT: models.light(for_light),
+    }
+    for row in models.bundle.manifest.table:
+        plan = row.parsed()
+        if plan.kind is PlanKind.SPLIT:
+            arrays.setdefault(head_stage(plan.cut, plan.head), models.tensor(plan, for_large))
+    return arrays
+
+
+def tolerances(arrays: Mapping[str, Array]) -> dict[str, float]:
+    """How far each output may stray on another machine."""
+    fixed = {
+        RESIZE_LIGHT: _PIXELS_TOLERANCE,
+        RESIZE_LARGE: _PIXELS_TOLERANCE,
+        LIGHT: _LIGHT_TOLERANCE,
+    }
+    return {name: fixed.get(name, _HEAD_TOLERANCE) for name in sorted(arrays) if name != "picture"}
+
+
+def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
+    """An .npz; unlike numpy's own, the same arrays give the same bytes (no time of day)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in sorted(arrays.items()):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
+            archive.writestr(entry, member.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

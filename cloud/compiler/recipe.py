@@ -1,0 +1,145 @@
+"""Recipes: what `hybridge build` is asked to make, read from a TOML file or made in Python.
+
+    name = "animals"
+    labels = "labels.txt"              # one class a line, in the order of the models' outputs
+    default_budget_ms = 250
+
+    [light]
+    model = "mypackage.models:light"   # MODULE:FUNCTION giving a torch module, or a .tflite file
+    [light.preprocessing]
+    size_px = 224
+    crop_padding_px = 32
+
+    [large]
+    model = "large.onnx"               # an .onnx file, or MODULE:FUNCTION
+    [large.preprocessing]
+    size_px = 260
+    crop_padding_px = 32
+
+    [pictures]
+    calibration = "pictures/calibration"
+    evaluation = "pictures/evaluation"
+    labels = "pictures/labels.tsv"     # optional: FILE <tab> CLASS INDEX
+
+Paths are relative to the recipe.
+"""
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...shared.deadline import check_budget_ms
+from ...shared.errors import BudgetError, BuildError
+from ...shared.preprocess import PreprocessSpec
+
+PICTURE_CODECS = (
+    "raw",
+    "png",
+    "jpeg-50",
+    "jpeg-75",
+    "jpeg-90",
+    "jpeg-95",
+    "webp-50",
+    "webp-75",
+    "webp-90",
+)
+TENSOR_CODECS = ("affine8", "affine4", "affine3")
+MIN_CALIBRATION_PICTURES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """A model, and what is done to a picture before it."""
+
+    model: str
+    preprocessing: PreprocessSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesRecipe:
+    """Folders of pictures; those of `evaluation` are never used for calibration.
+
+    `views` above 1 also evaluates that many crops and mirrorings of each evaluation picture. They
+    refine the table, but its standard errors count pictures, not views.
+    """
+
+    calibration: Path
+    evaluation: Path
+    labels: Path | None = None
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.views <= 8:
+            raise ValueError(f"views {self.views}: 1 to 8 are possible")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a build depends on, the files it names included."""
+
+    name: str
+    labels: Path
+    light: ModelRecipe
+    large: ModelRecipe
+    pictures: PicturesRecipe
+    version: str = "1"
+    default_budget_ms: float = 250.0
+    max_cuts: int = 8
+    picture_codecs: tuple[str, ...] = field(default=PICTURE_CODECS)
+    tensor_codecs: tuple[str, ...] = field(default=TENSOR_CODECS)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_cuts <= 64:
+            raise ValueError(f"max_cuts {self.max_cuts}: 0 to 64 are possible")
+        if "raw" not in self.picture_codecs:
+            raise ValueError("picture_codecs must hold raw, the only one that loses nothing else")
+        try:
+            check_budget_ms(self.default_budget_ms)
+        except BudgetError as error:
+            raise ValueError(f"default_budget_ms: {error}") from error
+
+
+def read_recipe(file: Path) -> Recipe:
+    """The recipe of a TOML file; BuildError says what is wrong with it."""
+    try:
+        values = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BuildError(f"{file}: {error}") from error
+    try:
+        recipe = msgspec.convert(values, Recipe, strict=True, dec_hook=_paths)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise BuildError(f"{file}: {error}") from error
+    return _relative_to(recipe, file.resolve().parent)
+
+
+def _paths(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {wanted.__name__}, got {value!r}")
+
+
+def _relative_to(recipe: Recipe, folder: Path) -> Recipe:
+    pictures = recipe.pictures
+    return replace(
+        recipe,
+        labels=folder / recipe.labels,
+        light=_model_relative_to(recipe.light, folder),
+        large=_model_relative_to(recipe.large, folder),
+        pictures=replace(
+            pictures,
+            calibration=folder / pictures.calibration,
+            evaluation=folder / pictures.evaluation,
+            labels=folder / pictures.labels if pictures.labels else None,
+        ),
+    )
+
+
+def _model_relative_to(model: ModelRecipe, folder: Path) -> ModelRecipe:
+    if Path(model.model).suffix in (".onnx", ".tflite"):
+        return replace(model, model=str(folder / model.model))
+    return model

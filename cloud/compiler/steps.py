@@ -1,0 +1,144 @@
+"""The conversions of a build, each taken from the cache when nothing that it depends on changed."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import msgspec
+import numpy as np
+from onnx import ModelProto, load_from_string
+
+from ... import __version__
+from ...shared.errors import BuildError
+from ...shared.preprocess import PreprocessSpec
+from .cache import StepCache
+from .litert import Floats, Runner, convert_module
+from .onnx_source import export_module, load_model
+from .pairing import PairedCut, pair_cuts
+from .pictures import PictureSet
+from .preprocess import build_preprocess
+from .quantize import quantize
+from .sources import ModelSource
+
+TOOLS = (
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "litert-torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "tensorflow-cpu",
+    "torch",
+)
+_PAIRING_PICTURES = 4
+
+Progress = Callable[[str, int, int], None]
+"""Told (step, done, total); total is 0 where a step cannot say how far it is."""
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def onnx_bytes(model: ModelProto) -> bytes:
+    """The same bytes for the same model."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def tool_versions() -> dict[str, str]:
+    """What a conversion depends on beside its inputs."""
+    return {tool: importlib.metadata.version(tool) for tool in TOOLS} | {"hybridge": __version__}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Conversions with one cache, one calibration set and one audience."""
+
+    cache: StepCache
+    calibration: PictureSet
+    progress: Progress
+    tools: dict[str, str] = field(default_factory=tool_versions)
+
+    def preprocess(self, spec: PreprocessSpec) -> bytes:
+        """TFLite with the signatures `resize` and `normalize`."""
+        self.progress(f"preprocessing for {spec.size_px} px", 0, 0)
+        return self.cache.get(
+            "preprocess", inputs=[asdict(spec), self.tools], make=lambda: build_preprocess(spec)
+        )
+
+    def calibration_tensors(self, preprocess: bytes) -> list[Floats]:
+        """The calibration pictures as a model sees them, float32 [1, s, s, 3] each."""
+        resize, normalize = (
+            Runner(preprocess, signature=name) for name in ("resize", "normalize")
+        )
+        return [
+            normalize.run(resize.run(picture[None])).astype(np.float32, copy=False)
+            for picture in self.calibration
+        ]
+
+    def onnx(self, source: ModelSource, spec: PreprocessSpec) -> ModelProto:
+        """The model as ONNX: read, or exported."""
+        self.progress("large model to ONNX", 0, 0)
+        module = source.module
+        if module is None:
+            if source.file is None or source.suffix != ".onnx":
+                raise BuildError("the large model must be a torch module or an .onnx file")
+            return load_model(source.file)
+        shape = (spec.size_px, spec.size_px, 3)
+        encoded = self.cache.get(
+            "onnx",
+            inputs=[source.sha256, shape, self.tools],
+            make=lambda: onnx_bytes(export_module(module, shape=shape)),
+        )
+        return load_from_string(encoded)
+
+    def litert(self, source: ModelSource, spec: PreprocessSpec, *, what: str) -> bytes:
+        """The model as float TFLite."""
+        self.progress(f"{what} model to LiteRT", 0, 0)
+        module = source.module
+        if module is None:
+            raise BuildError(f"the {what} model is no torch module, LiteRT needs one")
+        shape = (spec.size_px, spec.size_px, 3)
+        return self.cache.get(
+            "litert",
+            inputs=[source.sha256, shape, self.tools],
+            make=lambda: convert_module(module, shape=shape),
+        )
+
+    def int8(self, model: bytes, tensors: Sequence[Floats], *, what: str) -> bytes:
+        """The model as int8 TFLite, calibrated on these tensors."""
+        self.progress(f"{what} model to int8", 0, 0)
+        return self.cache.get(
+            "int8",
+            inputs=[sha256(model), self._digest(tensors), self.tools],
+            make=lambda: quantize(model, tensors),
+        )
+
+    def pairs(
+        self, model: ModelProto, float32: bytes, int8: bytes, tensors: Sequence[Floats]
+    ) -> list[PairedCut]:
+        """The cuts that ONNX and TFLite have in common, head and tail checked together."""
+        self.progress("finding cuts, checking every head with its tail", 0, 0)
+        few = tensors[:_PAIRING_PICTURES]
+        encoded = self.cache.get(
+            "pairs",
+            inputs=[
+                sha256(onnx_bytes(model)),
+                sha256(float32),
+                sha256(int8),
+                self._digest(few),
+                self.tools,
+            ],
+            make=lambda: msgspec.json.encode(
+                pair_cuts(model, float_model=float32, int8_model=int8, tensors=few)
+            ),
+        )
+        return msgspec.json.decode(encoded, type=list[PairedCut])
+
+    @staticmethod
+    def _digest(tensors: Sequence[Floats]) -> str:
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            digest.update(tensor.tobytes())
+        return digest.hexdigest()

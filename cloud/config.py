@@ -1,0 +1,45 @@
+"""How a cloud is set up."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..shared.errors import ConfigError
+from ..shared.security import Address, Security
+from ..shared.signing import TrustStore
+
+DEFAULT_ADDRESS = Address("127.0.0.1", 8500)
+
+
+def usable_cores() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudConfig:
+    """Everything `hybridge cloud` can be told.
+
+    `instances` runs at a time, each on one core; `queue_limit` requests may wait per model; a
+    batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
+    requests get `grace_ms` to finish.
+    """
+
+    bundles: Path
+    trust: TrustStore
+    address: Address = DEFAULT_ADDRESS
+    security: Security = field(default_factory=Security)
+    instances: int = field(default_factory=usable_cores)
+    queue_limit: int = 64
+    max_batch: int = 8
+    advertise: bool = False
+    grace_ms: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        for name in ("instances", "queue_limit", "max_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.grace_ms >= 0:
+            raise ConfigError(f"grace_ms must not be negative, and {self.grace_ms:g} is")
+        if not self.bundles.is_dir():
+            raise ConfigError(f"{self.bundles} is no directory; build a bundle into it first")

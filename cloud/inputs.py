@@ -1,0 +1,149 @@
+"""The forms in which a request may bring its input, each checked before it is queued.
+
+    frame    UINT8 [bytes]               one frame (shared/frame.py): a cut's tensor, or a picture
+    pixels   UINT8 [S,S,3] or [n,S,S,3]  what any client of the protocol can send
+    picture  BYTES [1]                   an encoded picture of exactly S x S
+
+Larger pictures are an edge's business, which resizes as the model was trained.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..shared import oip
+from ..shared.codec import codec_by_name
+from ..shared.contract import Contract
+from ..shared.errors import PictureError, RequestError, TensorError
+from ..shared.frame import FrameHeader, decode_payload, read_header
+from ..shared.picture import decode_picture, picture_size
+from ..shared.tensor import Array
+from .model import ServedModel
+from .repository import Repository
+from .stage import Stage
+from .work import Load
+
+FRAME, PIXELS, PICTURE = "frame", "pixels", "picture"
+
+_CHECK_ON_LOOP_BYTES = 1 << 19
+"""A checksum over so much takes a quarter of a millisecond; longer ones are left to a thread."""
+
+Parameters = Mapping[str, oip.Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a request is about: `items` inputs for a stage of a model."""
+
+    model: ServedModel
+    stage: Stage
+    items: int
+    load: Load = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelName:
+    """What a request calls the model; an empty version leaves the choice to us."""
+
+    name: str
+    version: str
+
+
+async def read_input(
+    tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
+) -> Input:
+    """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
+    model = repository.model(named.name, named.version)
+    match tensor.name:
+        case "frame":
+            found = await _read_frame(tensor, parameters, named=named, repository=repository)
+        case "pixels":
+            found = _read_pixels(tensor, model)
+        case "picture":
+            found = _read_picture(tensor, model)
+        case _:
+            raise TensorError(
+                f"input {tensor.name!r} is none of {FRAME!r}, {PIXELS!r} and {PICTURE!r}"
+            )
+    _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
+    _check_parameter(parameters, oip.CUT, found.stage.key.cut)
+    return found
+
+
+async def _read_frame(
+    tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
+) -> Input:
+    frame = tensor.raw
+    _check_tensor(tensor, datatype="UINT8", shape=(len(frame),))
+    if len(frame) > _CHECK_ON_LOOP_BYTES:
+        header = await asyncio.to_thread(read_header, frame)
+    else:
+        header = read_header(frame)
+    model, stage = repository.stage(header.contract, name=named.name, version=named.version)
+    contract = stage.contract
+    _check_codec(parameters, header, contract)
+
+    def load() -> Array:
+        return decode_payload(frame, header, contract=contract)[None]
+
+    return Input(model=model, stage=stage, items=1, load=load)
+
+
+def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
+    item = model.whole.contract.shape
+    single = len(tensor.shape) == len(item)
+    items = 1 if single else tensor.shape[0] if tensor.shape else 0
+    most = model.whole.max_batch
+    if tensor.datatype != "UINT8" or tensor.shape[-len(item) :] != item or not 1 <= items <= most:
+        size = model.size_px
+        raise TensorError(
+            f"{tensor.datatype} {list(tensor.shape)} is not UINT8 [{size},{size},3] "
+            f"or [n,{size},{size},3] with n from 1 to {most}"
+        )
+    if not single and len(tensor.shape) != len(item) + 1:
+        raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")
+    pixels = tensor.array().reshape(items, *item)
+    return Input(model=model, stage=model.whole, items=items, load=lambda: pixels)
+
+
+def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
+    _check_tensor(tensor, datatype="BYTES", shape=(1,))
+    (encoded,) = tensor.elements()
+    size = model.size_px
+
+    def load() -> Array:
+        width, height = picture_size(encoded)
+        if (width, height) != (size, size):
+            raise PictureError(
+                f"{width}x{height}, and this model takes {size}x{size}: send it through an edge, "
+                f"or resize it and send {PIXELS!r}"
+            )
+        return decode_picture(encoded, max_pixels=size * size)[None]
+
+    return Input(model=model, stage=model.whole, items=1, load=load)
+
+
+def _check_tensor(tensor: oip.InputTensor, *, datatype: str, shape: tuple[int, ...]) -> None:
+    if tensor.datatype != datatype or tensor.shape != shape:
+        raise TensorError(
+            f"input {tensor.name!r} must be {datatype} {list(shape)}, "
+            f"not {tensor.datatype} {list(tensor.shape)}"
+        )
+
+
+def _check_codec(parameters: Parameters, header: FrameHeader, contract: Contract) -> None:
+    name = parameters.get(oip.CODEC)
+    if name is None:
+        return
+    try:
+        wire_id = codec_by_name(str(name), contract).wire_id
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    if wire_id != header.codec_wire_id:
+        raise RequestError(f"parameter codec says {name}, the frame {header.codec_wire_id:#04x}")
+
+
+def _check_parameter(parameters: Parameters, name: str, truth: str) -> None:
+    said = parameters.get(name, truth)
+    if said != truth:
+        raise RequestError(f"parameter {name} says {said}, the input {truth or 'whole'!r}")

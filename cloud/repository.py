@@ -1,0 +1,94 @@
+"""All models of a directory of bundles."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..shared.bundle import list_bundles, open_bundle
+from ..shared.errors import BundleError, ConfigError, ModelFault, UnknownContract, UnknownModel
+from ..shared.signing import TrustStore
+from .model import ServedModel
+from .stage import Stage
+
+log = logging.getLogger(__name__)
+
+
+class Repository:
+    """The served models: every good version of every name."""
+
+    def __init__(self, models: Mapping[str, tuple[ServedModel, ...]]) -> None:
+        self._models = dict(models)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        for versions in self._models.values():
+            yield from versions
+
+    def versions(self, name: str) -> tuple[ServedModel, ...]:
+        """The versions of a model, newest first; UnknownModel if there is none."""
+        try:
+            return self._models[name]
+        except KeyError:
+            raise UnknownModel(f"{name!r} (there: {', '.join(self._models)})") from None
+
+    def model(self, name: str, version: str = "") -> ServedModel:
+        """One version of a model, the newest unless one is named; UnknownModel if there is none."""
+        versions = self.versions(name)
+        for model in versions:
+            if version in ("", model.version):
+                return model
+        known = ", ".join(model.version for model in versions)
+        raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")
+
+    def stage(self, digest: bytes, *, name: str, version: str = "") -> tuple[ServedModel, Stage]:
+        """The stage that goes on from a contract, and its model.
+
+        Without a version all are searched: a fleet that moves to a new bundle sends contracts of
+        both. Raises UnknownContract with what is served.
+        """
+        models = (self.model(name, version),) if version else self.versions(name)
+        for model in models:
+            if stage := model.by_contract.get(digest):
+                return model, stage
+        known = ", ".join(
+            f"{stage.contract.id[:12]} ({stage.key})" for model in models for stage in model.stages
+        )
+        raise UnknownContract(f"{digest.hex()[:12]} is not served (served: {known})")
+
+
+def load_repository(root: Path, *, trust: TrustStore, max_batch: int) -> Repository:
+    """Opens every bundle under a directory and loads its whole model; blocking.
+
+    A broken bundle is logged and left out; ConfigError if none is left.
+    """
+    models: dict[str, tuple[ServedModel, ...]] = {}
+    reasons: list[str] = []
+    for name, paths in list_bundles(root).items():
+        for path in reversed(paths):
+            try:
+                model = _load(path, trust=trust, max_batch=max_batch)
+            except (BundleError, ModelFault) as error:
+                log.warning("bundle %s/%s is not served: %s", name, path.name, error)
+                reasons.append(f"{name}/{path.name}: {error}")
+            else:
+                models[name] = (*models.get(name, ()), model)
+    if not models:
+        why = "; ".join(reasons) or "there is none; build one first"
+        raise ConfigError(f"no bundle under {root} can be served: {why}")
+    return Repository(models)
+
+
+def _load(path: Path, *, trust: TrustStore, max_batch: int) -> ServedModel:
+    bundle = open_bundle(path, trust=trust)
+    manifest = bundle.manifest
+    if (manifest.name, manifest.version) != (path.parent.name, path.name):
+        raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
+    model = ServedModel.of(bundle, max_batch=max_batch)
+    model.whole.load()
+    cost = model.whole.cost
+    log.info(
+        "%s: %.1f ms for one picture%s",
+        model.whole.key,
+        cost.predict_ms(1),
+        f", batches of {cost.batch_items}" if cost.batch_items > 1 else ", no batching gain",
+    )
+    return model

@@ -1,0 +1,91 @@
+"""A stage: one graph of a served model, loaded when it is needed, and what it costs."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from ..shared.answer import Probabilities, to_probabilities
+from ..shared.contract import Contract
+from ..shared.errors import HybridgeError, ModelFault
+from ..shared.manifest import OutputKind
+from ..shared.tensor import DTYPES, Array
+from .backend import Backend
+from .cost import Cost
+from .scheduler import StageKey
+
+_ONE_RUNS, _FULL_RUNS = 7, 3
+_MEASURE_AT_MOST_S = 2.0
+
+
+@dataclass(kw_only=True, eq=False)
+class Stage:
+    """The whole large model (`key.cut` empty) or the tail behind one cut."""
+
+    key: StageKey
+    contract: Contract
+    output: OutputKind
+    classes: int
+    max_batch: int
+    open: Callable[[], Backend] = field(repr=False)
+    _backend: Backend | None = field(default=None, init=False)
+    _cost: Cost | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def loaded(self) -> bool:
+        return self._cost is not None
+
+    @property
+    def cost(self) -> Cost:
+        """As measured when it was loaded."""
+        assert self._cost is not None, f"{self.key} is not loaded"
+        return self._cost
+
+    def load(self) -> None:
+        """Opens the graph, tries and measures it; blocking; once, however often it is called."""
+        with self._lock:
+            if self._cost is None:
+                self._backend = self.open()
+                self._cost = self._measure()
+
+    def run(self, batch: Array) -> Probabilities:
+        """Probabilities [n, classes] of n inputs; ModelFault if the model fails on them."""
+        assert self._backend is not None, f"{self.key} is not loaded"
+        try:
+            output = self._backend.run(batch)
+        except HybridgeError:
+            raise
+        except Exception as error:  # a runtime raises what it likes
+            raise ModelFault(f"{self.key}: {_first_line(error)}") from error
+        if output.shape != (len(batch), self.classes) or output.dtype != np.float32:
+            raise ModelFault(
+                f"{self.key} gave {output.dtype} {list(output.shape)} "
+                f"instead of float32 {[len(batch), self.classes]}"
+            )
+        if not np.isfinite(output).all():
+            raise ModelFault(f"{self.key} gave numbers that are not finite")
+        return to_probabilities(output, self.output)
+
+    def _measure(self) -> Cost:
+        one_ms = self._time_ms(1, _ONE_RUNS)
+        full_ms = self._time_ms(self.max_batch, _FULL_RUNS) if self.max_batch > 1 else one_ms
+        return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
+
+    def _time_ms(self, items: int, runs: int) -> float:
+        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
+        self.run(batch)  # the first run allocates
+        times_s: list[float] = []
+        while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
+            start_s = time.perf_counter()
+            self.run(batch)
+            times_s.append(time.perf_counter() - start_s)
+        return statistics.median(times_s) * 1e3
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

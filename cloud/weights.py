@@ -1,0 +1,132 @@
+"""The weights that all graphs of one model share, and sessions that read them from memory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from ..shared.errors import BundleError
+
+LOCATION = "weights"
+ALIGNMENT_BYTES = 64
+TABLE_VERSION = 1
+
+Provider = str | tuple[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How ONNX Runtime runs one graph.
+
+    Spinning threads of several sessions fight for the same cores (39 ms became 91), so they are
+    off. `shared_memory` keeps one copy of the weights for all sessions by giving up the packed
+    copies that make matrix products on a CPU faster; without it each session has its own.
+    """
+
+    threads: int = 1
+    spinning: bool = False
+    shared_memory: bool = False
+    providers: Sequence[Provider] = ("CPUExecutionProvider",)
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {self.threads}")
+        if not self.providers:
+            raise ValueError("a session needs at least one provider")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights blob in memory or mapped from a file, and the tensors in it by name."""
+
+    blob: npt.NDArray[np.uint8]
+    tensors: Mapping[str, onnxruntime.OrtValue] = field(repr=False)
+
+    @classmethod
+    def from_bytes(cls, blob: bytes, *, table: bytes) -> "Weights":
+        return cls._view(np.frombuffer(blob, np.uint8), table)
+
+    @classmethod
+    def from_file(cls, path: Path, *, table: bytes) -> "Weights":
+        """Weights mapped from a file: read from disk when used, and shared between processes."""
+        if path.stat().st_size == 0:
+            return cls.from_bytes(b"", table=table)
+        return cls._view(np.memmap(path, np.uint8, mode="r"), table)
+
+    @classmethod
+    def _view(cls, blob: npt.NDArray[np.uint8], table: bytes) -> "Weights":
+        try:
+            head = json.loads(table)
+            if head["version"] != TABLE_VERSION:
+                raise BundleError(f"weights table of unknown version {head['version']}")
+            if head["bytes"] != blob.size:
+                raise BundleError(f"weights are {blob.size} bytes, the table says {head['bytes']}")
+            tensors = {
+                name: _tensor(
+                    blob, offset=entry["offset"], shape=entry["shape"], dtype=entry["dtype"]
+                )
+                for name, entry in head["tensors"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"damaged weights table ({error})") from error
+        return cls(blob=blob, tensors=tensors)
+
+
+class SharedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
+    """A session that keeps alive the weights ONNX Runtime only borrows."""
+
+    def __init__(self, graph: bytes, *, weights: Weights, settings: SessionSettings) -> None:
+        super().__init__(graph, _options(weights, settings), providers=list(settings.providers))
+        self.weights = weights
+
+
+def open_session(
+    graph: bytes, *, weights: Weights, settings: SessionSettings | None = None
+) -> SharedSession:
+    """A session of one graph over shared weights; no path is ever resolved.
+
+    Raises BundleError if graph and weights do not belong together.
+    """
+    try:
+        return SharedSession(graph, weights=weights, settings=settings or SessionSettings())
+    except (
+        onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+        onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
+        onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+        onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+    ) as error:
+        raise BundleError(f"ONNX Runtime refuses the graph: {error}") from error
+
+
+def _options(weights: Weights, settings: SessionSettings) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
+    if weights.blob.size:
+        # Both are needed: the buffer stands for the file (1.32 looks for it on disk otherwise),
+        # the values let ONNX Runtime borrow memory instead of copying it.
+        options.add_external_initializers_from_files_in_memory(
+            [LOCATION], [weights.blob], [weights.blob.size]
+        )
+        for name, value in weights.tensors.items():
+            options.add_initializer(name, value)
+    if settings.shared_memory:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def _tensor(
+    blob: npt.NDArray[np.uint8], *, offset: int, shape: list[int], dtype: str
+) -> onnxruntime.OrtValue:
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    if offset < 0 or offset % ALIGNMENT_BYTES or offset + size > blob.size:
+        raise BundleError(f"weights at {offset} (+{size}) lie outside the {blob.size} bytes")
+    view = blob[offset : offset + size].view(kind).reshape(shape)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(view)

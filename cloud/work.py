@@ -1,0 +1,110 @@
+"""Work: what stands behind the scheduler's jobs, and how an instance carries it out."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..shared.answer import Probabilities
+from ..shared.deadline import Clock
+from ..shared.errors import DeadlineUnmet, ModelFault, TensorError
+from ..shared.tensor import Array
+from .scheduler import Job
+from .stage import Stage
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[], Array]
+"""Makes the inputs [items, ...] of a job: a codec's decoding, done by the instance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Probabilities [items, classes], and where the time went."""
+
+    probabilities: Probabilities
+    queue_ms: float
+    compute_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Work:
+    """A job, its input and whoever waits for it (faults as values: the waiter may be gone)."""
+
+    job: Job
+    load: Load = field(repr=False)
+    answer: asyncio.Future[Answer | Exception]
+
+    @property
+    def unwanted(self) -> bool:
+        """True once nobody waits any more; may be asked from any thread."""
+        return self.answer.done()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What became of a batch: one outcome per work, in order; None for the unwanted."""
+
+    outcomes: tuple[Answer | Exception | None, ...]
+    items: int
+    took_ms: float
+
+
+def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
+    """Loads, computes and checks a batch on the calling thread; never raises."""
+    started_s = clock()
+    outcomes: list[Answer | Exception | None] = [None] * len(works)
+    inputs: dict[int, Array] = {}
+    for at, work in enumerate(works):
+        if work.unwanted:
+            continue
+        if work.job.deadline_s <= started_s:
+            outcomes[at] = DeadlineUnmet("it passed while the request waited")
+            continue
+        try:
+            inputs[at] = _load(work, stage)
+        except Exception as error:  # whatever it is, it belongs to this request alone
+            outcomes[at] = error
+    results = _compute(inputs, stage)
+    took_ms = (clock() - started_s) * 1e3
+    for at, result in results.items():
+        if isinstance(result, Exception):
+            outcomes[at] = result
+        else:
+            outcomes[at] = Answer(
+                probabilities=result,
+                queue_ms=(started_s - works[at].job.arrived_s) * 1e3,
+                compute_ms=took_ms,
+            )
+    return Execution(
+        outcomes=tuple(outcomes),
+        items=sum(len(array) for array in inputs.values()),
+        took_ms=took_ms,
+    )
+
+
+def _load(work: Work, stage: Stage) -> Array:
+    array = work.load()
+    if array.shape != (work.job.items, *stage.contract.shape):
+        raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
+    return array
+
+
+def _compute(inputs: dict[int, Array], stage: Stage) -> dict[int, Probabilities | Exception]:
+    """One run for all; if that fails, one for each, so that a fault stays with its request."""
+    if not inputs:
+        return {}
+    arrays = list(inputs.values())
+    try:
+        batch = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        probabilities = stage.run(batch)
+    except Exception as error:
+        if len(inputs) > 1:
+            return {at: _compute({at: array}, stage)[at] for at, array in inputs.items()}
+        if isinstance(error, ModelFault):
+            log.warning("%s", error)
+        return dict.fromkeys(inputs, error)
+    ends = np.cumsum([len(array) for array in arrays])[:-1]
+    return dict(zip(inputs, np.split(probabilities, ends), strict=True))

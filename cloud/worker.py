@@ -1,0 +1,120 @@
+"""Drives the scheduler: an event loop around it, and a sized pool of threads that compute."""
+
+import asyncio
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from ..shared.deadline import Clock, Deadline, monotonic
+from ..shared.errors import DeadlineUnmet
+from .cost import OnlineCost
+from .scheduler import Batch, Job, Scheduler, StageKey
+from .stage import Stage
+from .work import Answer, Execution, Load, Work, execute
+
+
+class Worker:
+    """Computes what is submitted, on `instances` threads. All methods belong to one event loop."""
+
+    def __init__(self, *, instances: int, queue_limit: int, clock: Clock = monotonic) -> None:
+        self._scheduler = Scheduler(instances=instances, queue_limit=queue_limit)
+        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._clock = clock
+        self._stages: dict[StageKey, Stage] = {}
+        self._works: dict[int, Work] = {}
+        self._ids = itertools.count()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def add_stage(self, stage: Stage) -> None:
+        """Takes work for a loaded stage from now on."""
+        if stage.key not in self._stages:
+            self._stages[stage.key] = stage
+            self._scheduler.add_stage(stage.key, stage.cost)
+
+    def cost(self, stage: Stage) -> OnlineCost | None:
+        """What a stage costs lately; None before `add_stage`."""
+        return self._scheduler.cost(stage.key) if stage.key in self._stages else None
+
+    def forecast_ms(self) -> float:
+        """How long a request that arrived now would wait."""
+        return self._scheduler.forecast_ms(now_s=self._clock())
+
+    async def run(self, stage: Stage, *, load: Load, items: int, deadline: Deadline) -> Answer:
+        """The answer of a stage to what `load` makes.
+
+        Raises Overloaded or DeadlineUnmet at once if it cannot be had in time, DeadlineUnmet at
+        the deadline if it was not, else whatever `load` or the model raises.
+        """
+        now_s = self._clock()
+        job = Job(
+            id=next(self._ids),
+            stage=stage.key,
+            items=items,
+            arrived_s=now_s,
+            deadline_s=deadline.at_s,
+        )
+        self._scheduler.submit(job, now_s=now_s)
+        work = Work(job=job, load=load, answer=asyncio.get_running_loop().create_future())
+        self._works[job.id] = work
+        try:
+            self._pump()
+            async with asyncio.timeout(max(0.0, deadline.left_ms(now_s) / 1e3)):
+                outcome = await work.answer
+        except TimeoutError:
+            raise DeadlineUnmet("it passed before the answer was there") from None
+        finally:
+            del self._works[job.id]
+            self._scheduler.cancel(job)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """Takes no more work; what runs is left to end by itself."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _pump(self) -> None:
+        """Does what the scheduler says until it says to wait."""
+        while True:
+            step = self._scheduler.next(now_s=self._clock())
+            for job in step.dropped:
+                fault = DeadlineUnmet("it could no longer be met while the request waited")
+                _settle(self._works[job.id], fault)
+            if step.batch is None:
+                break
+            self._start(step.batch)
+        self._set_alarm(step.wake_s)
+
+    def _start(self, batch: Batch) -> None:
+        works = [self._works[job.id] for job in batch.jobs]
+        stage = self._stages[batch.stage]
+        future = asyncio.get_running_loop().run_in_executor(
+            self._pool, partial(execute, works, stage=stage, clock=self._clock)
+        )
+        future.add_done_callback(partial(self._finish, batch, works))
+
+    def _finish(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
+        if future.cancelled():  # closed before it ran
+            return
+        execution = future.result()
+        self._scheduler.finish(
+            batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
+        )
+        for work, outcome in zip(works, execution.outcomes, strict=True):
+            _settle(work, outcome)
+        self._pump()
+
+    def _set_alarm(self, wake_s: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if wake_s is not None:
+            delay_s = max(0.0, wake_s - self._clock())
+            self._alarm = asyncio.get_running_loop().call_later(delay_s, self._pump)
+
+
+def _settle(work: Work, outcome: Answer | Exception | None) -> None:
+    if outcome is not None and not work.unwanted:
+        work.answer.set_result(outcome)

@@ -1,0 +1,1 @@
+"""What knows about hardware: the LiteRT runtime, and what machine this is."""

@@ -1,0 +1,108 @@
+"""The LiteRT (TFLite) runtime: whichever of its packages is installed, found once."""
+
+import importlib
+import importlib.metadata
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..shared.errors import ConfigError, ModelFault, TensorError
+from ..shared.tensor import Array
+
+# (module, distribution); the first that imports is used. tflite-runtime is 8 to 24 times slower on
+# int8 than LiteRT and breaks with numpy 2, tensorflow is large: both are for devices that have
+# nothing else.
+_PACKAGES = (
+    ("ai_edge_litert.interpreter", "ai-edge-litert"),
+    ("tflite_runtime.interpreter", "tflite-runtime"),
+    ("tensorflow.lite.python.interpreter", "tensorflow"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The runtime in use."""
+
+    package: str
+    version: str
+    interpreter: Any
+
+
+@cache
+def runtime() -> Runtime:
+    """The installed LiteRT runtime; ConfigError if there is none."""
+    for module, package in _PACKAGES:
+        try:
+            interpreter = importlib.import_module(module).Interpreter
+        except ImportError:
+            continue
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # such as tensorflow-cpu
+            version = "unknown"
+        return Runtime(package, version, interpreter)
+    raise ConfigError("no TFLite runtime is installed; pip install ai-edge-litert")
+
+
+class LiteRtModel:
+    """One signature of one TFLite file, with one input and one output. Thread-safe.
+
+    Calls from several threads take turns: an interpreter has one arena, and a small device gains
+    nothing from two. The GIL is free while the interpreter runs.
+    """
+
+    def __init__(
+        self, model: bytes | Path, *, signature: str | None = None, threads: int = 1
+    ) -> None:
+        source = (
+            {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        )
+        try:
+            interpreter = runtime().interpreter(num_threads=threads, **source)
+            self._runner = interpreter.get_signature_runner(signature)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"LiteRT cannot load the model: {error}") from error
+        self._inputs = self._runner.get_input_details()
+        self._outputs = self._runner.get_output_details()
+        if len(self._inputs) != 1 or len(self._outputs) != 1:
+            raise ConfigError(
+                f"signature {signature!r} has {len(self._inputs)} inputs and "
+                f"{len(self._outputs)} outputs; one of each is needed"
+            )
+        ((self._input, self._input_details),) = self._inputs.items()
+        (self._output,) = self._outputs
+        self._interpreter = interpreter  # the runner borrows its memory
+        self._lock = threading.Lock()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """As the file declares it; -1 where any size is taken."""
+        return tuple(int(size) for size in self._input_details["shape_signature"])
+
+    @property
+    def quantization(self) -> tuple[float, int]:
+        """Scale and zero point of the output; (0.0, 0) if it is not quantized."""
+        scale, zero_point = self._outputs[self._output]["quantization"]
+        return float(scale), int(zero_point)
+
+    def run(self, tensor: Array) -> Array:
+        """The output for one input; TensorError if the input does not fit, ModelFault otherwise."""
+        if tensor.dtype != self._input_details["dtype"] or not self._fits(tensor.shape):
+            raise TensorError(
+                f"the model takes {self._input_details['dtype'].__name__} "
+                f"{list(self.input_shape)}, not {tensor.dtype} {list(tensor.shape)}"
+            )
+        with self._lock:
+            try:
+                output: Array = self._runner(**{self._input: tensor})[self._output]
+            except (ValueError, RuntimeError) as error:
+                raise ModelFault(f"LiteRT: {error}") from error
+        return output
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        declared = self.input_shape
+        return len(shape) == len(declared) and all(
+            size == want or want == -1 for size, want in zip(shape, declared, strict=True)
+        )

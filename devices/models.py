@@ -1,0 +1,169 @@
+"""The device's part of a bundle: preprocessing, light model and heads, loaded as they are used."""
+
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..shared.answer import Probabilities, to_probabilities
+from ..shared.bundle import Bundle
+from ..shared.codec import codec_by_name
+from ..shared.contract import Contract
+from ..shared.errors import TensorError
+from ..shared.frame import encode_frame
+from ..shared.manifest import Precision, Preprocessing
+from ..shared.plan import Plan, PlanKind
+from ..shared.tensor import Array
+from .litert import LiteRtModel
+from .profile import StageTime, measure
+
+Pixels = npt.NDArray[np.uint8]
+
+RESIZE_LIGHT = "resize_light"
+LIGHT = "light"
+RESIZE_LARGE = "resize_large"
+
+
+def head_stage(cut: str, precision: str) -> str:
+    """The profile's name for one head."""
+    return f"head:{cut}/{precision}"
+
+
+def encode_stage(plan: Plan) -> str:
+    """The profile's name for encoding what a plan sends."""
+    return f"encode:{plan}"
+
+
+class _Preprocess:
+    """Resizes any picture to a model's pixels, and normalizes pixels to its tensor."""
+
+    def __init__(self, bundle: Bundle, part: Preprocessing, *, threads: int) -> None:
+        file = bundle.file(part.blob)
+        self._resize = LiteRtModel(file, signature="resize", threads=threads)
+        self._normalize = LiteRtModel(file, signature="normalize", threads=threads)
+
+    def resize(self, picture: Array) -> Pixels:
+        check_picture(picture)
+        return cast(Pixels, self._resize.run(picture[None])[0])
+
+    def normalize(self, pixels: Pixels) -> Array:
+        return self._normalize.run(pixels[None])
+
+
+class DeviceModels:
+    """Everything of a bundle that runs on the device. Thread-safe.
+
+    Heads are loaded on first use: all ten heads of a ResNet-50 take 500 MB, the one that is used
+    a tenth of that.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self._threads = threads
+        self._for_light = _Preprocess(bundle, manifest.light.preprocessing, threads=threads)
+        self._for_large = _Preprocess(bundle, manifest.large.preprocessing, threads=threads)
+        self._light = LiteRtModel(bundle.file(manifest.light.blob), threads=threads)
+        self._heads: dict[tuple[str, str], LiteRtModel] = {}
+        self._lock = threading.Lock()
+
+    def resize_light(self, picture: Array) -> Pixels:
+        """A picture, uint8 RGB [h, w, 3] of any size, as the light model's pixels [S, S, 3]."""
+        return self._for_light.resize(picture)
+
+    def resize_large(self, picture: Array) -> Pixels:
+        """A picture, uint8 RGB [h, w, 3] of any size, as the large model's pixels [S, S, 3]."""
+        return self._for_large.resize(picture)
+
+    def light(self, pixels: Pixels) -> Probabilities:
+        """The light model's probabilities [classes] for its pixels."""
+        output = cast(npt.NDArray[np.float32], self._light.run(self._for_light.normalize(pixels)))
+        return to_probabilities(output, self.bundle.manifest.light.output)[0]
+
+    def head(self, cut: str, precision: Precision, pixels: Pixels) -> Array:
+        """The tensor of a cut as its contract says, int8 [h, w, c], for the large model's pixels."""
+        contract = self.bundle.manifest.cut(cut).contract
+        output = self._head(cut, precision).run(self._for_large.normalize(pixels))[0]
+        if output.dtype == np.int8:
+            return output
+        return quantize(cast(npt.NDArray[np.float32], output), contract)
+
+    def tensor(self, plan: Plan, pixels: Pixels) -> Array:
+        """What a remote plan sends, not yet encoded: the pixels themselves, or a head's tensor."""
+        if plan.kind is PlanKind.CLOUD:
+            return cast(Array, pixels)
+        return self.head(plan.cut, Precision(plan.head), pixels)
+
+    def _head(self, cut: str, precision: Precision) -> LiteRtModel:
+        key = (cut, precision)
+        with self._lock:
+            if key not in self._heads:
+                large = self.bundle.manifest.large
+                self._heads[key] = LiteRtModel(
+                    self.bundle.file(large.head_files[precision]),
+                    signature=self.bundle.manifest.cut(cut).heads[precision],
+                    threads=self._threads,
+                )
+            return self._heads[key]
+
+
+def check_picture(picture: Array) -> None:
+    """TensorError unless it is uint8 RGB [h, w, 3] with at least one pixel."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+        raise TensorError(
+            f"a picture is UINT8 [height, width, 3], not {picture.dtype} {list(picture.shape)}"
+        )
+    if 0 in picture.shape:
+        raise TensorError(f"a picture of {list(picture.shape)} has no pixels")
+
+
+def quantize(tensor: npt.NDArray[np.float32], contract: Contract) -> Array:
+    """A float32 tensor on its contract's int8 grid: round to nearest even, then saturate."""
+    if contract.scale is None or contract.zero_point is None:
+        raise ValueError(f"the contract of {contract.tensor} has no quantization")
+    scaled = np.rint(tensor / np.float32(contract.scale)) + contract.zero_point
+    return cast(Array, np.clip(scaled, -128, 127).astype(np.int8))
+
+
+def measure_stages(
+    models: DeviceModels,
+    picture: Array,
+    *,
+    runs: int = 50,
+    on_stage: Callable[[str, int, int], None] | None = None,
+) -> dict[str, StageTime]:
+    """Times every stage of a bundle on this machine for one picture, one after the other.
+
+    `on_stage(name, done, total)` is told before each. Encoding is timed on this picture's tensors.
+    """
+    manifest = models.bundle.manifest
+    for_light, for_large = models.resize_light(picture), models.resize_large(picture)
+    work: dict[str, Callable[[], object]] = {
+        RESIZE_LIGHT: lambda: models.resize_light(picture),
+        LIGHT: lambda: models.light(for_light),
+        RESIZE_LARGE: lambda: models.resize_large(picture),
+    }
+    plans = [row.parsed() for row in manifest.table]
+    used = {(plan.cut, plan.head) for plan in plans if plan.kind is PlanKind.SPLIT}
+    for cut, head in sorted(used):
+        work[head_stage(cut, head)] = lambda cut=cut, head=head: models.head(  # type: ignore[misc]
+            cut, Precision(head), for_large
+        )
+    for plan in plans:
+        if plan.kind is not PlanKind.LOCAL:
+            work[encode_stage(plan)] = _encoding(models, plan, for_large)
+    stages: dict[str, StageTime] = {}
+    for name, run in work.items():
+        if on_stage is not None:
+            on_stage(name, len(stages), len(work))
+        stages[name] = measure(run, runs=runs)
+    return stages
+
+
+def _encoding(models: DeviceModels, plan: Plan, pixels: Pixels) -> Callable[[], object]:
+    contract = models.bundle.manifest.contract(plan)
+    codec = codec_by_name(plan.codec, contract)
+    tensor = models.tensor(plan, pixels)
+    return lambda: encode_frame(tensor, contract=contract, codec=codec)

@@ -1,0 +1,307 @@
+"""One request, from picture to answer, by its deadline.
+
+The agent knows no transport: the service hands it a picture and a deadline, the uplink takes its
+frames. Its promise is the net: the light model starts no later than deadline - its p99.9, so that
+an answer of the device's own is there whatever the cloud does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ..devices.models import (
+    LIGHT,
+    RESIZE_LARGE,
+    RESIZE_LIGHT,
+    DeviceModels,
+    check_picture,
+    encode_stage,
+    head_stage,
+)
+from ..shared import oip as messages
+from ..shared.answer import Probabilities
+from ..shared.codec import codec_by_name
+from ..shared.deadline import Clock, Deadline
+from ..shared.errors import HybridgeError, Overloaded, RemoteTooLate
+from ..shared.frame import encode_frame
+from ..shared.manifest import Precision
+from ..shared.picture import MAX_PIXELS, decode_picture
+from ..shared.plan import Plan, PlanKind
+from ..shared.tensor import Array
+from .outlook import outlook
+from .router import Option, choose
+from .stage_times import StageTimes
+from .uplink import CloudAnswer, Uplink
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RESERVE_MS = 5.0
+"""Kept back of every budget for the event loop and for writing the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, who gave it, and where the time went.
+
+    `provisional`: the deadline came before the cloud's answer. `fallback`: why the device answered
+    although another plan had been taken, or would have been with a cloud in reach; else empty.
+    """
+
+    probabilities: Probabilities
+    plan: Plan
+    provisional: bool
+    fallback: str
+    sent_bytes: int
+    steps_ms: dict[str, float]
+    total_ms: float
+    budget_ms: float
+
+    @property
+    def confidence(self) -> float:
+        return float(self.probabilities.max())
+
+    @property
+    def within_budget(self) -> bool:
+        return self.total_ms <= self.budget_ms
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request under way. Touched on the event loop only."""
+
+    deadline: Deadline
+    picture: Array
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    sent_bytes: int = 0
+
+
+class _Stopwatch:
+    """Times the stages of one job in a pool thread; the loop reads it when the job is done."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.stages_ms: dict[str, float] = {}
+
+    def time(self, stage: str, work: Callable[[], T]) -> T:
+        start_s = self._clock()
+        result = work()
+        self.stages_ms[stage] = (self._clock() - start_s) * 1e3
+        return result
+
+
+class Agent:
+    """Answers pictures with one bundle, alone or with a cloud (`uplink` None: alone).
+
+    The light model has a thread of its own, so that nothing can stand before the net.
+    """
+
+    def __init__(
+        self,
+        models: DeviceModels,
+        *,
+        times: StageTimes,
+        uplink: Uplink | None,
+        clock: Clock,
+        workers: int,
+        max_requests: int = 64,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.manifest = models.bundle.manifest
+        self.times = times
+        self.uplink = uplink
+        self._models = models
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(workers, "agent")
+        self._light_pool = ThreadPoolExecutor(1, "light")
+        self._max_requests = max_requests
+        self._max_pixels = max_pixels
+        self._under_way = 0
+        self._light_waiting = 0
+
+    def close(self) -> None:
+        """Lets running stages end; nothing new is taken."""
+        self._pool.shutdown(cancel_futures=True)
+        self._light_pool.shutdown(cancel_futures=True)
+
+    async def answer(self, picture: bytes | Array, deadline: Deadline) -> Answer:
+        """The best answer the deadline allows, for an encoded picture or RGB uint8 [h, w, 3].
+
+        Raises PictureError or TensorError for what is no picture, Overloaded if too many requests
+        are under way. A cloud that fails raises nothing: the device answers.
+        """
+        if self._under_way >= self._max_requests:
+            raise Overloaded(f"{self._under_way} requests are under way, no more are taken")
+        self._under_way += 1
+        try:
+            request = await self._admit(picture, deadline)
+            left_ms = deadline.left_ms(self._clock()) - RESERVE_MS
+            option = choose(self.options(), left_ms=left_ms).option
+            if option.plan.kind is not PlanKind.LOCAL:
+                return await self._remote(request, option)
+            reachable = self.uplink is None or self.uplink.breaker.closed
+            return await self._local(request, fallback="" if reachable else "cloud out of reach")
+        finally:
+            self._under_way -= 1
+
+    def options(self) -> list[Option]:
+        """Every plan as the agent sees it now."""
+        uplink, now_s = self.uplink, self._clock()
+        return outlook(
+            self.manifest,
+            stage_ms=self.times.p95_ms,
+            transfer_ms=lambda size: (
+                uplink.link.forecast_ms(size, now_s=now_s) if uplink else float("inf")
+            ),
+            cloud_ms=uplink.cloud.forecast_ms if uplink else lambda _: float("inf"),
+            reachable=uplink is not None and uplink.breaker.closed,
+        )
+
+    async def _admit(self, picture: bytes | Array, deadline: Deadline) -> _Request:
+        if not isinstance(picture, bytes):
+            check_picture(picture)
+            return _Request(deadline, picture)
+        start_s = self._clock()
+        pixels = await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: decode_picture(picture, max_pixels=self._max_pixels)
+        )
+        request = _Request(deadline, pixels)
+        request.steps_ms["decode"] = (self._clock() - start_s) * 1e3
+        return request
+
+    async def _local(self, request: _Request, *, fallback: str = "") -> Answer:
+        return self._finish(request, await self._light(request), Plan.local(), fallback=fallback)
+
+    async def _remote(self, request: _Request, option: Option) -> Answer:
+        """Runs a remote plan over the net of the light model: the first good answer wins."""
+        remote = asyncio.create_task(self._through_cloud(request, option.plan))
+        local: asyncio.Task[Probabilities] | None = None
+        try:
+            await self._wait(remote, request.deadline, keep_ms=self._light_needs_ms())
+            if not remote.done():
+                local = asyncio.create_task(self._light(request))
+                await self._wait(remote, request.deadline, keep_ms=RESERVE_MS)
+                # Past the deadline whatever comes first is the least late.
+                await asyncio.wait((remote, local), return_when=asyncio.FIRST_COMPLETED)
+            fault = _fault(remote)
+            if remote.done() and fault is None:
+                return self._finish_remote(request, remote.result(), option.plan)
+            probabilities = await (local or self._light(request))
+            late = not remote.done() or isinstance(fault, RemoteTooLate)
+            reason = "cloud late" if late else f"cloud failed: {fault}"
+            return self._finish(
+                request, probabilities, Plan.local(), provisional=late, fallback=reason
+            )
+        finally:
+            remote.cancel()
+            if local is not None:
+                local.cancel()
+
+    async def _wait(
+        self, task: "asyncio.Task[CloudAnswer]", deadline: Deadline, *, keep_ms: float
+    ) -> None:
+        """Waits for a task as long as more than `keep_ms` are left; never raises what it raised."""
+        wait_ms = deadline.left_ms(self._clock()) - keep_ms
+        if wait_ms > 0:
+            await asyncio.wait((task,), timeout=wait_ms / 1e3)
+
+    async def _through_cloud(self, request: _Request, plan: Plan) -> CloudAnswer:
+        uplink = self.uplink
+        assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
+        watch = _Stopwatch(self._clock)
+        frame = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._make_frame, request.picture, plan, watch
+        )
+        self._learn(request, watch)
+        left_ms = request.deadline.left_ms(self._clock()) - RESERVE_MS
+        if left_ms <= 0:
+            raise RemoteTooLate("the device's share took all the time there was")
+        request.sent_bytes = len(frame)
+        parameters: dict[str, messages.Value] = {
+            messages.CONTRACT: self.manifest.contract(plan).id,
+            messages.CODEC: plan.codec,
+        }
+        if plan.cut:
+            parameters[messages.CUT] = plan.cut
+        return await uplink.infer(
+            frame, version=self.manifest.version, parameters=parameters, left_ms=left_ms
+        )
+
+    async def _light(self, request: _Request) -> Probabilities:
+        watch = _Stopwatch(self._clock)
+        self._light_waiting += 1
+        try:
+            probabilities = await asyncio.get_running_loop().run_in_executor(
+                self._light_pool, self._run_light, request.picture, watch
+            )
+        finally:
+            self._light_waiting -= 1
+        self._learn(request, watch)
+        return probabilities
+
+    def _light_needs_ms(self) -> float:
+        """How long before a deadline the light model has to start, those before it included."""
+        careful_ms = self.times.p999_ms(RESIZE_LIGHT) + self.times.p999_ms(LIGHT)
+        usual_ms = self.times.p95_ms(RESIZE_LIGHT) + self.times.p95_ms(LIGHT)
+        return careful_ms + self._light_waiting * usual_ms + RESERVE_MS
+
+    def _run_light(self, picture: Array, watch: _Stopwatch) -> Probabilities:
+        pixels = watch.time(RESIZE_LIGHT, lambda: self._models.resize_light(picture))
+        return watch.time(LIGHT, lambda: self._models.light(pixels))
+
+    def _make_frame(self, picture: Array, plan: Plan, watch: _Stopwatch) -> bytes:
+        tensor: Array = watch.time(RESIZE_LARGE, lambda: self._models.resize_large(picture))
+        if plan.kind is PlanKind.SPLIT:
+            pixels, precision = tensor, Precision(plan.head)
+            tensor = watch.time(
+                head_stage(plan.cut, plan.head),
+                lambda: self._models.head(plan.cut, precision, pixels),
+            )
+        contract = self.manifest.contract(plan)
+        codec = codec_by_name(plan.codec, contract)
+        return watch.time(
+            encode_stage(plan), lambda: encode_frame(tensor, contract=contract, codec=codec)
+        )
+
+    def _learn(self, request: _Request, watch: _Stopwatch) -> None:
+        for stage, ms in watch.stages_ms.items():
+            self.times.observe(stage, ms)
+            request.steps_ms[stage.partition(":")[0]] = ms
+
+    def _finish_remote(self, request: _Request, answer: CloudAnswer, plan: Plan) -> Answer:
+        request.steps_ms["network"] = answer.network_ms
+        request.steps_ms["cloud_queue"] = answer.queue_ms
+        request.steps_ms["cloud_compute"] = answer.compute_ms
+        return self._finish(request, answer.probabilities, plan)
+
+    def _finish(
+        self,
+        request: _Request,
+        probabilities: Probabilities,
+        plan: Plan,
+        *,
+        provisional: bool = False,
+        fallback: str = "",
+    ) -> Answer:
+        return Answer(
+            probabilities=probabilities,
+            plan=plan,
+            provisional=provisional,
+            fallback=fallback,
+            sent_bytes=request.sent_bytes,
+            steps_ms=dict(request.steps_ms),
+            total_ms=request.deadline.spent_ms(self._clock()),
+            budget_ms=request.deadline.budget_ms,
+        )
+
+
+def _fault(remote: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:
+    """Why the cloud gave no answer; what is not in the error tree is a defect and raised."""
+    fault = remote.exception() if remote.done() else None
+    if fault is not None and not isinstance(fault, HybridgeError):
+        raise fault
+    return fault

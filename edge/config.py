@@ -1,0 +1,32 @@
+"""The edge agent's settings, validated once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..shared.errors import ConfigError
+from ..shared.picture import MAX_PIXELS
+from ..shared.security import Address, Security
+from ..shared.signing import TrustStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeConfig:
+    """One agent: its bundle, where it listens, and its cloud: given, to be found, or none."""
+
+    bundle: Path
+    listen: Address
+    trust: TrustStore
+    cloud: Address | None = None
+    discover: bool = False
+    security: Security = field(default_factory=Security)
+    threads: int = 1
+    max_requests: int = 64
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= 64:
+            raise ConfigError(f"--threads {self.threads}: use 1 to 64")
+        if self.max_requests < 1:
+            raise ConfigError(f"--max-requests {self.max_requests}: at least one")
+        if self.max_pixels < 1:
+            raise ConfigError(f"--max-pixels {self.max_pixels}: at least one")

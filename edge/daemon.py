@@ -1,0 +1,127 @@
+"""The edge daemon: one event loop, one agent, one port."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+import grpc
+
+from ..devices.models import DeviceModels, measure_stages
+from ..devices.probe import probe
+from ..devices.profile import Profile, load_profile, save_profile
+from ..protos import oip
+from ..shared.bundle import Bundle, open_bundle
+from ..shared.deadline import monotonic
+from ..shared.discovery import find_cloud
+from ..shared.errors import RemoteUnavailable
+from ..shared.rpc import FaultInterceptor
+from ..shared.security import SERVER_OPTIONS, Address
+from ..shared.shutdown import Interrupts
+from .agent import Agent
+from .config import EdgeConfig
+from .selftest import golden_picture, self_test
+from .service import EdgeService
+from .stage_times import StageTimes
+from .uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 2.0
+
+
+class EdgeDaemon:
+    """`startup` and `shutdown`; the constructor does nothing. `serve` runs one until a signal."""
+
+    def __init__(self, config: EdgeConfig) -> None:
+        self._config = config
+        self._search: asyncio.Task[None] | None = None
+
+    async def startup(self) -> Address:
+        """Loads the bundle, opens the port and returns it; the cloud may come later."""
+        config = self._config
+        bundle = open_bundle(config.bundle, trust=config.trust)
+        models = DeviceModels(bundle, threads=config.threads)
+        self._agent = Agent(
+            models,
+            times=StageTimes(ready_profile(bundle, models, threads=config.threads).stages),
+            uplink=None,
+            clock=monotonic,
+            workers=max(2, os.cpu_count() or 1),
+            max_requests=config.max_requests,
+            max_pixels=config.max_pixels,
+        )
+        self._service = EdgeService(self._agent, bundle, clock=monotonic)
+        self._server = grpc.aio.server(interceptors=[FaultInterceptor()], options=SERVER_OPTIONS)
+        oip.add_servicer(self._server, self._service)
+        address = config.security.bind(self._server, config.listen)
+        await self._server.start()
+        if config.cloud is not None:
+            await self._connect(config.cloud)
+        elif config.discover:
+            self._search = asyncio.create_task(self._find_cloud(), name="find-cloud")
+        self._service.ready = True
+        log.info("%s version %s on %s", bundle.manifest.name, bundle.manifest.version, address)
+        return address
+
+    async def shutdown(self) -> None:
+        """Takes nothing new, lets what is under way end, closes everything."""
+        self._service.ready = False
+        if self._search is not None:
+            self._search.cancel()
+        await self._server.stop(_DRAIN_S)
+        if self._agent.uplink is not None:
+            await self._agent.uplink.shutdown()
+        self._agent.close()
+
+    async def _connect(self, cloud: Address) -> None:
+        uplink = Uplink(
+            cloud,
+            security=self._config.security,
+            model=self._agent.manifest.name,
+            clock=monotonic,
+        )
+        await uplink.startup()
+        self._agent.uplink = uplink
+
+    async def _find_cloud(self) -> None:
+        while self._agent.uplink is None:
+            try:
+                cloud = await asyncio.to_thread(find_cloud)
+            except RemoteUnavailable as error:
+                log.info("%s; answering alone meanwhile", error)
+            else:
+                log.info("found a cloud at %s", cloud)
+                await self._connect(cloud)
+
+
+def ready_profile(bundle: Bundle, models: DeviceModels, *, threads: int) -> Profile:
+    """This machine's profile of a bundle; at first start the bundle is tested and measured."""
+    device = probe()
+    known = load_profile(bundle.profiles, device, bundle_sha256=bundle.sha256)
+    if known is not None:
+        return known
+    log.info("first start with this bundle on this machine: testing and measuring it")
+    self_test(bundle, threads=threads)
+    stages = measure_stages(models, golden_picture(bundle), runs=20)
+    profile = Profile(device=device, bundle_sha256=bundle.sha256, stages=stages)
+    try:
+        save_profile(profile, bundle.profiles)
+    except OSError as error:
+        log.warning("cannot keep the profile (%s); it will be measured again", error)
+    return profile
+
+
+async def serve(
+    config: EdgeConfig, *, on_listening: Callable[[Address], None] | None = None
+) -> None:
+    """Runs one edge daemon until SIGINT or SIGTERM; a second one ends the process at once."""
+    daemon = EdgeDaemon(config)
+    with Interrupts() as interrupts:
+        address = await daemon.startup()
+        try:
+            if on_listening is not None:
+                on_listening(address)
+            await interrupts.wait()
+        finally:
+            await daemon.shutdown()

@@ -1,0 +1,113 @@
+"""What the link to the cloud can do, learnt from what crossed it. Pure: no sockets, no clock.
+
+An exchange of n bytes is modelled as t = rtt + 8 n / throughput; what the model misses is kept as
+the ratio of measured to modelled time, and a forecast is the model times an upper quantile of those
+ratios: quantiles, not means. The point estimates are medians of a short window, so that one odd
+exchange moves nothing. Two exchanges in a row that are off by more than a factor of two mean that
+the link has changed: what came before them is forgotten.
+
+A refused wait teaches too: an exchange given up after t ms took at least t.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+_WINDOW = 24
+_SMALL_BYTES = 2_000
+"""Up to this size an exchange says more about the round trip than about throughput."""
+_PRIOR_RATIOS = (1.0, 1.2, 1.5)
+"""Stand in for a history while there is none; each exchange pushes their weight down."""
+_CHANGE = 2.0
+_STALE_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    size_bytes: int
+    ms: float
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReading:
+    """The link as it stands: medians, and how much is known."""
+
+    rtt_ms: float
+    throughput_bps: float
+    exchanges: int
+
+
+class LinkEstimate:
+    """Learns from exchanges, forecasts transfer times."""
+
+    def __init__(self) -> None:
+        self._exchanges: deque[_Exchange] = deque(maxlen=_WINDOW)
+        self._ratios: deque[float] = deque(maxlen=_WINDOW)
+        self._surprises = 0
+
+    @property
+    def known(self) -> bool:
+        """True once at least one exchange was seen."""
+        return bool(self._exchanges)
+
+    def observe(self, size_bytes: int, ms: float, *, now_s: float) -> None:
+        """An exchange of so many bytes upward took so long, the cloud's own share taken out."""
+        exchange = _Exchange(size_bytes, max(ms, 0.01), now_s)
+        if self.known:
+            self._judge(exchange)
+        self._exchanges.append(exchange)
+
+    def observe_timeout(self, size_bytes: int, ms: float, *, now_s: float) -> None:
+        """An exchange was given up after so long: it would have taken longer than that."""
+        if self.known and ms <= self._model_ms(size_bytes):
+            return  # says nothing that was not expected
+        self.observe(size_bytes, ms, now_s=now_s)
+
+    def forecast_ms(self, size_bytes: int, *, now_s: float) -> float:
+        """A time that about 99 of 100 exchanges of this size stay under; inf while unknown."""
+        if not self.known:
+            return float("inf")
+        weight = max(0, len(_PRIOR_RATIOS) * 4 - len(self._ratios)) / (len(_PRIOR_RATIOS) * 4)
+        prior = 1.0 + (max(_PRIOR_RATIOS) - 1.0) * weight
+        seen = max(self._ratios, default=1.0)
+        idle_s = now_s - self._exchanges[-1].at_s
+        ageing = 1.0 + min(max(idle_s, 0.0) / _STALE_AFTER_S, 1.0) * 0.5
+        return self._model_ms(size_bytes) * max(prior, seen) * ageing
+
+    def reading(self) -> LinkReading:
+        """The present medians; throughput is inf while no large exchange was seen."""
+        if not self.known:
+            return LinkReading(float("inf"), 0.0, 0)
+        return LinkReading(self._rtt_ms(), self._throughput_bps(), len(self._exchanges))
+
+    def _judge(self, exchange: _Exchange) -> None:
+        ratio = exchange.ms / self._model_ms(exchange.size_bytes)
+        surprising = not 1 / _CHANGE < ratio < _CHANGE
+        self._surprises = self._surprises + 1 if surprising else 0
+        if self._surprises >= 2:
+            # The link is another one now: keep only what surprised us.
+            last = self._exchanges[-1]
+            self._exchanges.clear()
+            self._ratios.clear()
+            self._exchanges.append(last)
+            self._surprises = 0
+        else:
+            self._ratios.append(ratio)
+
+    def _model_ms(self, size_bytes: int) -> float:
+        return self._rtt_ms() + size_bytes * 8e3 / self._throughput_bps()
+
+    def _rtt_ms(self) -> float:
+        small = [e.ms for e in self._exchanges if e.size_bytes <= _SMALL_BYTES]
+        # Without a small exchange the fastest large one bounds the round trip from above.
+        return median(small) if small else min(e.ms for e in self._exchanges) / 2
+
+    def _throughput_bps(self) -> float:
+        rtt_ms = self._rtt_ms()
+        rates = [
+            e.size_bytes * 8e3 / max(e.ms - rtt_ms, 0.1 * e.ms)
+            for e in self._exchanges
+            if e.size_bytes > _SMALL_BYTES
+        ]
+        return median(rates) if rates else float("inf")

@@ -1,0 +1,56 @@
+"""From what was measured to what a request may expect: the router's options. Pure."""
+
+from collections.abc import Callable, Sequence
+
+from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
+from ..shared.manifest import Manifest
+from ..shared.plan import Plan, PlanKind
+from .router import Option
+
+StageForecast = Callable[[str], float]
+"""An upper quantile, in ms, of a device stage's time."""
+TransferForecast = Callable[[int], float]
+"""An upper quantile, in ms, of the time to send so many bytes and hear back."""
+CloudForecast = Callable[[str], float]
+"""An upper quantile, in ms, of waiting and computing in the cloud, by contract id."""
+
+
+def outlook(
+    manifest: Manifest,
+    *,
+    stage_ms: StageForecast,
+    transfer_ms: TransferForecast,
+    cloud_ms: CloudForecast,
+    reachable: bool = True,
+) -> list[Option]:
+    """One option per row of the bundle's table; remote ones never finish if nothing is reachable."""
+    options: list[Option] = []
+    for row in manifest.table:
+        plan = row.parsed()
+        local = plan.kind is PlanKind.LOCAL
+        options.append(
+            Option(
+                plan=plan,
+                agreement=row.agreement,
+                size_bytes=row.bytes_p95,
+                device_ms=sum(stage_ms(stage) for stage in device_stages(plan)),
+                network_ms=_when(reachable, transfer_ms, row.bytes_p95) if not local else 0.0,
+                cloud_ms=cloud_ms(manifest.contract(plan).id) if not local else 0.0,
+            )
+        )
+    return options
+
+
+def device_stages(plan: Plan) -> Sequence[str]:
+    """The stages a plan runs on the device, in order."""
+    match plan.kind:
+        case PlanKind.LOCAL:
+            return (RESIZE_LIGHT, LIGHT)
+        case PlanKind.CLOUD:
+            return (RESIZE_LARGE, encode_stage(plan))
+        case PlanKind.SPLIT:
+            return (RESIZE_LARGE, head_stage(plan.cut, plan.head), encode_stage(plan))
+
+
+def _when(reachable: bool, transfer_ms: TransferForecast, size_bytes: int) -> float:
+    return transfer_ms(size_bytes) if reachable else float("inf")

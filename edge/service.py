@@ -1,0 +1,151 @@
+"""The edge's own Open Inference Protocol service: apps speak to it as to any OIP server."""
+
+from typing import cast
+
+from .. import __version__
+from ..protos import oip
+from ..protos import open_inference_pb2 as pb
+from ..shared import oip as messages
+from ..shared.answer import top_classes
+from ..shared.bundle import Bundle
+from ..shared.deadline import Clock, Deadline
+from ..shared.errors import RequestError, TensorError, UnknownModel
+from ..shared.tensor import Array
+from .agent import Agent, Answer
+
+PICTURE = "picture"
+PIXELS = "pixels"
+_TOP_K = 5
+
+
+class EdgeService(oip.Servicer):
+    """Decodes requests, asks the agent, encodes answers."""
+
+    def __init__(self, agent: Agent, bundle: Bundle, *, clock: Clock) -> None:
+        self._agent = agent
+        self._bundle = bundle
+        self._clock = clock
+        self.ready = False
+
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: oip.Context
+    ) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(
+        self, request: pb.ServerReadyRequest, context: oip.Context
+    ) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self.ready)
+
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: oip.Context
+    ) -> pb.ModelReadyResponse:
+        try:
+            self._check_model(request.name, request.version)
+        except UnknownModel:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self.ready)
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: oip.Context
+    ) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="hybridge-edge", version=__version__)
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: oip.Context
+    ) -> pb.ModelMetadataResponse:
+        self._check_model(request.name, request.version)
+        manifest = self._bundle.manifest
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        return pb.ModelMetadataResponse(
+            name=manifest.name,
+            versions=[manifest.version],
+            platform="hybridge_edge",
+            inputs=[
+                tensor(name=PICTURE, datatype="BYTES", shape=[1]),
+                tensor(name=PIXELS, datatype="UINT8", shape=[-1, -1, 3]),
+            ],
+            outputs=[
+                tensor(name="probabilities", datatype="FP32", shape=[1, manifest.classes]),
+                tensor(name="labels", datatype="BYTES", shape=[1, -1]),
+            ],
+        )
+
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: oip.Context
+    ) -> pb.RepositoryIndexResponse:
+        manifest = self._bundle.manifest
+        return pb.RepositoryIndexResponse(
+            models=[
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=manifest.name, version=manifest.version, state="READY"
+                )
+            ]
+        )
+
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: oip.Context
+    ) -> pb.ModelInferResponse:
+        arrived_s = self._clock()
+        self._check_model(request.model_name, request.model_version)
+        deadline = Deadline.after_ms(
+            messages.requested_budget_ms(
+                messages.get_parameters(request.parameters),
+                rpc_left_s=context.time_remaining(),
+                default_ms=self._bundle.manifest.default_budget_ms,
+            ),
+            now_s=arrived_s,
+        )
+        answer = await self._agent.answer(read_picture(request), deadline)
+        return self._response(request, answer)
+
+    def _check_model(self, name: str, version: str) -> None:
+        manifest = self._bundle.manifest
+        if name != manifest.name:
+            raise UnknownModel(f"{name!r}; this edge runs {manifest.name!r}")
+        if version not in ("", manifest.version):
+            raise UnknownModel(f"{name!r} version {version}; here is {manifest.version}")
+
+    def _response(self, request: pb.ModelInferRequest, answer: Answer) -> pb.ModelInferResponse:
+        manifest = self._bundle.manifest
+        response = pb.ModelInferResponse(
+            model_name=manifest.name, model_version=manifest.version, id=request.id
+        )
+        parameters = messages.get_parameters(request.parameters)
+        top_k = int(messages.number(parameters, "top_k") or _TOP_K)
+        top = top_classes(answer.probabilities, max(1, top_k))
+        labels = [self._bundle.labels[position].encode() for position in top]
+        messages.add_output(response, "probabilities", cast(Array, answer.probabilities[None]))
+        messages.add_bytes_output(response, "labels", labels, shape=[1, len(labels)])
+        messages.set_parameters(response.parameters, answer_parameters(answer))
+        return response
+
+
+def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
+    """What an answer says of itself beside its tensors."""
+    return {
+        messages.PLAN: str(answer.plan),
+        messages.CONFIDENCE: answer.confidence,
+        messages.PROVISIONAL: answer.provisional,
+        "fallback": answer.fallback,
+        "sent_bytes": answer.sent_bytes,
+        "total_ms": answer.total_ms,
+        "budget_ms": answer.budget_ms,
+        "within_budget": answer.within_budget,
+        **{f"step_{name}_ms": ms for name, ms in answer.steps_ms.items()},
+    }
+
+
+def read_picture(request: pb.ModelInferRequest) -> bytes | Array:
+    """The picture of a request: `picture` BYTES [1], or `pixels` UINT8 [h, w, 3] or [1, h, w, 3]."""
+    tensor = messages.single_input(request)
+    if tensor.name == PICTURE:
+        if tensor.datatype != "BYTES" or tensor.shape not in ((1,), (1, 1)):
+            raise TensorError(f"{PICTURE} is BYTES [1], one encoded picture a request")
+        return tensor.elements()[0]
+    if tensor.name == PIXELS:
+        shape = tensor.shape[1:] if len(tensor.shape) == 4 else tensor.shape
+        if tensor.datatype != "UINT8" or tensor.shape[:-3] not in ((), (1,)):
+            raise TensorError(f"{PIXELS} is UINT8 [height, width, 3], one picture a request")
+        return tensor.array().reshape(shape)
+    raise RequestError(f"input {tensor.name!r} is unknown; send {PICTURE!r} or {PIXELS!r}")

@@ -1,0 +1,1 @@
+"""The contracts on the wire: Open Inference Protocol and fleet service, with generated code."""

@@ -1,0 +1,1 @@
+"""Reports on what was answered, when and how: terminal and HTML."""

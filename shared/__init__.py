@@ -1,0 +1,1 @@
+"""What edge and cloud must agree on: tensors, codecs, bundles, deadlines, errors."""

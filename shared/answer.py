@@ -1,0 +1,30 @@
+"""From a classifier's last tensor to an answer; the same code on both sides of a cut."""
+
+import numpy as np
+import numpy.typing as npt
+
+from .manifest import OutputKind
+
+Probabilities = npt.NDArray[np.float32]
+
+
+def to_probabilities(output: npt.NDArray[np.float32], kind: OutputKind) -> Probabilities:
+    """Probabilities along the last axis, float32; softmax only if the output holds logits.
+
+    >>> to_probabilities(np.array([0.0, 0.0], np.float32), OutputKind.LOGITS).tolist()
+    [0.5, 0.5]
+    """
+    if kind is OutputKind.PROBABILITIES:
+        return output.astype(np.float32, copy=False)
+    shifted = np.exp(output - output.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32, copy=False)
+
+
+def top_classes(probabilities: Probabilities, count: int) -> list[int]:
+    """Positions of the most probable classes of one answer, most probable first.
+
+    >>> top_classes(np.array([0.1, 0.6, 0.3], np.float32), 2)
+    [1, 2]
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    return [int(position) for position in order[:count]]

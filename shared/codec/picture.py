@@ -1,0 +1,86 @@
+"""Whole pictures: the honest rivals of every split."""
+
+from enum import StrEnum
+
+import cv2
+import numpy as np
+
+from ..errors import FrameError, PictureError, TensorError
+from ..picture import decode_picture
+from ..tensor import Array
+from .base import Codec
+
+
+class PictureFormat(StrEnum):
+    JPEG = "jpeg"
+    WEBP = "webp"
+    PNG = "png"
+
+
+_WIRE_IDS = {PictureFormat.JPEG: 0x20, PictureFormat.WEBP: 0x21, PictureFormat.PNG: 0x22}
+_EXTENSIONS = {PictureFormat.JPEG: ".jpg", PictureFormat.WEBP: ".webp", PictureFormat.PNG: ".png"}
+_QUALITY_FLAGS = {
+    PictureFormat.JPEG: cv2.IMWRITE_JPEG_QUALITY,
+    PictureFormat.WEBP: cv2.IMWRITE_WEBP_QUALITY,
+}
+
+
+class Picture(Codec):
+    """JPEG or WebP of a quality from 1 to 100, or PNG, of uint8 RGB pixels [h, w, 3].
+
+    The quality is the encoder's business alone: frames of every quality share one `wire_id`.
+    """
+
+    def __init__(self, picture_format: PictureFormat, *, quality: int | None = None) -> None:
+        lossless = picture_format is PictureFormat.PNG
+        if lossless != (quality is None):
+            raise ValueError("jpeg and webp take a quality, png takes none")
+        if quality is not None and not 1 <= quality <= 100:
+            raise ValueError(f"quality must be 1 to 100, not {quality}")
+        self.name = picture_format if quality is None else f"{picture_format}-{quality}"
+        self.wire_id = _WIRE_IDS[picture_format]
+        self._format = picture_format
+        self._flags = [] if quality is None else [_QUALITY_FLAGS[picture_format], quality]
+
+    @classmethod
+    def parse(cls, name: str) -> "Picture | None":
+        """The codec of a name such as `jpeg-90` or `png`; None if the name is no picture codec."""
+        head, _, quality = name.partition("-")
+        if head not in PictureFormat.__members__.values():
+            return None
+        if quality and not quality.isdecimal():
+            return None
+        return cls(PictureFormat(head), quality=int(quality) if quality else None)
+
+    @classmethod
+    def of_wire_id(cls, wire_id: int) -> "Picture | None":
+        """A codec that decodes frames of this id; its quality is the best, and does not matter."""
+        for picture_format, known in _WIRE_IDS.items():
+            if known == wire_id:
+                lossless = picture_format is PictureFormat.PNG
+                return cls(picture_format, quality=None if lossless else 100)
+        return None
+
+    def encode(self, tensor: Array) -> bytes:
+        if tensor.dtype != np.uint8 or tensor.ndim != 3 or tensor.shape[-1] != 3:
+            raise TensorError(
+                f"{self.name} takes uint8 pixels [h, w, 3], not {tensor.dtype} {tensor.shape}"
+            )
+        bgr = np.ascontiguousarray(tensor[..., ::-1])
+        done, payload = cv2.imencode(_EXTENSIONS[self._format], bgr, self._flags)
+        if not done:
+            raise TensorError(f"{self.name} cannot hold a picture of {tensor.shape}")
+        return payload.tobytes()
+
+    def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
+        if dtype != "UINT8" or len(shape) != 3 or shape[-1] != 3:
+            raise FrameError(f"{self.name} makes UINT8 [h, w, 3], not {dtype} {list(shape)}")
+        try:
+            pixels = decode_picture(
+                payload, max_pixels=shape[0] * shape[1], formats=(self._format.upper(),)
+            )
+        except PictureError as error:
+            raise FrameError(f"{self.name} payload: {error}") from error
+        if pixels.shape != shape:
+            raise FrameError(f"{self.name} payload is {pixels.shape}, the contract says {shape}")
+        return pixels

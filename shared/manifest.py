@@ -1,0 +1,201 @@
+"""The bundle's manifest: what is in it, what fits what, and what was measured.
+
+Read and written as JSON by msgspec, which refuses unknown fields and wrong types. Nothing in it
+depends on when or where it was made.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from .contract import Contract
+from .errors import BundleError
+from .plan import Plan, PlanKind
+from .preprocess import PreprocessSpec
+
+FORMAT = 1
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Version = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{0,8}$")]
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Blob(_Record, frozen=True):
+    """A file under `blobs/`, named by its own hash."""
+
+    sha256: Sha256
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class OutputKind(StrEnum):
+    """What a classifier's last tensor holds."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
+class Precision(StrEnum):
+    """The arithmetic of a head."""
+
+    INT8 = "int8"
+    FLOAT32 = "float32"
+
+
+class Preprocessing(_Record, frozen=True):
+    """A TFLite file with the signatures `resize` and `normalize`, and what they compute."""
+
+    spec: PreprocessSpec
+    blob: Blob
+
+
+class Light(_Record, frozen=True):
+    """The device's own model: int8 inside, float32 [1, S, S, 3] to float32 [1, classes]."""
+
+    preprocessing: Preprocessing
+    blob: Blob
+    output: OutputKind
+
+
+class Cut(_Record, frozen=True):
+    """A place where the large model may be split.
+
+    `heads` gives, per precision, the signature in that precision's head file.
+    """
+
+    name: Name
+    contract: Contract
+    heads: dict[Precision, str]
+    tail: Blob
+
+
+class Large(_Record, frozen=True):
+    """The large model: whole and in parts, all graphs sharing one file of weights."""
+
+    preprocessing: Preprocessing
+    sha256: Sha256
+    pixels: Contract
+    whole: Blob
+    weights: Blob
+    weights_index: Blob
+    head_files: dict[Precision, Blob]
+    cuts: tuple[Cut, ...]
+    output: OutputKind
+
+
+class Rate(_Record, frozen=True):
+    """A share of pictures, with its standard error (Agresti-Coull, so that 100 % has one too)."""
+
+    value: float
+    standard_error: float
+    samples: int
+
+    @classmethod
+    def of(cls, hits: float, samples: int) -> "Rate":
+        """Agresti and Coull, The American Statistician 52(2), 1998: two hits and two misses added.
+
+        `hits` may be a sum of shares where a sample was looked at more than once.
+
+        >>> Rate.of(20, 20).standard_error
+        0.056
+        """
+        if not 0 <= hits <= samples or samples < 1:
+            raise ValueError(f"{hits} of {samples} is no rate")
+        shrunk = (hits + 2) / (samples + 4)
+        error = (shrunk * (1 - shrunk) / (samples + 4)) ** 0.5
+        return cls(value=round(hits / samples, 6), standard_error=round(error, 3), samples=samples)
+
+
+class PlanRow(_Record, frozen=True):
+    """What one plan gives and costs, on pictures kept out of calibration."""
+
+    plan: str
+    agreement: Rate
+    accuracy: Rate | None
+    bytes_p50: int
+    bytes_p95: int
+
+    def parsed(self) -> Plan:
+        return Plan.parse(self.plan)
+
+
+class Golden(_Record, frozen=True):
+    """Inputs and outputs (an .npz) by which a machine tests a bundle before it uses it.
+
+    `tolerance` bounds the largest absolute difference per output, relative to the largest
+    absolute expected value: kernels round differently from one processor to the next.
+    """
+
+    blob: Blob
+    tolerance: dict[str, float]
+
+
+class Manifest(_Record, frozen=True):
+    """The root of a bundle."""
+
+    format: int
+    name: Name
+    version: Version
+    task: str
+    labels: Blob
+    classes: int
+    default_budget_ms: float
+    light: Light
+    large: Large
+    table: tuple[PlanRow, ...]
+    golden: Golden
+    provenance: dict[str, str]
+
+    def cut(self, name: str) -> Cut:
+        """The cut of that name; KeyError if there is none."""
+        for cut in self.large.cuts:
+            if cut.name == name:
+                return cut
+        raise KeyError(name)
+
+    def contract(self, plan: Plan) -> Contract:
+        """The contract under which a remote plan's frame travels."""
+        if plan.kind is PlanKind.CLOUD:
+            return self.large.pixels
+        return self.cut(plan.cut).contract
+
+    def blobs(self) -> list[Blob]:
+        """Every blob the bundle needs, each once."""
+        large = self.large
+        blobs = [
+            self.labels,
+            self.light.preprocessing.blob,
+            self.light.blob,
+            large.preprocessing.blob,
+            large.whole,
+            large.weights,
+            large.weights_index,
+            *large.head_files.values(),
+            *(cut.tail for cut in large.cuts),
+            self.golden.blob,
+        ]
+        return list(dict.fromkeys(blobs))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Canonical bytes: sorted keys, two spaces."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic")) + b"\n"
+
+
+def decode_manifest(encoded: bytes) -> Manifest:
+    """The manifest of a `manifest.json`; BundleError if it is not one this version reads."""
+    try:
+        manifest = msgspec.json.decode(encoded, type=Manifest)
+        for row in manifest.table:
+            plan = row.parsed()
+            if plan.cut:
+                manifest.cut(plan.cut)
+    except (msgspec.DecodeError, ValueError, KeyError) as error:
+        raise BundleError(f"manifest.json: {error}") from error
+    if manifest.format != FORMAT:
+        raise BundleError(f"bundle format {manifest.format}; this version reads {FORMAT}")
+    return manifest

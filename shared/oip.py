@@ -1,0 +1,170 @@
+"""Reading and writing Open Inference Protocol messages, for both daemons and the client.
+
+What the protocol lacks travels as parameters; their names are the constants below.
+"""
+
+import math
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+
+from ..protos import open_inference_pb2 as pb
+from .deadline import MAX_BUDGET_MS, check_budget_ms
+from .errors import RequestError, TensorError
+from .tensor import Array, bytes_from_raw, bytes_to_raw, datatype_of, from_raw, to_raw
+
+LATENCY_BUDGET_MS = "latency_budget_ms"
+TIMEOUT_US = "timeout"
+"""Triton's name for a budget, in microseconds."""
+CONTRACT = "contract"
+CUT = "cut"
+CODEC = "codec"
+PLAN = "plan"
+CONFIDENCE = "confidence"
+PROVISIONAL = "provisional"
+QUEUE_MS = "queue_ms"
+COMPUTE_MS = "compute_ms"
+FORECAST_MS = "forecast_ms"
+"""What the cloud expects its queue to hold a request that arrived now."""
+
+Value = bool | int | float | str
+Parameters = MutableMapping[str, pb.InferParameter]
+
+
+def set_parameters(target: Parameters, values: Mapping[str, Value]) -> None:
+    """Writes values into a message's parameters, each by its own type."""
+    for name, value in values.items():
+        match value:
+            case bool():
+                target[name].bool_param = value
+            case int():
+                target[name].int64_param = value
+            case float():
+                target[name].double_param = value
+            case str():
+                target[name].string_param = value
+
+
+def get_parameters(source: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
+    """The values of a message's parameters; those that are set to nothing are left out."""
+    values: dict[str, Value] = {}
+    for name, parameter in source.items():
+        choice = parameter.WhichOneof("parameter_choice")
+        if choice is not None:
+            values[name] = getattr(parameter, choice)
+    return values
+
+
+def number(parameters: Mapping[str, Value], name: str) -> float | None:
+    """A numeric parameter, also when it came as text; RequestError if it is no number."""
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        raise RequestError(f"parameter {name} must be a number, not {value}")
+    try:
+        return float(value)
+    except ValueError:
+        raise RequestError(f"parameter {name} must be a number, not {value!r}") from None
+
+
+def requested_budget_ms(
+    parameters: Mapping[str, Value], *, rpc_left_s: float | None, default_ms: float
+) -> float:
+    """The budget a request asks for: its parameter, Triton's timeout, the gRPC deadline, a default.
+
+    A gRPC deadline shorter than the parameter wins, since after it nobody listens. Raises
+    BudgetError for a budget that is not above 0 or is over an hour.
+    """
+    asked = number(parameters, LATENCY_BUDGET_MS)
+    if asked is None:
+        timeout_us = number(parameters, TIMEOUT_US)
+        asked = timeout_us / 1e3 if timeout_us else None  # Triton: 0 means none
+    if asked is not None:
+        check_budget_ms(asked)
+    if rpc_left_s is not None and math.isfinite(rpc_left_s):
+        # A client that waits for days is patient, not mistaken in its units.
+        rpc_ms = min(rpc_left_s * 1e3, MAX_BUDGET_MS)
+        return rpc_ms if asked is None else min(asked, rpc_ms)
+    return default_ms if asked is None else asked
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """One input as it arrived: still raw, so that large bodies are not copied to be looked at."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    raw: bytes
+
+    def array(self) -> Array:
+        return from_raw(self.raw, datatype=self.datatype, shape=self.shape)
+
+    def elements(self) -> list[bytes]:
+        """The elements of a BYTES tensor."""
+        return bytes_from_raw(self.raw, count=math.prod(self.shape))
+
+
+def single_input(request: pb.ModelInferRequest) -> InputTensor:
+    """The one input of a request; TensorError if there are others, or no contents."""
+    if len(request.inputs) != 1:
+        raise TensorError(f"exactly one input is taken, {len(request.inputs)} were sent")
+    tensor = request.inputs[0]
+    if any(size < 0 for size in tensor.shape):
+        raise TensorError(f"shape {list(tensor.shape)} has a negative size")
+    if len(request.raw_input_contents) == 1:
+        raw = request.raw_input_contents[0]
+    elif tensor.contents.bytes_contents:
+        raw = bytes_to_raw(tensor.contents.bytes_contents)
+    else:
+        raise TensorError("send the input in raw_input_contents (or bytes_contents)")
+    return InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), raw)
+
+
+def add_input(request: pb.ModelInferRequest, name: str, array: Array) -> None:
+    """Appends an array as a raw input."""
+    request.inputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
+    request.raw_input_contents.append(to_raw(array))
+
+
+def add_bytes_input(request: pb.ModelInferRequest, name: str, elements: Sequence[bytes]) -> None:
+    """Appends a BYTES tensor of one dimension as a raw input."""
+    request.inputs.add(name=name, datatype="BYTES", shape=[len(elements)])
+    request.raw_input_contents.append(bytes_to_raw(elements))
+
+
+def add_output(response: pb.ModelInferResponse, name: str, array: Array) -> None:
+    """Appends an array as a raw output."""
+    response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
+    response.raw_output_contents.append(to_raw(array))
+
+
+def add_bytes_output(
+    response: pb.ModelInferResponse,
+    name: str,
+    elements: Sequence[bytes],
+    *,
+    shape: Sequence[int],
+) -> None:
+    """Appends a BYTES tensor as a raw output."""
+    response.outputs.add(name=name, datatype="BYTES", shape=shape)
+    response.raw_output_contents.append(bytes_to_raw(elements))
+
+
+def output_array(response: pb.ModelInferResponse, name: str) -> Array:
+    """A raw output of a response by name; TensorError if it is missing or malformed."""
+    for position, tensor in enumerate(response.outputs):
+        if tensor.name == name and position < len(response.raw_output_contents):
+            raw = response.raw_output_contents[position]
+            return from_raw(raw, datatype=tensor.datatype, shape=tuple(tensor.shape))
+    raise TensorError(f"the response has no raw output {name!r}")
+
+
+def output_elements(response: pb.ModelInferResponse, name: str) -> list[bytes]:
+    """A BYTES output of a response by name."""
+    for position, tensor in enumerate(response.outputs):
+        if tensor.name == name and position < len(response.raw_output_contents):
+            return bytes_from_raw(
+                response.raw_output_contents[position], count=math.prod(tensor.shape)
+            )
+    raise TensorError(f"the response has no raw output {name!r}")

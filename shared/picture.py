@@ -1,0 +1,67 @@
+"""Encoded pictures from outside: checked before they are believed, then decoded to RGB."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import PictureError
+from .tensor import Array
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_PIXELS = 50_000_000
+
+# Pillow's own limit is for callers who set none; ours is an argument and is checked first.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode_picture(
+    encoded: bytes, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> Array:
+    """RGB pixels, uint8 [h, w, 3], upright as EXIF says; the first frame of an animation.
+
+    Raises PictureError for bytes that are no picture, a truncated one, one with more than 8 bits
+    per channel, or one of more than `max_pixels`, which is read from the header before any pixel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that does not matter
+            with Image.open(io.BytesIO(encoded), formats=tuple(formats)) as image:
+                _check_header(image, max_pixels)
+                upright = ImageOps.exif_transpose(image)
+                return cast(Array, np.asarray(upright.convert("RGB")))
+    except UnidentifiedImageError:
+        raise PictureError(f"{_what_it_is(encoded)}; accepted: {', '.join(formats)}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"damaged or truncated picture ({error})") from error
+
+
+def picture_size(encoded: bytes) -> tuple[int, int]:
+    """Width and height from the header alone; PictureError if it is no picture."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PictureError(f"not a picture ({error})") from error
+
+
+def _check_header(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise PictureError(
+            f"{width}x{height} is {width * height / 1e6:.1f} megapixels; "
+            f"at most {max_pixels / 1e6:.1f} are accepted"
+        )
+    if image.mode.startswith(("I", "F")):
+        raise PictureError(
+            f"pixel mode {image.mode} has more than 8 bits per channel; window it to 8 bits first"
+        )
+
+
+def _what_it_is(encoded: bytes) -> str:
+    if not encoded:
+        return "no bytes at all"
+    return f"{len(encoded)} bytes that are no picture (they begin with {encoded[:8]!r})"

@@ -1,0 +1,142 @@
+"""Addresses and transport security: every channel and every port is made here.
+
+Loopback may be plain. Anything wider needs TLS files, or the explicit word that it shall not.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from .errors import ConfigError
+
+ChannelOptions = list[tuple[str, int | str]]
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""gRPC's own limit is 4 MiB, less than one raw 12-megapixel picture (36 MB)."""
+
+_MESSAGE_OPTIONS: ChannelOptions = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+SERVER_OPTIONS: ChannelOptions = [
+    *_MESSAGE_OPTIONS,
+    ("grpc.so_reuseport", 0),  # a second daemon on a taken port must fail, not share it
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+]
+CHANNEL_OPTIONS: ChannelOptions = [
+    *_MESSAGE_OPTIONS,
+    # A link that was away must be noticed and retried within about a second of its return.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port, as in `127.0.0.1:8500` or `[::1]:8500`."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:
+            raise ConfigError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:8500")
+        return cls(host, int(port))
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """How this process speaks to others: TLS files, or plain where that is allowed.
+
+    `certificate` and `key` are PEM files that a server presents; `authority` is the PEM file by
+    which a client knows servers, and a server its clients (mutual TLS).
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("a TLS certificate and its key come together")
+
+    def bind(self, server: grpc.aio.Server, address: Address) -> Address:
+        """Opens a port and returns it (port 0 picks a free one); ConfigError if it cannot."""
+        try:
+            if self.certificate is not None and self.key is not None:
+                authority = _read(self.authority) if self.authority else None
+                credentials = grpc.ssl_server_credentials(
+                    [(_read(self.key), _read(self.certificate))],
+                    root_certificates=authority,
+                    require_client_auth=authority is not None,
+                )
+                port = server.add_secure_port(str(address), credentials)
+            else:
+                self._allow_plain(address, "listen on")
+                port = server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {address}: {error}") from error
+        if port == 0:
+            raise ConfigError(f"cannot listen on {address}: is the port taken?")
+        return Address(address.host, port)
+
+    def channel(self, address: Address) -> grpc.aio.Channel:
+        """A channel for an event loop."""
+        credentials = self._channel_credentials(address)
+        if credentials is None:
+            return grpc.aio.insecure_channel(str(address), options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(str(address), credentials, options=CHANNEL_OPTIONS)
+
+    def blocking_channel(self, address: Address) -> grpc.Channel:
+        """A channel for threads."""
+        credentials = self._channel_credentials(address)
+        if credentials is None:
+            return grpc.insecure_channel(str(address), options=CHANNEL_OPTIONS)
+        return grpc.secure_channel(str(address), credentials, options=CHANNEL_OPTIONS)
+
+    def _channel_credentials(self, address: Address) -> grpc.ChannelCredentials | None:
+        if self.authority is None:
+            self._allow_plain(address, "connect to")
+            return None
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read(self.authority),
+            private_key=_read(self.key) if self.key else None,
+            certificate_chain=_read(self.certificate) if self.certificate else None,
+        )
+
+    def _allow_plain(self, address: Address, verb: str) -> None:
+        if not (address.loopback or self.insecure):
+            raise ConfigError(
+                f"will not {verb} {address} without TLS; give --tls-cert and --tls-key "
+                "(servers) or --tls-ca (clients), or say --insecure"
+            )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error

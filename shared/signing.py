@@ -1,0 +1,92 @@
+"""Ed25519 signatures (RFC 8032) over manifests: who made a bundle, and whom this machine trusts."""
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from .errors import BundleError, ConfigError
+
+_ALGORITHM = "ed25519"
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A builder's private key; its public half is what other machines trust."""
+
+    private: Ed25519PrivateKey
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> "SigningKey":
+        """The key in a file (32 raw bytes, mode 0600), made on first use."""
+        try:
+            seed = path.read_bytes()
+        except FileNotFoundError:
+            seed = Ed25519PrivateKey.generate().private_bytes_raw()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:  # another build made it meanwhile
+                return cls.load_or_create(path)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(seed)
+        if len(seed) != 32:
+            raise ConfigError(f"{path} is no signing key: {len(seed)} bytes instead of 32")
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @property
+    def public_hex(self) -> str:
+        return self.private.public_key().public_bytes_raw().hex()
+
+    def sign(self, message: bytes) -> bytes:
+        """The contents of a `manifest.sig` for a manifest."""
+        signature = base64.b64encode(self.private.sign(message)).decode()
+        text = {"algorithm": _ALGORITHM, "public_key": self.public_hex, "signature": signature}
+        return json.dumps(text, indent=2).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class TrustStore:
+    """The public keys (hexadecimal) whose bundles this machine runs."""
+
+    keys: frozenset[str]
+
+    @classmethod
+    def read(cls, directory: Path, *, extra: Iterable[Path] = ()) -> "TrustStore":
+        """Every `*.pub` of a directory, and further files; each holds one key in hexadecimal."""
+        files = [*sorted(directory.glob("*.pub")), *extra]
+        return cls(frozenset(_read_public_key(file) for file in files))
+
+    def verify(self, message: bytes, signature_file: bytes) -> str:
+        """The trusted key that signed the message; BundleError if none did."""
+        try:
+            text = json.loads(signature_file)
+            key, signature = text["public_key"], base64.b64decode(text["signature"], validate=True)
+            public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+            raise BundleError(f"manifest.sig cannot be read ({error})") from error
+        try:
+            public.verify(signature, message)
+        except InvalidSignature:
+            raise BundleError("manifest.sig does not match manifest.json: it was altered") from None
+        if key not in self.keys:
+            raise BundleError(
+                f"signed by {key[:16]}..., whom this machine does not trust; "
+                "pass --trust FILE with that public key, or put it into the trusted/ folder"
+            )
+        return str(key)
+
+
+def _read_public_key(file: Path) -> str:
+    try:
+        key = file.read_text().strip().lower()
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} holds no Ed25519 public key ({error})") from error
+    return key

@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper
+from onnx.numpy_helper import from_array
+
+from hybridge.cloud.compiler.litert import relative_error
+from hybridge.cloud.compiler.onnx_graph import batch_is_dynamic, input_of
+from hybridge.cloud.compiler.onnx_source import export_module, free_batch, load_model, normalized
+from hybridge.shared.errors import BuildError
+
+from .conftest import SHAPE, Converted, make_net
+from .graphs import run
+
+
+def flattening_model(*, batch: int | str, keep: int) -> ModelProto:
+    """Reshape to [keep, 12] and a matrix product, with input [batch, 3, 4]."""
+    weights = np.arange(24, dtype=np.float32).reshape(12, 2)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["y"]),
+        ],
+        "flattening",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 2])],
+        [from_array(np.array([keep, 12]), "shape"), from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_exported_model_answers_as_the_module_for_any_batch(converted: Converted) -> None:
+    batch = np.concatenate(converted.tensors).transpose(0, 3, 1, 2)
+    wanted = converted.module(torch.from_numpy(batch.copy())).detach().numpy()
+    assert input_of(converted.onnx) == ("input", (None, 3, 16, 16))
+    assert relative_error(run(converted.onnx, batch), wanted) < 1e-5
+
+
+def test_export_leaves_no_trace_of_where_it_ran(converted: Converted) -> None:
+    again = export_module(make_net(), shape=SHAPE)
+    encoded = again.SerializeToString(deterministic=True)
+    assert encoded == converted.onnx.SerializeToString(deterministic=True)
+    assert b"/" not in b"".join(node.name.encode() for node in again.graph.node)
+    assert b".py" not in encoded
+
+
+def test_a_module_in_training_mode_is_refused() -> None:
+    with pytest.raises(BuildError, match="training mode"):
+        export_module(make_net().train(), shape=SHAPE)
+
+
+def test_external_data_is_found_beside_the_model(tmp_path: Path, converted: Converted) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(
+        converted.onnx, path, save_as_external_data=True, location="net.data", size_threshold=0
+    )
+    batch = converted.tensors[0].transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(run(load_model(path), batch), run(converted.onnx, batch))
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(BuildError, match=r"net\.onnx needs its external data file 'net\.data'"):
+        load_model(path)
+
+
+def test_external_data_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    model = flattening_model(batch=1, keep=1)
+    (tmp_path / "secret").write_bytes(bytes(96))
+    tensor = model.graph.initializer[1]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    path = tmp_path / "inside" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BuildError, match="outside its own folder"):
+        load_model(path)
+
+
+def test_a_missing_or_damaged_file_is_a_build_error(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no ONNX model at"):
+        load_model(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(BuildError, match=r"text\.onnx"):
+        load_model(tmp_path / "text.onnx")
+
+
+def test_foreign_operators_are_named() -> None:
+    model = flattening_model(batch=1, keep=1)
+    model.graph.node[1].op_type = "Spin"
+    model.graph.node[1].domain = "com.example"
+    with pytest.raises(BuildError, match=r"operators Spin of domain 'com\.example'"):
+        normalized(model)
+
+
+def test_an_old_opset_is_refused() -> None:
+    model = flattening_model(batch=1, keep=1)
+    model.opset_import[0].version = 11
+    with pytest.raises(BuildError, match="opset 11 is too old"):
+        normalized(model)
+
+
+def test_several_inputs_are_refused() -> None:
+    model = flattening_model(batch=1, keep=1)
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1]))
+    with pytest.raises(BuildError, match="2 inputs and 1 outputs"):
+        normalized(model)
+
+
+def test_a_batch_of_one_is_freed_where_items_stay_apart() -> None:
+    freed = free_batch(normalized(flattening_model(batch=1, keep=1)))
+    three = np.random.default_rng(0).random((3, 3, 4), np.float32)
+    assert batch_is_dynamic(freed)
+    assert run(freed, three).shape == (3, 2)
+
+
+def test_a_batch_stays_one_where_items_would_mix() -> None:
+    model = flattening_model(batch=1, keep=1)
+    model.graph.node.append(helper.make_node("ReduceMean", ["y"], ["z"], axes=[0], keepdims=1))
+    model.graph.output[0].name = "z"
+    kept = free_batch(normalized(model))
+    assert not batch_is_dynamic(kept)
+    assert run(kept, np.ones((1, 3, 4), np.float32)).shape == (1, 2)
+
+
+def test_a_fixed_batch_above_one_is_refused() -> None:
+    with pytest.raises(BuildError, match="batches of exactly 4"):
+        free_batch(normalized(flattening_model(batch=4, keep=4)))

@@ -1,0 +1,38 @@
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from hybridge.cloud.compiler.quiet import quiet
+from hybridge.shared.errors import BuildError
+
+
+def test_nothing_is_shown_while_all_goes_well(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet("a step"):
+        print("python")
+        os.write(2, b"c++\n")
+        subprocess.run([sys.executable, "-c", "print('child')"], check=True)
+        warnings.warn("chatter", FutureWarning, stacklevel=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_output_comes_back_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet("a step"):
+        print("hidden")
+    print("shown")
+    os.write(2, b"errors too\n")
+    assert capfd.readouterr() == ("shown\n", "errors too\n")
+
+
+def test_a_failure_names_the_step_and_shows_the_log() -> None:
+    with pytest.raises(BuildError, match=r"conversion: KeyError: 'x'\n(.|\n)*op FOO is missing"):
+        with quiet("conversion"):
+            os.write(2, b"op FOO is missing\n")
+            raise KeyError("x")
+
+
+def test_our_own_errors_pass_unchanged() -> None:
+    with pytest.raises(BuildError, match="^as it was$"), quiet("a step"):
+        raise BuildError("as it was")

@@ -1,0 +1,277 @@
+"""The scheduler under a clock that is only a number."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hybridge.cloud.cost import Cost
+from hybridge.cloud.scheduler import Batch, Job, Scheduler, StageKey
+from hybridge.shared.errors import DeadlineUnmet, Overloaded
+
+PLAIN = StageKey("plain", "1")
+BATCHED = StageKey("batched", "1", "cut")
+COSTS = {
+    PLAIN: Cost(fixed_ms=0.0, per_item_ms=10.0),
+    BATCHED: Cost(fixed_ms=8.0, per_item_ms=1.0, batch_items=4),
+}
+LIMIT = 5
+
+
+@dataclass
+class Bench:
+    """A scheduler, and jobs for it numbered in the order of their making."""
+
+    instances: int = 1
+    limit: int = LIMIT
+    scheduler: Scheduler = field(init=False)
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(instances=self.instances, queue_limit=self.limit)
+        for stage, cost in COSTS.items():
+            self.scheduler.add_stage(stage, cost)
+
+    def submit(
+        self, stage: StageKey = PLAIN, *, budget_ms: float = 1e6, now_s: float = 0.0, items: int = 1
+    ) -> Job:
+        self.made += 1
+        deadline_s = now_s + budget_ms / 1e3
+        job = Job(id=self.made, stage=stage, items=items, arrived_s=now_s, deadline_s=deadline_s)
+        self.scheduler.submit(job, now_s=now_s)
+        return job
+
+    def batch(self, now_s: float = 0.0) -> Batch:
+        step = self.scheduler.next(now_s=now_s)
+        assert step.batch is not None
+        return step.batch
+
+    def finish(self, batch: Batch, now_s: float) -> None:
+        items = sum(job.items for job in batch.jobs)
+        took_ms = (now_s - batch.started_s) * 1e3
+        self.scheduler.finish(batch, now_s=now_s, took_ms=took_ms, items=items)
+
+
+def test_earliest_deadline_goes_first() -> None:
+    bench = Bench()
+    late, soon = bench.submit(budget_ms=500), bench.submit(budget_ms=100)
+    first = bench.batch()
+    assert first.jobs == (soon,)
+    assert bench.scheduler.next(now_s=0.0).batch is None  # the one instance is taken
+    bench.finish(first, now_s=0.01)
+    assert bench.batch(0.01).jobs == (late,)
+
+
+def test_refuses_at_once_what_cannot_be_met() -> None:
+    bench = Bench()
+    with pytest.raises(DeadlineUnmet, match=r"0\.0 ms of waiting and 10\.0 ms of computing"):
+        bench.submit(budget_ms=9)
+    bench.submit(budget_ms=11)
+    with pytest.raises(DeadlineUnmet, match=r"10\.0 ms of waiting"):
+        bench.submit(budget_ms=15)
+    assert bench.submit(budget_ms=21)
+
+
+def test_refuses_who_would_make_an_accepted_one_late() -> None:
+    bench = Bench()
+    bench.submit(budget_ms=15)
+    with pytest.raises(DeadlineUnmet, match="accepted requests would be late"):
+        bench.submit(budget_ms=12)
+
+
+def test_parallel_instances_count_in_the_forecast() -> None:
+    bench = Bench(instances=2)
+    for _ in range(2):
+        bench.submit(budget_ms=11)
+    with pytest.raises(DeadlineUnmet):
+        bench.submit(budget_ms=11)
+    assert bench.scheduler.forecast_ms(now_s=0.0) == pytest.approx(10.0)
+
+
+def test_forecast_counts_what_runs_and_distrusts_what_is_overdue() -> None:
+    bench = Bench()
+    bench.submit()
+    bench.batch()
+    assert bench.scheduler.forecast_ms(now_s=0.004) == pytest.approx(6.0)
+    assert bench.scheduler.forecast_ms(now_s=0.060) == pytest.approx(50.0)
+
+
+def test_queue_is_bounded_per_model() -> None:
+    bench = Bench()
+    for _ in range(LIMIT):
+        bench.submit()
+    with pytest.raises(Overloaded, match="5 requests are waiting for plain"):
+        bench.submit()
+    assert bench.submit(BATCHED)
+
+
+def test_expired_and_cancelled_jobs_never_run() -> None:
+    bench = Bench()
+    expired, cancelled, good = bench.submit(budget_ms=20), bench.submit(), bench.submit()
+    assert bench.scheduler.cancel(cancelled)
+    assert not bench.scheduler.cancel(cancelled)
+    step = bench.scheduler.next(now_s=0.03)
+    assert step.dropped == (expired,)
+    assert step.batch is not None
+    assert step.batch.jobs == (good,)
+
+
+def test_no_batch_without_gain() -> None:
+    bench = Bench()
+    first, _ = bench.submit(), bench.submit()
+    assert bench.batch().jobs == (first,)
+
+
+def test_a_full_batch_starts_at_once_others_when_the_clock_of_the_first_runs_out() -> None:
+    bench = Bench()
+    jobs = [bench.submit(BATCHED, now_s=at / 1e3) for at in range(3)]
+    step = bench.scheduler.next(now_s=0.0015)
+    assert step.batch is None
+    assert step.wake_s == pytest.approx(0.002)  # a quarter of 8 ms after the first
+    assert bench.batch(0.002).jobs == tuple(jobs)
+    bench = Bench()
+    jobs = [bench.submit(BATCHED) for _ in range(5)]
+    assert bench.batch().jobs == tuple(jobs[:4])
+
+
+def test_lingering_never_costs_a_deadline() -> None:
+    bench = Bench()
+    job = bench.submit(BATCHED, budget_ms=9.5)
+    assert bench.batch(0.0).jobs == (job,)
+
+
+def test_a_batch_grows_only_while_its_most_urgent_job_stays_in_time() -> None:
+    bench = Bench()
+    urgent = bench.submit(BATCHED, budget_ms=10.5)
+    joined, left = bench.submit(BATCHED), bench.submit(BATCHED)
+    assert bench.batch().jobs == (urgent, joined)
+    assert left.id not in {urgent.id, joined.id}
+
+
+def test_one_stage_that_lingers_does_not_hold_up_another() -> None:
+    bench = Bench()
+    bench.submit(BATCHED, budget_ms=500)
+    plain = bench.submit(PLAIN, budget_ms=600)
+    assert bench.batch().jobs == (plain,)
+
+
+def test_many_items_of_one_request_stay_together() -> None:
+    bench = Bench()
+    job = bench.submit(items=6, budget_ms=61)
+    assert bench.batch().jobs == (job,)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Whatever happens, in whatever order: each accepted job ends in exactly one way."""
+
+    @initialize(instances=st.integers(1, 3))
+    def start(self, instances: int) -> None:
+        self.now_s = 0.0
+        self.bench = Bench(instances=instances)
+        self.waiting: dict[int, Job] = {}
+        self.running: list[Batch] = []
+
+    @rule(
+        stage=st.sampled_from([PLAIN, BATCHED]),
+        budget_ms=st.floats(0.1, 120.0),
+        items=st.integers(1, 5),
+    )
+    def submit(self, stage: StageKey, budget_ms: float, items: int) -> None:
+        try:
+            job = self.bench.submit(stage, budget_ms=budget_ms, now_s=self.now_s, items=items)
+        except Overloaded:
+            assert self.count(stage) == LIMIT
+        except DeadlineUnmet:
+            pass
+        else:
+            assert self.count(stage) < LIMIT
+            self.waiting[job.id] = job
+
+    @rule(step_ms=st.floats(0.0, 40.0))
+    def pass_time(self, step_ms: float) -> None:
+        self.now_s += step_ms / 1e3
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job = self.waiting.pop(data.draw(st.sampled_from(sorted(self.waiting))))
+        assert self.bench.scheduler.cancel(job)
+
+    @rule()
+    def next(self) -> None:
+        step = self.bench.scheduler.next(now_s=self.now_s)
+        for job in step.dropped:
+            assert self.waiting.pop(job.id) == job
+            cost = self.bench.scheduler.cost(job.stage).at(self.now_s)
+            assert self.now_s + cost.predict_ms(job.items) / 1e3 > job.deadline_s
+        if step.batch is None:
+            assert step.wake_s is None or step.wake_s > self.now_s
+            assert step.wake_s is not None or not self.waiting or self.full
+            return
+        assert not self.full
+        self.check_batch(step.batch)
+        self.running.append(step.batch)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.running))
+        self.running.remove(batch)
+        self.bench.finish(batch, self.now_s)
+
+    @invariant()
+    def forecast_is_a_time(self) -> None:
+        if hasattr(self, "bench"):
+            assert self.bench.scheduler.forecast_ms(now_s=self.now_s) >= 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.running) == self.bench.instances
+
+    def count(self, stage: StageKey) -> int:
+        return sum(job.stage == stage for job in self.waiting.values())
+
+    def check_batch(self, batch: Batch) -> None:
+        for job in batch.jobs:
+            assert self.waiting.pop(job.id) == job
+            assert job.stage == batch.stage
+            assert job.deadline_s > self.now_s
+            assert self.now_s + batch.predicted_ms / 1e3 <= job.deadline_s
+        left_behind = [job.order for job in self.waiting.values() if job.stage == batch.stage]
+        assert [job.order for job in batch.jobs] == sorted(job.order for job in batch.jobs)
+        assert all(batch.jobs[-1].order < order for order in left_behind)
+        assert (
+            len(batch.jobs) == 1
+            or sum(job.items for job in batch.jobs) <= COSTS[batch.stage].batch_items
+        )
+
+
+TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def test_a_queue_that_is_played_forward_comes_true() -> None:
+    """With exact costs every accepted job is in time, however many were refused."""
+    bench = Bench(limit=1000)
+    accepted = 0
+    for at in range(200):
+        try:
+            bench.submit(budget_ms=30 + 7 * (at % 11), now_s=0.0)
+            accepted += 1
+        except DeadlineUnmet:
+            continue
+    now_s, done = 0.0, 0
+    while (step := bench.scheduler.next(now_s=now_s)).batch is not None:
+        assert not step.dropped
+        now_s += step.batch.predicted_ms / 1e3
+        bench.finish(step.batch, now_s)
+        done += len(step.batch.jobs)
+    assert done == accepted == 10

@@ -1,0 +1,180 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from hybridge.cloud.backend import Backend, Output
+from hybridge.cloud.cost import Cost
+from hybridge.cloud.loader import Loader
+from hybridge.cloud.scheduler import StageKey
+from hybridge.cloud.stage import Stage
+from hybridge.cloud.work import Answer
+from hybridge.cloud.worker import Worker
+from hybridge.shared.contract import Contract
+from hybridge.shared.deadline import Deadline, monotonic
+from hybridge.shared.errors import DeadlineUnmet, FrameError, ModelFault
+from hybridge.shared.manifest import OutputKind
+from hybridge.shared.tensor import Array
+
+BAD, NAN = 200, 100
+
+
+class Echo(Backend):
+    """Gives its input back; fails on some, waits for `allowed`, remembers its batches."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.allowed = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def run(self, batch: Array) -> Output:
+        self.entered.release()
+        assert self.allowed.wait(60)
+        self.batches.append(batch[:, 0].tolist())
+        if (batch == BAD).any():
+            raise RuntimeError("cannot compute\nthis\nlong story")
+        return np.where(batch == NAN, np.nan, batch).astype(np.float32)
+
+
+@pytest.fixture
+def backend() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def stage(backend: Echo) -> Stage:
+    """A stage that batches up to four items and needs about a millisecond."""
+    stage = Stage(
+        key=StageKey("echo", "1"),
+        contract=Contract(tensor="x", shape=(2,), dtype="UINT8", model="none"),
+        output=OutputKind.PROBABILITIES,
+        classes=2,
+        max_batch=4,
+        open=lambda: backend,
+    )
+    stage._backend = backend
+    stage._cost = Cost(fixed_ms=1.0, per_item_ms=0.0, batch_items=4)
+    return stage
+
+
+@pytest.fixture
+async def worker(stage: Stage, backend: Echo) -> AsyncIterator[Worker]:
+    worker = Worker(instances=1, queue_limit=10)
+    worker.add_stage(stage)
+    yield worker
+    backend.allowed.set()
+    worker.close()
+
+
+def submit(
+    worker: Worker, stage: Stage, value: int, *, budget_ms: float = 60_000.0
+) -> asyncio.Task[Answer]:
+    def load() -> Array:
+        if value < 0:
+            raise FrameError("cannot be decoded")
+        return np.full((1, 2), value, np.uint8)
+
+    deadline = Deadline.after_ms(budget_ms, now_s=monotonic())
+    return asyncio.ensure_future(worker.run(stage, load=load, items=1, deadline=deadline))
+
+
+async def running(backend: Echo) -> None:
+    assert await asyncio.to_thread(backend.entered.acquire, timeout=30)
+
+
+async def test_faults_stay_with_their_request(worker: Worker, stage: Stage, backend: Echo) -> None:
+    first = submit(worker, stage, 0)
+    await running(backend)
+    rest = [submit(worker, stage, value) for value in (1, BAD, NAN, -1)]
+    await asyncio.sleep(0)
+    backend.allowed.set()
+    good, bad, nan, broken = await asyncio.gather(*rest, return_exceptions=True)
+    assert (await first).probabilities.tolist() == [[0, 0]]
+    assert isinstance(good, Answer)
+    assert good.probabilities.tolist() == [[1, 1]]
+    assert good.queue_ms > 0
+    assert isinstance(bad, ModelFault)
+    assert str(bad) == "echo/1/whole: cannot compute"
+    assert isinstance(nan, ModelFault)
+    assert isinstance(broken, FrameError)
+    assert backend.batches == [[0], [1, BAD, NAN], [1], [BAD], [NAN]]
+
+
+async def test_what_nobody_waits_for_is_not_computed(
+    worker: Worker, stage: Stage, backend: Echo
+) -> None:
+    first = submit(worker, stage, 0)
+    await running(backend)
+    gone, stays = submit(worker, stage, 1), submit(worker, stage, 2)
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    backend.allowed.set()
+    await asyncio.gather(first, stays)
+    assert backend.batches == [[0], [2]]
+
+
+async def test_a_waiting_request_is_told_at_its_deadline(
+    worker: Worker, stage: Stage, backend: Echo
+) -> None:
+    first = submit(worker, stage, 0)
+    await running(backend)
+    with pytest.raises(DeadlineUnmet):
+        await submit(worker, stage, 1, budget_ms=30)
+    backend.allowed.set()
+    await first
+    assert backend.batches == [[0]]
+
+
+async def test_a_lingering_batch_starts_by_itself(
+    worker: Worker, stage: Stage, backend: Echo
+) -> None:
+    backend.allowed.set()
+    together = [submit(worker, stage, value) for value in (1, 2)]
+    await asyncio.gather(*together)
+    assert backend.batches == [[1, 2]]
+
+
+def unloaded(backend: Echo, *, fails: bool = False) -> Stage:
+    def open_backend() -> Backend:
+        if fails:
+            raise ModelFault("no such graph")
+        return backend
+
+    return Stage(
+        key=StageKey("echo", "1", "cut"),
+        contract=Contract(tensor="x", shape=(2,), dtype="UINT8", model="none"),
+        output=OutputKind.PROBABILITIES,
+        classes=2,
+        max_batch=1,
+        open=open_backend,
+    )
+
+
+async def test_first_use_loads_once(worker: Worker, backend: Echo) -> None:
+    tail, loader = unloaded(backend), Loader(worker)
+    soon = Deadline.after_ms(30.0, now_s=monotonic())
+    with pytest.raises(DeadlineUnmet, match="still being loaded"):
+        await loader.ready(tail, deadline=soon)
+    backend.allowed.set()
+    later = Deadline.after_ms(60_000.0, now_s=monotonic())
+    await asyncio.gather(*(loader.ready(tail, deadline=later) for _ in range(3)))
+    assert (await submit(worker, tail, 3)).probabilities.tolist() == [[3, 3]]
+    await loader.close()
+
+
+async def test_a_tail_that_cannot_be_loaded_says_so(worker: Worker, backend: Echo) -> None:
+    broken, good, loader = unloaded(backend, fails=True), unloaded(backend), Loader(worker)
+    backend.allowed.set()
+    loader.start([broken, good])
+    deadline = Deadline.after_ms(60_000.0, now_s=monotonic())
+    for _ in range(2):
+        with pytest.raises(ModelFault, match="no such graph"):
+            await loader.ready(broken, deadline=deadline)
+    await loader.ready(good, deadline=deadline)
+    await loader.close()
