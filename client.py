@@ -1,8 +1,8 @@
 """The app's library: send a picture to an edge agent (or any Hybridge cloud), get an answer.
 
-    with Client("127.0.0.1:8600") as client:
-        answer = client.infer(Path("cat.jpg").read_bytes(), budget_ms=100)
-        print(answer.label, answer.plan, answer.total_ms)
+with Client("127.0.0.1:8600") as client:
+    answer = client.infer(Path("cat.jpg").read_bytes(), budget_ms=100)
+    print(answer.label, answer.plan, answer.total_ms)
 """
 
 import time
@@ -64,6 +64,11 @@ class Client:
             request_serializer=pb.RepositoryIndexRequest.SerializeToString,
             response_deserializer=pb.RepositoryIndexResponse.FromString,
         )
+        self._metadata = self._channel.unary_unary(
+            oip.MODEL_METADATA.path,
+            request_serializer=pb.ModelMetadataRequest.SerializeToString,
+            response_deserializer=pb.ModelMetadataResponse.FromString,
+        )
         self._model = ""
 
     def __enter__(self) -> "Client":
@@ -89,6 +94,15 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc(error) from error
         return [model.name for model in reply.models]
+
+    def wait_until_loaded(self, model: str, *, wait_ms: float = 60_000.0) -> None:
+        """Until a model is served there; RemoteError if that takes longer, or it never will be."""
+        try:
+            self._metadata(
+                pb.ModelMetadataRequest(name=model), timeout=wait_ms / 1e3, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
 
     def infer(
         self,

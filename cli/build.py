@@ -8,6 +8,7 @@ from .options import add_bundles
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its options."""
     parser = commands.add_parser(
         "build",
         help="make a bundle from a light and a large model",
@@ -21,6 +22,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
     from ..cloud.compiler.recipe import read_recipe  # heavy: only who builds pays for it
     from .building import build_recipe
 
@@ -32,5 +34,3 @@ def run(options: argparse.Namespace) -> int:
         console.print(f"bundle {bundle.manifest.name} {bundle.manifest.version} at {bundle.path}")
         console.print(f"next: hybridge plan {bundle.manifest.name} --budget 100")
     return 0
-
-

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..cloud.compiler.build import build
 from ..cloud.compiler.cache import StepCache
+from ..cloud.compiler.cloud_side import measure_cloud
 from ..cloud.compiler.recipe import Recipe
 from ..devices.models import DeviceModels, measure_stages
 from ..devices.probe import probe
@@ -19,17 +20,18 @@ def build_recipe(recipe: Recipe, *, root: Path, progress: StepProgress) -> Bundl
     """The bundle of a recipe, signed with this machine's key, with its profile beside it."""
     paths = Paths.from_environment()
     key = SigningKey.load_or_create(paths.signing_key)
-    path = build(
-        recipe, root=root, key=key, cache=StepCache(paths.build_cache), progress=progress
-    )
+    path = build(recipe, root=root, key=key, cache=StepCache(paths.build_cache), progress=progress)
     bundle = open_bundle(path, trust=TrustStore(frozenset({key.public_hex})))
     device = probe()
     if load_profile(bundle.profiles, device, bundle_sha256=bundle.sha256) is None:
+        picture = golden_picture(bundle)
         stages = measure_stages(
             DeviceModels(bundle),
-            golden_picture(bundle),
+            picture,
             on_stage=lambda _, done, total: progress("timing every stage here", done, total),
         )
+        progress("timing the cloud's part here", 0, 0)
+        stages |= measure_cloud(bundle, picture)
         save_profile(
             Profile(device=device, bundle_sha256=bundle.sha256, stages=stages), bundle.profiles
         )

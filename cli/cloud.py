@@ -9,6 +9,7 @@ from .options import add_bundles, add_tls, security, trust
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its options."""
     parser = commands.add_parser(
         "cloud", help="serve bundles: whole models and tails, over the Open Inference Protocol"
     )
@@ -25,6 +26,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
     from ..cloud.config import CloudConfig
     from ..cloud.server import serve
 

@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(highlight=False)
+_PLAIN_WIDTH = 160
+"""Columns where output goes to a file or a pipe, which wrap nothing."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 _errors = Console(stderr=True, highlight=False)
 
 
@@ -28,7 +31,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for position, column in enumerate(columns):
         figures = all(row[position][:1].isdigit() or row[position] in ("", "-") for row in rows)
-        made.add_column(column, justify="right" if figures and rows else "left")
+        made.add_column(
+            column,
+            justify="right" if figures and rows else "left",
+            no_wrap=position < len(columns) - 1,
+        )
     for row in rows:
         made.add_row(*row)
     return made

@@ -12,6 +12,7 @@ from .options import add_bundles, add_tls, security, trust
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its options."""
     parser = commands.add_parser(
         "edge", help="answer pictures on a device, with a cloud's help where time allows"
     )
@@ -31,6 +32,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
     config = EdgeConfig(
         bundle=find_bundle(options.bundle, root=options.bundles, version=options.bundle_version),
         listen=Address.parse(options.listen),

@@ -16,6 +16,7 @@ _SOME_FAILED = 65
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its options."""
     parser = commands.add_parser("infer", help="send pictures to an edge agent")
     parser.add_argument("pictures", type=Path, nargs="+", metavar="FILE|FOLDER")
     parser.add_argument("--edge", default="127.0.0.1:8600", metavar="HOST:PORT")
@@ -27,6 +28,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
     answers: dict[str, Answer] = {}
     faults: dict[str, str] = {}
     with Client(options.edge, security=security(options)) as client:

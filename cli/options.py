@@ -9,6 +9,7 @@ from ..shared.signing import SigningKey, TrustStore
 
 
 def add_tls(parser: argparse.ArgumentParser) -> None:
+    """The options of transport security."""
     group = parser.add_argument_group("transport security (loopback needs none)")
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM certificate to present")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its PEM key")
@@ -19,6 +20,7 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
 
 
 def security(options: argparse.Namespace) -> Security:
+    """What those options say."""
     return Security(
         certificate=options.tls_cert,
         key=options.tls_key,
@@ -28,6 +30,7 @@ def security(options: argparse.Namespace) -> Security:
 
 
 def add_bundles(parser: argparse.ArgumentParser) -> None:
+    """Where bundles are, and whose are run."""
     paths = Paths.from_environment()
     parser.add_argument(
         "--bundles",

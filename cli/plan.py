@@ -3,7 +3,7 @@
 import argparse
 
 from ..devices.probe import probe
-from ..devices.profile import Profile, load_profile
+from ..devices.profile import Profile, load_profile, tail_stage
 from ..edge.outlook import outlook
 from ..edge.router import Option, explain
 from ..edge.stage_times import StageTimes
@@ -24,6 +24,7 @@ LINKS = {
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its options."""
     parser = commands.add_parser(
         "plan",
         help="show a bundle's table on a link and budget: which plan is taken, and why",
@@ -42,9 +43,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(options: argparse.Namespace) -> int:
-    bundle = open_bundle(
-        find_bundle(options.bundle, root=options.bundles), trust=trust(options)
-    )
+    """Runs the command and returns its exit code."""
+    bundle = open_bundle(find_bundle(options.bundle, root=options.bundles), trust=trust(options))
     rtt_ms, mbps = LINKS[options.link]
     rtt_ms = rtt_ms if options.rtt is None else options.rtt
     mbps = mbps if options.mbps is None else options.mbps
@@ -73,14 +73,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def options_on(
-    bundle: Bundle, *, rtt_ms: float, mbps: float, cloud_speed: float
-) -> list[Option]:
+def options_on(bundle: Bundle, *, rtt_ms: float, mbps: float, cloud_speed: float) -> list[Option]:
     """The bundle's plans on an ideal link; ConfigError if this machine was never measured."""
     profile = _profile(bundle)
     times = StageTimes(profile.stages)
     tails = {
-        bundle.manifest.contract(row.parsed()).id: times.p95_ms(cloud_stage(row.parsed().cut))
+        bundle.manifest.contract(row.parsed()).id: times.p95_ms(tail_stage(row.parsed().cut))
         for row in bundle.manifest.table
         if row.parsed().kind is not PlanKind.LOCAL
     }
@@ -90,11 +88,6 @@ def options_on(
         transfer_ms=lambda size: rtt_ms + size * 8e-3 / mbps,
         cloud_ms=lambda contract: tails[contract] / cloud_speed,
     )
-
-
-def cloud_stage(cut: str) -> str:
-    """The profile's name for the cloud's part behind a cut (none: the whole model)."""
-    return f"tail:{cut}" if cut else "whole"
 
 
 def _profile(bundle: Bundle) -> Profile:

@@ -1,7 +1,7 @@
 """What a run costs: a + b*n milliseconds for n items, measured at the start, corrected online."""
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
@@ -69,10 +69,10 @@ class OnlineCost:
     def at(self, now_s: float) -> Cost:
         """The cost to reckon with now."""
         factor = self._faded(now_s)
-        return replace(
-            self.base,
+        return Cost(
             fixed_ms=self.base.fixed_ms * factor,
             per_item_ms=self.base.per_item_ms * factor,
+            batch_items=self.base.batch_items,
         )
 
     def observe(self, items: int, *, took_ms: float, now_s: float) -> None:

@@ -1,6 +1,7 @@
 """The weights that all graphs of one model share, and sessions that read them from memory."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..shared.errors import BundleError
 LOCATION = "weights"
 ALIGNMENT_BYTES = 64
 TABLE_VERSION = 1
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 Provider = str | tuple[str, Mapping[str, str]]
 
@@ -108,9 +111,11 @@ def _options(weights: Weights, settings: SessionSettings) -> onnxruntime.Session
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
+    # Whatever file a graph names, there is none: by itself the runtime reads the working directory.
+    options.add_session_config_entry(_EXTERNAL_FOLDER, os.devnull)
     if weights.blob.size:
-        # Both are needed: the buffer stands for the file (1.32 looks for it on disk otherwise),
-        # the values let ONNX Runtime borrow memory instead of copying it.
+        # Both are needed: the buffer stands for the file, which is looked for otherwise, and the
+        # values let ONNX Runtime borrow memory instead of copying it.
         options.add_external_initializers_from_files_in_memory(
             [LOCATION], [weights.blob], [weights.blob.size]
         )

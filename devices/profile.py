@@ -20,6 +20,11 @@ class StageTime(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
 
 
+def tail_stage(cut: str) -> str:
+    """The profile's name for the cloud's part behind a cut (none: the whole model)."""
+    return f"tail:{cut}" if cut else "whole"
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One machine's times, by stage name (edge/stages.py names the stages)."""
 
@@ -73,4 +78,3 @@ def load_profile(directory: Path, device: Device, *, bundle_sha256: str) -> Prof
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{file} is no device profile ({error}); delete it") from error
     return profile if profile.bundle_sha256 == bundle_sha256 else None
-

@@ -27,12 +27,11 @@ from ..shared.codec import codec_by_name
 from ..shared.deadline import Clock, Deadline
 from ..shared.errors import HybridgeError, Overloaded, RemoteTooLate
 from ..shared.frame import encode_frame
-from ..shared.manifest import Precision
 from ..shared.picture import MAX_PIXELS, decode_picture
 from ..shared.plan import Plan, PlanKind
 from ..shared.tensor import Array
 from .outlook import outlook
-from .router import Option, choose
+from .router import Option, choose, explain
 from .stage_times import StageTimes
 from .uplink import CloudAnswer, Uplink
 
@@ -140,7 +139,10 @@ class Agent:
         try:
             request = await self._admit(picture, deadline)
             left_ms = deadline.left_ms(self._clock()) - RESERVE_MS
-            option = choose(self.options(), left_ms=left_ms).option
+            options = self.options()
+            option = choose(options, left_ms=left_ms).option
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%.0f ms left: %s", left_ms, explain(options, left_ms=left_ms))
             if option.plan.kind is not PlanKind.LOCAL:
                 return await self._remote(request, option)
             reachable = self.uplink is None or self.uplink.breaker.closed
@@ -254,13 +256,11 @@ class Agent:
         return watch.time(LIGHT, lambda: self._models.light(pixels))
 
     def _make_frame(self, picture: Array, plan: Plan, watch: _Stopwatch) -> bytes:
-        tensor: Array = watch.time(RESIZE_LARGE, lambda: self._models.resize_large(picture))
+        pixels = watch.time(RESIZE_LARGE, lambda: self._models.resize_large(picture))
+        tensor: Array = pixels
         if plan.kind is PlanKind.SPLIT:
-            pixels, precision = tensor, Precision(plan.head)
-            tensor = watch.time(
-                head_stage(plan.cut, plan.head),
-                lambda: self._models.head(plan.cut, precision, pixels),
-            )
+            head = head_stage(plan.cut, plan.head)
+            tensor = watch.time(head, lambda: self._models.tensor(plan, pixels))
         contract = self.manifest.contract(plan)
         codec = codec_by_name(plan.codec, contract)
         return watch.time(

@@ -42,9 +42,11 @@ class EdgeDaemon:
         config = self._config
         bundle = open_bundle(config.bundle, trust=config.trust)
         models = DeviceModels(bundle, threads=config.threads)
+        profile = ready_profile(bundle, models, threads=config.threads)
+        models.warm_up()
         self._agent = Agent(
             models,
-            times=StageTimes(ready_profile(bundle, models, threads=config.threads).stages),
+            times=StageTimes(profile.stages),
             uplink=None,
             clock=monotonic,
             workers=max(2, os.cpu_count() or 1),

@@ -4,7 +4,7 @@ An exchange of n bytes is modelled as t = rtt + 8 n / throughput; what the model
 the ratio of measured to modelled time, and a forecast is the model times an upper quantile of those
 ratios: quantiles, not means. The point estimates are medians of a short window, so that one odd
 exchange moves nothing. Two exchanges in a row that are off by more than a factor of two mean that
-the link has changed: what came before them is forgotten.
+the link has changed: what came before them is forgotten. So is what is older than a minute.
 
 A refused wait teaches too: an exchange given up after t ms took at least t.
 """
@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from statistics import median
 
 _WINDOW = 24
+_MAX_AGE_S = 60.0
+_QUANTILE = 0.95
 _SMALL_BYTES = 2_000
 """Up to this size an exchange says more about the round trip than about throughput."""
-_PRIOR_RATIOS = (1.0, 1.2, 1.5)
-"""Stand in for a history while there is none; each exchange pushes their weight down."""
+_PRIOR_RATIO = 1.5
+"""Stands in for a history while there is none; each exchange pushes its weight down."""
+_ENOUGH = 12
 _CHANGE = 2.0
 _STALE_AFTER_S = 30.0
 
@@ -43,7 +46,7 @@ class LinkEstimate:
 
     def __init__(self) -> None:
         self._exchanges: deque[_Exchange] = deque(maxlen=_WINDOW)
-        self._ratios: deque[float] = deque(maxlen=_WINDOW)
+        self._ratios: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._surprises = 0
 
     @property
@@ -57,6 +60,10 @@ class LinkEstimate:
         if self.known:
             self._judge(exchange)
         self._exchanges.append(exchange)
+        while self._exchanges[0].at_s < now_s - _MAX_AGE_S:
+            self._exchanges.popleft()
+        while self._ratios and self._ratios[0][1] < now_s - _MAX_AGE_S:
+            self._ratios.popleft()
 
     def observe_timeout(self, size_bytes: int, ms: float, *, now_s: float) -> None:
         """An exchange was given up after so long: it would have taken longer than that."""
@@ -68,9 +75,8 @@ class LinkEstimate:
         """A time that about 99 of 100 exchanges of this size stay under; inf while unknown."""
         if not self.known:
             return float("inf")
-        weight = max(0, len(_PRIOR_RATIOS) * 4 - len(self._ratios)) / (len(_PRIOR_RATIOS) * 4)
-        prior = 1.0 + (max(_PRIOR_RATIOS) - 1.0) * weight
-        seen = max(self._ratios, default=1.0)
+        prior = 1.0 + (_PRIOR_RATIO - 1.0) * max(0, _ENOUGH - len(self._ratios)) / _ENOUGH
+        seen = _upper_quantile([ratio for ratio, _ in self._ratios])
         idle_s = now_s - self._exchanges[-1].at_s
         ageing = 1.0 + min(max(idle_s, 0.0) / _STALE_AFTER_S, 1.0) * 0.5
         return self._model_ms(size_bytes) * max(prior, seen) * ageing
@@ -93,7 +99,7 @@ class LinkEstimate:
             self._exchanges.append(last)
             self._surprises = 0
         else:
-            self._ratios.append(ratio)
+            self._ratios.append((ratio, exchange.at_s))
 
     def _model_ms(self, size_bytes: int) -> float:
         return self._rtt_ms() + size_bytes * 8e3 / self._throughput_bps()
@@ -111,3 +117,8 @@ class LinkEstimate:
             if e.size_bytes > _SMALL_BYTES
         ]
         return median(rates) if rates else float("inf")
+
+
+def _upper_quantile(values: list[float]) -> float:
+    ordered = sorted(values) or [1.0]
+    return ordered[min(int(_QUANTILE * len(ordered)), len(ordered) - 1)]

@@ -23,7 +23,7 @@ def outlook(
     cloud_ms: CloudForecast,
     reachable: bool = True,
 ) -> list[Option]:
-    """One option per row of the bundle's table; remote ones never finish if nothing is reachable."""
+    """One option per row of the table; remote ones never finish if nothing is reachable."""
     options: list[Option] = []
     for row in manifest.table:
         plan = row.parsed()

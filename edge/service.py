@@ -137,7 +137,7 @@ def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
 
 
 def read_picture(request: pb.ModelInferRequest) -> bytes | Array:
-    """The picture of a request: `picture` BYTES [1], or `pixels` UINT8 [h, w, 3] or [1, h, w, 3]."""
+    """What a request shows: `picture` BYTES [1], or `pixels` UINT8 [h, w, 3] or [1, h, w, 3]."""
     tensor = messages.single_input(request)
     if tensor.name == PICTURE:
         if tensor.datatype != "BYTES" or tensor.shape not in ((1,), (1, 1)):

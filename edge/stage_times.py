@@ -21,14 +21,14 @@ class StageTimes:
         self._seen.setdefault(stage, deque(maxlen=_WINDOW)).append(ms)
 
     def p95_ms(self, stage: str) -> float:
-        seen = self._seen.get(stage, ())
-        if len(seen) >= _ENOUGH:
+        seen = self._seen.get(stage)
+        if seen is not None and len(seen) >= _ENOUGH:
             return _quantile(seen, 0.95)
         known = self._profile.get(stage)
         return known.p95_ms if known else float("inf")
 
     def p999_ms(self, stage: str) -> float:
-        """No window shows a p99.9: the larger of the profile's and the slowest seen, and a fifth."""
+        """No window shows a p99.9: the profile's, or a fifth above the slowest seen."""
         known = self._profile.get(stage)
         profile_ms = known.p999_ms if known else float("inf")
         slowest = max(self._seen.get(stage, ()), default=0.0)

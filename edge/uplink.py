@@ -75,7 +75,7 @@ class Uplink:
         """Opens the channel and measures the link in the background; a dead cloud is no error."""
         self._channel = self._security.channel(self.address)
         self._stub = oip.Stub(self._channel)
-        self._fleet = fleet_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]
+        self._fleet = fleet_pb2_grpc.FleetStub(self._channel)
         self._monitor = asyncio.create_task(self._watch(), name="uplink-monitor")
 
     async def shutdown(self) -> None:
@@ -119,9 +119,7 @@ class Uplink:
 
     async def probe(self, payload_bytes: int) -> None:
         """One measured exchange with the Fleet service; RemoteError if it fails."""
-        request = fleet_pb2.ProbeRequest(
-            payload=os.urandom(payload_bytes), model_name=self._model
-        )
+        request = fleet_pb2.ProbeRequest(payload=os.urandom(payload_bytes), model_name=self._model)
         start_s = self._last_used_s = self._clock()
         try:
             state = await self._fleet.Probe(request, timeout=_PROBE_TIMEOUT_S)
@@ -174,4 +172,3 @@ def _read_answer(response: pb.ModelInferResponse, *, total_ms: float) -> CloudAn
         compute_ms=compute_ms,
         network_ms=max(total_ms - queue_ms - compute_ms, 0.0),
     )
-

@@ -39,11 +39,6 @@ class FleetStub:
                 request_serializer=hybridge_dot_protos_dot_fleet__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=hybridge_dot_protos_dot_fleet__pb2.ProbeResponse.FromString,
                 _registered_method=True)
-        self.WatchResults = channel.unary_stream(
-                '/hybridge.fleet.v1.Fleet/WatchResults',
-                request_serializer=hybridge_dot_protos_dot_fleet__pb2.WatchResultsRequest.SerializeToString,
-                response_deserializer=hybridge_dot_protos_dot_fleet__pb2.LateResult.FromString,
-                _registered_method=True)
 
 
 class FleetServicer:
@@ -57,14 +52,6 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchResults(self, request, context):
-        """Final answers that were ready only after the edge had stopped waiting for them. The stream
-        stays open until the caller cancels it. Delivery is at least once: tell results apart by id.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -72,11 +59,6 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=hybridge_dot_protos_dot_fleet__pb2.ProbeRequest.FromString,
                     response_serializer=hybridge_dot_protos_dot_fleet__pb2.ProbeResponse.SerializeToString,
-            ),
-            'WatchResults': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchResults,
-                    request_deserializer=hybridge_dot_protos_dot_fleet__pb2.WatchResultsRequest.FromString,
-                    response_serializer=hybridge_dot_protos_dot_fleet__pb2.LateResult.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -106,33 +88,6 @@ class Fleet:
             '/hybridge.fleet.v1.Fleet/Probe',
             hybridge_dot_protos_dot_fleet__pb2.ProbeRequest.SerializeToString,
             hybridge_dot_protos_dot_fleet__pb2.ProbeResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WatchResults(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/hybridge.fleet.v1.Fleet/WatchResults',
-            hybridge_dot_protos_dot_fleet__pb2.WatchResultsRequest.SerializeToString,
-            hybridge_dot_protos_dot_fleet__pb2.LateResult.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,10 +18,6 @@ class FleetStub:
     """Measures the way to the cloud, and asks how busy it is. The edge times the call: with an empty
     payload that is the round trip, with a full one the throughput of the uplink.
     """
-    WatchResults: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchResultsRequest, _fleet_pb2.LateResult]
-    """Final answers that were ready only after the edge had stopped waiting for them. The stream
-    stays open until the caller cancels it. Delivery is at least once: tell results apart by id.
-    """
 
 class FleetServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -32,16 +28,6 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_fleet_pb2.ProbeResponse]:
         """Measures the way to the cloud, and asks how busy it is. The edge times the call: with an empty
         payload that is the round trip, with a full one the throughput of the uplink.
-        """
-
-    @_abc_1.abstractmethod
-    def WatchResults(
-        self,
-        request: _fleet_pb2.WatchResultsRequest,
-        context: _aio.ServicerContext[_fleet_pb2.WatchResultsRequest, _abc.AsyncIterator[_fleet_pb2.LateResult]],
-    ) -> _abc.AsyncIterator[_fleet_pb2.LateResult]:
-        """Final answers that were ready only after the edge had stopped waiting for them. The stream
-        stays open until the caller cancels it. Delivery is at least once: tell results apart by id.
         """
 
 def add_FleetServicer_to_server(servicer: FleetServicer, server: _aio.Server) -> None: ...

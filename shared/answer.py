@@ -1,5 +1,7 @@
 """From a classifier's last tensor to an answer; the same code on both sides of a cut."""
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +19,7 @@ def to_probabilities(output: npt.NDArray[np.float32], kind: OutputKind) -> Proba
     if kind is OutputKind.PROBABILITIES:
         return output.astype(np.float32, copy=False)
     shifted = np.exp(output - output.max(axis=-1, keepdims=True))
-    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32, copy=False)
+    return cast(Probabilities, shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def top_classes(probabilities: Probabilities, count: int) -> list[int]:

@@ -1,9 +1,9 @@
 """Bundles on disk: found, verified and read.
 
-    BUNDLES/NAME/VERSION/manifest.json      what it is (shared/manifest.py)
-                         manifest.sig       Ed25519 over manifest.json
-                         blobs/SHA256       everything the manifest names
-                         profiles/*.json    times, which belong to machines and not to the bundle
+BUNDLES/NAME/VERSION/manifest.json      what it is (shared/manifest.py)
+                     manifest.sig       Ed25519 over manifest.json
+                     blobs/SHA256       everything the manifest names
+                     profiles/*.json    times, which belong to machines and not to the bundle
 """
 
 import hashlib
@@ -97,6 +97,8 @@ def _check_blob(file: Path, blob: Blob) -> None:
                 digest.update(chunk)
                 size += len(chunk)
     except OSError as error:
-        raise BundleError(f"blob {blob.sha256[:12]} is missing ({error.strerror}: {file})") from error
+        raise BundleError(
+            f"blob {blob.sha256[:12]} is missing ({error.strerror}: {file})"
+        ) from error
     if size != blob.bytes or digest.hexdigest() != blob.sha256:
         raise BundleError(f"blob {blob.sha256[:12]} was altered ({file})")

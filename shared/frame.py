@@ -110,7 +110,9 @@ def read_header(frame: bytes) -> FrameHeader:
 def decode_payload(frame: bytes, header: FrameHeader, *, contract: Contract) -> Array:
     """The tensor of a frame whose header was read; FrameError unless it is the contract's."""
     if header.contract != contract.digest:
-        raise FrameError(f"frame is of contract {header.contract.hex()[:12]}, not {contract.id[:12]}")
+        raise FrameError(
+            f"frame is of contract {header.contract.hex()[:12]}, not {contract.id[:12]}"
+        )
     if header.shape != contract.shape or header.dtype != contract.dtype:
         raise FrameError(
             f"frame holds {header.dtype} {list(header.shape)}, its contract "

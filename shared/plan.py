@@ -5,6 +5,8 @@ from enum import StrEnum
 
 
 class PlanKind(StrEnum):
+    """Where an answer is computed."""
+
     LOCAL = "local"
     SPLIT = "split"
     CLOUD = "cloud"

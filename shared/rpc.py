@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -11,8 +11,8 @@ from .errors import HybridgeError, RequestError, meaning, public_message
 
 log = logging.getLogger(__name__)
 
-_Handler = grpc.RpcMethodHandler
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
+_Handler = grpc.RpcMethodHandler[Any, Any]
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]
 
 
 class FaultInterceptor(grpc.aio.ServerInterceptor):
@@ -24,7 +24,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> _Handler:
+    ) -> _Handler | None:
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
@@ -37,7 +37,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _guard_stream(handler.stream_stream, method),
+                _guard_stream(cast(Any, handler.stream_stream), method),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
@@ -52,8 +52,11 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, m
     await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 
+_Parse = Callable[[bytes], Any] | None
+
+
 def _guard_unary(
-    behaviour: Callable[..., Awaitable[Any]], method: str, parse: Callable[[bytes], Any]
+    behaviour: Callable[..., Awaitable[Any]], method: str, parse: _Parse
 ) -> Callable[..., Any]:
     async def guarded(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
@@ -66,9 +69,9 @@ def _guard_unary(
     return guarded
 
 
-def _parse(message: bytes, parse: Callable[[bytes], Any]) -> Any:
+def _parse(message: bytes, parse: _Parse) -> Any:
     try:
-        return parse(message)
+        return parse(message) if parse else message
     except DecodeError as error:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
 

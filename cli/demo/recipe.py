@@ -32,8 +32,12 @@ def make_recipe(folder: Path) -> Recipe:
     return Recipe(
         name=NAME,
         labels=folder / "labels.txt",
-        light=ModelRecipe(model="hybridge.cli.demo.models:light", preprocessing=_spec(LIGHT_SIZE_PX)),
-        large=ModelRecipe(model="hybridge.cli.demo.models:large", preprocessing=_spec(LARGE_SIZE_PX)),
+        light=ModelRecipe(
+            model="hybridge.cli.demo.models:light", preprocessing=_spec(LIGHT_SIZE_PX)
+        ),
+        large=ModelRecipe(
+            model="hybridge.cli.demo.models:large", preprocessing=_spec(LARGE_SIZE_PX)
+        ),
         pictures=PicturesRecipe(
             calibration=calibration, evaluation=evaluation, labels=folder / "labels.tsv", views=5
         ),

@@ -1,9 +1,9 @@
 """From a recipe to a bundle: every step cached, every figure measured.
 
-    light  ──▶ float TFLite ──▶ int8 TFLite
-    large  ──▶ ONNX ───────────────┐
-           ──▶ float TFLite ─┬─▶ pairs of cuts ──▶ heads (TFLite), tails (ONNX), contracts
-                int8 TFLite ─┘                 ──▶ table, Pareto front ──▶ manifest, signed
+light  ──▶ float TFLite ──▶ int8 TFLite
+large  ──▶ ONNX ───────────────┐
+       ──▶ float TFLite ─┬─▶ pairs of cuts ──▶ heads (TFLite), tails (ONNX), contracts
+            int8 TFLite ─┘                 ──▶ table, Pareto front ──▶ manifest, signed
 """
 
 import tempfile
@@ -17,15 +17,15 @@ from ...shared.bundle import Bundle
 from ...shared.errors import BuildError
 from ...shared.manifest import FORMAT, Golden, Manifest, PlanRow, encode_manifest
 from ...shared.signing import SigningKey
-from ..weights import SessionSettings, SharedSession, Weights
 from .cache import StepCache
+from .cloud_side import CloudSide
 from .golden import golden_arrays, pack_arrays, tolerances
 from .parts import LargeParts, light_part
 from .pictures import PictureSet, open_pictures, read_picture
 from .recipe import MIN_CALIBRATION_PICTURES, Recipe
 from .sources import ModelSource, open_source
 from .steps import Progress, Steps, sha256
-from .table import CloudSide, candidate_plans, measure_table, pareto
+from .table import candidate_plans, measure_table, pareto
 from .writer import BlobStore, write_blobs, write_bundle
 
 
@@ -119,24 +119,12 @@ def _measure(
     manifest = bundle.manifest
 
     def make() -> bytes:
-        large = manifest.large
-        weights = Weights.from_file(
-            bundle.file(large.weights), table=bundle.read(large.weights_index)
-        )
-        settings = SessionSettings(threads=2)
-        cloud = CloudSide(
-            whole=SharedSession(bundle.read(large.whole), weights=weights, settings=settings),
-            tails={
-                cut.name: SharedSession(bundle.read(cut.tail), weights=weights, settings=settings)
-                for cut in large.cuts
-            },
-        )
         plans = candidate_plans(
             manifest, picture_codecs=recipe.picture_codecs, tensor_codecs=recipe.tensor_codecs
         )
         rows = measure_table(
             DeviceModels(bundle, threads=2),
-            cloud,
+            CloudSide.open(bundle, threads=2),
             plans,
             evaluation,
             view_count=recipe.pictures.views,

@@ -31,6 +31,7 @@ def externalize(graphs: Mapping[str, ModelProto]) -> Externalized:
     blob = bytearray()
     offsets: dict[bytes, int] = {}
     table: dict[str, dict[str, object]] = {}
+    inline: set[str] = set()
     small: dict[str, bytes] = {}
     for name, model in sorted(graphs.items()):
         slim = ModelProto()
@@ -39,6 +40,7 @@ def externalize(graphs: Mapping[str, ModelProto]) -> Externalized:
             array = to_array(tensor)
             raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
             if len(raw) < _INLINE_BYTES or tensor.data_type == TensorProto.STRING:
+                inline.add(tensor.name)
                 continue
             if raw not in offsets:
                 blob.extend(bytes(-len(blob) % ALIGNMENT_BYTES))
@@ -53,6 +55,9 @@ def externalize(graphs: Mapping[str, ModelProto]) -> Externalized:
                 raise BuildError(f"{tensor.name!r} is not the same weights in every graph")
             _point(tensor, offset=offsets[raw], size=len(raw))
         small[name] = slim.SerializeToString(deterministic=True)
+    if both := inline & table.keys():
+        # A session takes the shared tensor for every initializer of that name.
+        raise BuildError(f"{min(both)!r} is not the same weights in every graph")
     head = {"version": TABLE_VERSION, "bytes": len(blob), "tensors": table}
     text = json.dumps(head, sort_keys=True, separators=(",", ":"))
     return Externalized(graphs=small, weights=bytes(blob), table=text.encode())

@@ -126,7 +126,7 @@ class LargeParts:
                     model_sha256=digest,
                     codecs=codecs,
                 ),
-                heads={precision: pair.name for precision in heads},
+                heads=dict.fromkeys(heads, pair.name),
                 tail=store.add(shared.graphs[pair.name]),
             )
             for pair in pairs
@@ -169,9 +169,7 @@ class _OnnxRunner:
         return output
 
 
-def output_kind(
-    model: _Runs, tensors: Sequence[Floats], *, classes: int, what: str
-) -> OutputKind:
+def output_kind(model: _Runs, tensors: Sequence[Floats], *, classes: int, what: str) -> OutputKind:
     """Logits or probabilities, by what comes out; BuildError unless there is one per class."""
     outputs = np.concatenate([model.run(tensor) for tensor in tensors[:4]])
     if outputs.shape[1:] != (classes,):

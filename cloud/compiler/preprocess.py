@@ -68,7 +68,13 @@ def build_preprocess(spec: PreprocessSpec) -> bytes:
 
 
 def reference_pixels(picture: Pixels, spec: PreprocessSpec) -> Pixels:
-    """What `resize` should give for uint8 [h, w, 3]: a slice and `tf.image.resize`, rounded."""
+    """What `resize` should give for uint8 [h, w, 3]; exact halves may round either way."""
+    pixels: Pixels = np.floor(reference_values(picture, spec) + 0.5).astype(np.uint8)
+    return pixels
+
+
+def reference_values(picture: Pixels, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
+    """A slice and `tf.image.resize` of uint8 [h, w, 3]: [size, size, 3], 0..255, not rounded."""
     import tensorflow as tf
 
     height, width, _ = picture.shape
@@ -80,8 +86,8 @@ def reference_pixels(picture: Pixels, spec: PreprocessSpec) -> Pixels:
     resized = tf.image.resize(
         picture[None], size, method=spec.interpolation.value, antialias=spec.antialias
     )
-    rounded: Pixels = np.floor(np.clip(resized.numpy(), 0, 255) + 0.5).astype(np.uint8)
-    return rounded
+    values: npt.NDArray[np.float32] = np.clip(resized.numpy()[0], 0, 255)
+    return values
 
 
 def reference_tensor(picture: Pixels, spec: PreprocessSpec) -> npt.NDArray[np.float32]:

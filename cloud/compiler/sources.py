@@ -36,9 +36,7 @@ def open_source(text: str) -> ModelSource:
         return _open_file(Path(text))
     module_name, colon, function_name = text.partition(":")
     if not colon:
-        raise BuildError(
-            f"model {text!r} is neither an .onnx or .tflite file nor MODULE:FUNCTION"
-        )
+        raise BuildError(f"model {text!r} is neither an .onnx or .tflite file nor MODULE:FUNCTION")
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:

@@ -38,6 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def sha256(content: bytes) -> str:
+    """In hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -69,9 +70,7 @@ class Steps:
 
     def calibration_tensors(self, preprocess: bytes) -> list[Floats]:
         """The calibration pictures as a model sees them, float32 [1, s, s, 3] each."""
-        resize, normalize = (
-            Runner(preprocess, signature=name) for name in ("resize", "normalize")
-        )
+        resize, normalize = (Runner(preprocess, signature=name) for name in ("resize", "normalize"))
         return [
             normalize.run(resize.run(picture[None])).astype(np.float32, copy=False)
             for picture in self.calibration

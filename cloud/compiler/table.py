@@ -11,7 +11,7 @@ from ...shared.frame import decode_payload, encode_frame, read_header
 from ...shared.manifest import Manifest, PlanRow, Precision, Rate
 from ...shared.plan import Plan, PlanKind
 from ...shared.tensor import Array
-from ..weights import SharedSession
+from .cloud_side import CloudSide
 from .pictures import PictureSet, read_picture, views
 
 
@@ -22,20 +22,6 @@ class _Tally:
     agreed: list[float] = field(default_factory=list)
     correct: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class CloudSide:
-    """The whole model and the tails, as the cloud will run them: batches in, last tensors out."""
-
-    whole: SharedSession
-    tails: Mapping[str, SharedSession]
-
-    def answer(self, plan: Plan, tensor: Array) -> int:
-        """The class of one decoded tensor."""
-        session = self.whole if plan.kind is PlanKind.CLOUD else self.tails[plan.cut]
-        (name,) = (value.name for value in session.get_inputs())
-        return int(np.argmax(session.run(None, {name: tensor[None]})[0]))
 
 
 def candidate_plans(
@@ -66,9 +52,7 @@ def measure_table(
     for done, (file, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
         if on_picture is not None:
             on_picture(done, len(pictures))
-        _measure_picture(
-            models, cloud, tallies, views(read_picture(file), view_count), label=label
-        )
+        _measure_picture(models, cloud, tallies, views(read_picture(file), view_count), label=label)
     return tuple(_row(plan, tally) for plan, tally in tallies.items())
 
 

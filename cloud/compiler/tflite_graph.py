@@ -173,7 +173,8 @@ def _describe(graph: Any, *, operator: int, index: int) -> TfliteCut:
 
 def _head(graph: Any, *, name: str, cut: TfliteCut) -> Any:
     """The subgraph that computes one cut: only the operators and tensors it needs, renumbered."""
-    if graph.tensors[cut.tensor].name.decode() != cut.name:
+    names = [tensor.name for tensor in graph.tensors[cut.tensor : cut.tensor + 1]]
+    if names != [cut.name.encode()]:
         raise BuildError(f"cut {cut.name!r} belongs to another model")
     needed = {cut.tensor}
     operators: list[Any] = []

@@ -36,9 +36,7 @@ def write_bundle(
     if (target / "manifest.json").is_file():
         if (target / "manifest.json").read_bytes() == encoded:
             return target
-        raise BuildError(
-            f"{target} holds another bundle; choose a new version in the recipe"
-        )
+        raise BuildError(f"{target} holds another bundle; choose a new version in the recipe")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{manifest.name}-", dir=target.parent))
     try:

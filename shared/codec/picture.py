@@ -1,9 +1,10 @@
 """Whole pictures: the honest rivals of every split."""
 
+import io
 from enum import StrEnum
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from ..errors import FrameError, PictureError, TensorError
 from ..picture import decode_picture
@@ -12,17 +13,14 @@ from .base import Codec
 
 
 class PictureFormat(StrEnum):
+    """The formats, by the names Pillow knows them under."""
+
     JPEG = "jpeg"
     WEBP = "webp"
     PNG = "png"
 
 
 _WIRE_IDS = {PictureFormat.JPEG: 0x20, PictureFormat.WEBP: 0x21, PictureFormat.PNG: 0x22}
-_EXTENSIONS = {PictureFormat.JPEG: ".jpg", PictureFormat.WEBP: ".webp", PictureFormat.PNG: ".png"}
-_QUALITY_FLAGS = {
-    PictureFormat.JPEG: cv2.IMWRITE_JPEG_QUALITY,
-    PictureFormat.WEBP: cv2.IMWRITE_WEBP_QUALITY,
-}
 
 
 class Picture(Codec):
@@ -40,7 +38,7 @@ class Picture(Codec):
         self.name = picture_format if quality is None else f"{picture_format}-{quality}"
         self.wire_id = _WIRE_IDS[picture_format]
         self._format = picture_format
-        self._flags = [] if quality is None else [_QUALITY_FLAGS[picture_format], quality]
+        self._options = {} if quality is None else {"quality": quality}
 
     @classmethod
     def parse(cls, name: str) -> "Picture | None":
@@ -66,11 +64,12 @@ class Picture(Codec):
             raise TensorError(
                 f"{self.name} takes uint8 pixels [h, w, 3], not {tensor.dtype} {tensor.shape}"
             )
-        bgr = np.ascontiguousarray(tensor[..., ::-1])
-        done, payload = cv2.imencode(_EXTENSIONS[self._format], bgr, self._flags)
-        if not done:
-            raise TensorError(f"{self.name} cannot hold a picture of {tensor.shape}")
-        return payload.tobytes()
+        buffer = io.BytesIO()
+        try:
+            Image.fromarray(tensor).save(buffer, self._format, **self._options)
+        except (OSError, ValueError) as error:
+            raise TensorError(f"{self.name} cannot hold {tensor.shape}: {error}") from error
+        return buffer.getvalue()
 
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
         if dtype != "UINT8" or len(shape) != 3 or shape[-1] != 3:

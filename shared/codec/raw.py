@@ -1,7 +1,5 @@
 """The tensor's own bytes."""
 
-from typing import ClassVar
-
 from ..errors import FrameError, TensorError
 from ..tensor import Array, from_raw, to_raw
 from .base import Codec
@@ -10,8 +8,8 @@ from .base import Codec
 class Raw(Codec):
     """Row-major little-endian elements, as the Open Inference Protocol carries them."""
 
-    name: ClassVar[str] = "raw"
-    wire_id: ClassVar[int] = 0x00
+    name = "raw"
+    wire_id = 0x00
 
     def encode(self, tensor: Array) -> bytes:
         return to_raw(tensor)

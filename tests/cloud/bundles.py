@@ -8,12 +8,12 @@ The TFLite blobs are placeholders: the cloud opens none.
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hybridge.cloud.compiler.external import externalize
 from hybridge.shared.answer import to_probabilities
@@ -35,6 +35,7 @@ from hybridge.shared.manifest import (
 )
 from hybridge.shared.preprocess import PreprocessSpec
 from hybridge.shared.signing import SigningKey
+from hybridge.shared.tensor import Array
 
 SIZE, CLASSES, CHANNELS, GRID = 16, 5, 8, 4
 SCALE, ZERO_POINT = 0.02, -128
@@ -42,7 +43,6 @@ CUT = "relu"
 CODECS = {f"affine{bits}": {"low": -128.0, "high": 127.0} for bits in range(2, 9)}
 
 Pixels = npt.NDArray[np.uint8]
-_F32 = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,16 @@ class TinyModel:
         """The quantized tensor at the cut of one picture."""
         patches = (pixels / np.float32(255)).reshape(GRID, 4, GRID, 4, 3)
         features = np.maximum(np.einsum("yixjc,kcij->yxk", patches, self.kernel), 0)
-        return np.clip(np.rint(features / SCALE) + ZERO_POINT, -128, 127).astype(np.int8)
+        codes: npt.NDArray[np.int8] = np.clip(
+            np.rint(features / SCALE) + ZERO_POINT, -128, 127
+        ).astype(np.int8)
+        return codes
 
-    def tail(self, tensor: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    def tail(self, tensor: Array) -> npt.NDArray[np.float32]:
         """Probabilities [1, classes] of a tensor at the cut."""
         features = (tensor.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
         flat = np.moveaxis(features, -1, 0).reshape(1, -1)
-        return to_probabilities(flat @ self.matrix, OutputKind.LOGITS)
+        return to_probabilities((flat @ self.matrix).astype(np.float32), OutputKind.LOGITS)
 
     def graphs(self) -> dict[str, ModelProto]:
         return {"whole": self._whole(), "tail": self._tail()}
@@ -106,7 +109,11 @@ class TinyModel:
             helper.make_node("Flatten", ["features"], ["flat"]),
             helper.make_node("MatMul", ["flat", "matrix"], ["sum" if self.poisoned else "logits"]),
         ]
-        values = {"full": np.float32(255), "kernel": self.kernel, "matrix": self.matrix}
+        values: dict[str, Any] = {
+            "full": np.float32(255),
+            "kernel": self.kernel,
+            "matrix": self.matrix,
+        }
         if self.poisoned:
             nodes += [
                 helper.make_node("ReduceMax", ["scaled"], ["max"], axes=[1, 2, 3], keepdims=0),
@@ -116,7 +123,7 @@ class TinyModel:
                 helper.make_node("Add", ["sum", "column"], ["logits"]),
             ]
             values |= {"almost": np.float32(0.999), "last": np.array([1], np.int64)}
-        shape = ["n", SIZE, SIZE, 3]
+        shape: list[str | int | None] = ["n", SIZE, SIZE, 3]
         source = helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)
         return _model(nodes, source, values)
 
@@ -127,16 +134,16 @@ class TinyModel:
             helper.make_node("Flatten", ["planes"], ["flat"]),
             helper.make_node("MatMul", ["flat", "matrix"], ["logits"]),
         ]
-        values = {
+        values: dict[str, Any] = {
             "scale": np.float32(SCALE),
             "zero_point": np.int8(ZERO_POINT),
             "matrix": self.matrix,
         }
-        shape = ["n", GRID, GRID, CHANNELS]
+        shape: list[str | int | None] = ["n", GRID, GRID, CHANNELS]
         return _model(nodes, helper.make_tensor_value_info(CUT, TensorProto.INT8, shape), values)
 
 
-def _model(nodes: list, source: object, values: dict[str, np.generic]) -> ModelProto:  # type: ignore[type-arg]
+def _model(nodes: list[NodeProto], source: ValueInfoProto, values: dict[str, Any]) -> ModelProto:
     initializers = [numpy_helper.from_array(np.asarray(v), name) for name, v in values.items()]
     result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])
     graph = helper.make_graph(nodes, "tiny", [source], [result], initializers)

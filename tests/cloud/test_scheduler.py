@@ -71,7 +71,8 @@ def test_refuses_at_once_what_cannot_be_met() -> None:
     bench.submit(budget_ms=11)
     with pytest.raises(DeadlineUnmet, match=r"10\.0 ms of waiting"):
         bench.submit(budget_ms=15)
-    assert bench.submit(budget_ms=21)
+    bench.submit(budget_ms=21)
+    assert bench.scheduler.queued("plain") == 2
 
 
 def test_refuses_who_would_make_an_accepted_one_late() -> None:
@@ -104,7 +105,8 @@ def test_queue_is_bounded_per_model() -> None:
         bench.submit()
     with pytest.raises(Overloaded, match="5 requests are waiting for plain"):
         bench.submit()
-    assert bench.submit(BATCHED)
+    bench.submit(BATCHED)
+    assert bench.scheduler.queued("batched") == 1
 
 
 def test_expired_and_cancelled_jobs_never_run() -> None:

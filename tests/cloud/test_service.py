@@ -5,12 +5,13 @@ import queue
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tritonclient.grpc as triton
+import tritonclient.grpc as triton  # type: ignore[import-untyped]
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
+from hybridge.shared.answer import Probabilities
 from hybridge.shared.codec import codec_by_name
 from hybridge.shared.contract import Contract
 from hybridge.shared.frame import encode_frame
@@ -34,11 +35,11 @@ def frame_of(tensor: Array, *, contract: Contract, codec: str) -> npt.NDArray[np
     return np.frombuffer(frame, np.uint8)
 
 
-def probabilities(response: pb.ModelInferResponse) -> Array:
-    return oip.output_array(response, "probabilities")
+def probabilities(response: pb.ModelInferResponse) -> Probabilities:
+    return oip.output_array(response, "probabilities").astype(np.float32)
 
 
-async def whole(cloud: Cloud, pixels: Array) -> Array:
+async def whole(cloud: Cloud, pixels: Array) -> Probabilities:
     return probabilities(await cloud.stub.ModelInfer(request_of("pixels", pixels)))
 
 
@@ -56,8 +57,9 @@ async def test_response_tells_times_and_contract(cloud: Cloud, model: TinyModel)
     parameters = oip.get_parameters(response.parameters)
     assert parameters[oip.CONTRACT] == model.pixels.id
     for name in (oip.QUEUE_MS, oip.COMPUTE_MS, oip.FORECAST_MS):
-        assert isinstance(parameters[name], float)
-        assert parameters[name] >= 0
+        spent_ms = parameters[name]
+        assert isinstance(spent_ms, float)
+        assert spent_ms >= 0
     assert (response.model_name, response.model_version, response.id) == ("tiny", "1", "7")
 
 
@@ -144,7 +146,7 @@ async def test_tritonclient(cloud: Cloud) -> None:
     await asyncio.to_thread(check_tritonclient, str(cloud.address), pixels, expected)
 
 
-def check_tritonclient(url: str, pixels: Array, expected: Array) -> None:
+def check_tritonclient(url: str, pixels: Array, expected: Probabilities) -> None:
     with triton.InferenceServerClient(url) as client:
         assert client.is_server_live()
         assert client.is_server_ready()

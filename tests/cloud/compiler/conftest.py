@@ -5,15 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from onnx import ModelProto
+from torch import nn
+
 from hybridge.cloud.compiler.litert import Floats, convert_module
 from hybridge.cloud.compiler.onnx_source import export_module
 from hybridge.cloud.compiler.quantize import quantize
-from onnx import ModelProto
-from torch import nn
 
 SIZE_PX = 16
 SHAPE = (SIZE_PX, SIZE_PX, 3)
 CLASSES = 5
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: converts a real model, half a minute or more")
 
 
 class SmallNet(nn.Module):

@@ -9,7 +9,13 @@ from onnx.numpy_helper import from_array
 
 from hybridge.cloud.compiler.litert import relative_error
 from hybridge.cloud.compiler.onnx_graph import batch_is_dynamic, input_of
-from hybridge.cloud.compiler.onnx_source import export_module, free_batch, load_model, normalized
+from hybridge.cloud.compiler.onnx_source import (
+    copy_of,
+    export_module,
+    free_batch,
+    load_model,
+    normalized,
+)
 from hybridge.shared.errors import BuildError
 
 from .conftest import SHAPE, Converted, make_net
@@ -54,8 +60,12 @@ def test_a_module_in_training_mode_is_refused() -> None:
 
 def test_external_data_is_found_beside_the_model(tmp_path: Path, converted: Converted) -> None:
     path = tmp_path / "net.onnx"
-    onnx.save(
-        converted.onnx, path, save_as_external_data=True, location="net.data", size_threshold=0
+    onnx.save(  # changes what it is given
+        copy_of(converted.onnx),
+        path,
+        save_as_external_data=True,
+        location="net.data",
+        size_threshold=0,
     )
     batch = converted.tensors[0].transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(run(load_model(path), batch), run(converted.onnx, batch))
