@@ -18,6 +18,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument(
+        "--preload", action="store_true", help="serve nothing before every tail is loaded"
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -27,7 +30,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from ..cloud.config import CloudConfig
+    from ..cloud.config import CloudConfig  # with the extra `cloud` alone
     from ..cloud.server import serve
 
     config = CloudConfig(
@@ -37,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
         trust=trust(options),
         queue_limit=options.queue,
         max_batch=options.max_batch,
+        preload=options.preload,
         advertise=options.advertise,
         **({"instances": options.instances} if options.instances else {}),
     )

@@ -1,6 +1,7 @@
 """Where commands write: people read tables and colours, programs read --json."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from rich.table import Table
 
 _PLAIN_WIDTH = 160
 """Columns where output goes to a file or a pipe, which wrap nothing."""
+
+_FIGURE = re.compile(r"[-\d.,/%± ]*")
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 _errors = Console(stderr=True, highlight=False)
@@ -30,7 +33,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """A table whose columns after the first line up on the right where they hold figures."""
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for position, column in enumerate(columns):
-        figures = all(row[position][:1].isdigit() or row[position] in ("", "-") for row in rows)
+        figures = all(_FIGURE.fullmatch(row[position]) for row in rows)
         made.add_column(
             column,
             justify="right" if figures and rows else "left",

@@ -3,8 +3,6 @@
 import argparse
 import asyncio
 
-from ..edge.config import EdgeConfig
-from ..edge.daemon import serve
 from ..shared.bundle import find_bundle
 from ..shared.security import Address
 from .console import console
@@ -33,6 +31,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from ..edge.config import EdgeConfig  # with the extra `edge` alone
+    from ..edge.daemon import serve
+
     config = EdgeConfig(
         bundle=find_bundle(options.bundle, root=options.bundles, version=options.bundle_version),
         listen=Address.parse(options.listen),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..shared.errors import HybridgeError, meaning, public_message
+from ..shared.errors import ConfigError, HybridgeError, meaning, public_message
 from . import build, cloud, demo, edge, infer, plan
 from .console import complain
 
@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HybridgeError as error:
         complain(public_message(error))
         return meaning(error).exit_code
+    except ModuleNotFoundError as error:
+        complain(f"{error}; this command needs another extra, such as pip install 'hybridge[edge]'")
+        return meaning(ConfigError()).exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output has left, as `head` does

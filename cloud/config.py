@@ -22,7 +22,8 @@ class CloudConfig:
 
     `instances` runs at a time, each on one core; `queue_limit` requests may wait per model; a
     batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
-    requests get `grace_ms` to finish.
+    requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
+    and measured; without, tails come in the background or with their first request.
     """
 
     bundles: Path
@@ -32,6 +33,7 @@ class CloudConfig:
     instances: int = field(default_factory=usable_cores)
     queue_limit: int = 64
     max_batch: int = 8
+    preload: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 

@@ -27,6 +27,11 @@ class Loader:
         """Loads stages in the background, one after the other."""
         self._background = asyncio.create_task(self._load_all(list(stages)))
 
+    async def finished(self) -> None:
+        """Returns once everything `start` was given is loaded, or was found not to load."""
+        if self._background is not None:
+            await asyncio.shield(self._background)
+
     async def ready(self, stage: Stage, *, deadline: Deadline) -> None:
         """Returns once a stage takes work; DeadlineUnmet if it does not in time."""
         if self._worker.cost(stage) is not None:

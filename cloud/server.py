@@ -1,26 +1,20 @@
-"""The cloud as a daemon.
-
-Exit codes are those of shared/errors; after a first SIGINT or SIGTERM accepted requests are
-finished and the process ends with 0, a second one ends it at once with 128 + the signal's number.
-"""
+"""The cloud as a daemon. After a first SIGINT or SIGTERM accepted requests are finished."""
 
 import asyncio
 import logging
-import os
 import platform
-import signal
-import threading
-from collections.abc import Callable
 
 import grpc
 
 from ..protos.fleet_pb2_grpc import add_FleetServicer_to_server
 from ..protos.oip import add_servicer
+from ..shared import daemon
 from ..shared.bundle import list_bundles
+from ..shared.daemon import OnListening
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
 from ..shared.rpc import FaultInterceptor
-from ..shared.security import SERVER_OPTIONS, Address
+from ..shared.security import SERVER_OPTIONS
 from .config import CloudConfig
 from .fleet import FleetService
 from .inference import Inference
@@ -31,18 +25,13 @@ from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-OnListening = Callable[[Address], None]
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class CloudServer:
-    """One cloud: `startup`, `run` until stopped, `shutdown`."""
+    """One cloud, between `startup` and `shutdown`."""
 
     def __init__(self, config: CloudConfig) -> None:
         self.config = config
         self.address = config.address
-        self._stopping = asyncio.Event()
         self._server: grpc.aio.Server | None = None
         self._inference: asyncio.Future[Inference] | None = None
         self._worker: Worker | None = None
@@ -66,17 +55,11 @@ class CloudServer:
         self._loader = Loader(self._worker)
         inference = Inference(repository, worker=self._worker, loader=self._loader)
         inference.start()
+        if config.preload:
+            await self._loader.finished()
         self._inference.set_result(inference)
         log.info("ready: %s", ", ".join(str(model.whole.key) for model in repository))
         await self._advertise()
-
-    async def run(self) -> None:
-        """Serves until `stop`."""
-        await self._stopping.wait()
-
-    def stop(self) -> None:
-        """Asks `run` to return."""
-        self._stopping.set()
 
     async def shutdown(self) -> None:
         """Takes no new requests, finishes the accepted ones within the grace, then ends."""
@@ -119,47 +102,4 @@ class CloudServer:
 
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:
     """Runs a cloud until SIGINT or SIGTERM; ConfigError if it cannot start."""
-    server = CloudServer(config)
-    restore = _handle_signals(server)
-    try:
-        starting = asyncio.ensure_future(server.startup(on_listening=on_listening))
-        stopping = asyncio.ensure_future(server.run())
-        try:
-            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-            await stopping
-        finally:
-            starting.cancel()
-            stopping.cancel()
-            await server.shutdown()
-    finally:
-        restore()
-
-
-def _handle_signals(server: CloudServer) -> Callable[[], None]:
-    """Stops the server at the first signal, the process at the second; returns how to undo that."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    asked = False
-
-    def handle(number: signal.Signals) -> None:
-        nonlocal asked
-        if asked:
-            log.warning("%s again: leaving at once", number.name)
-            logging.shutdown()
-            os._exit(128 + number)
-        asked = True
-        log.info("%s: stopping; once more to leave at once", number.name)
-        server.stop()
-
-    def restore() -> None:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])
-
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, handle, number)
-    return restore
+    await daemon.serve(CloudServer(config), on_listening=on_listening)

@@ -26,8 +26,9 @@ class SessionSettings:
     """How ONNX Runtime runs one graph.
 
     Spinning threads of several sessions fight for the same cores (39 ms became 91), so they are
-    off. `shared_memory` keeps one copy of the weights for all sessions by giving up the packed
-    copies that make matrix products on a CPU faster; without it each session has its own.
+    off. `shared_memory` keeps one copy of the weights of matrix products for all sessions, by
+    giving up the packed copies that make them faster. Convolutions are laid out anew per session
+    either way: seven graphs of EfficientNet-Lite2 (24 MB) take 259 MB with it and 278 without.
     """
 
     threads: int = 1

@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from .litert import runtime
 
@@ -52,7 +51,7 @@ def probe() -> Device:
         processor=cpu.get("model name") or _board() or platform.processor() or "unknown",
         architecture=platform.machine(),
         cores=len(os.sched_getaffinity(0)),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         features=tuple(flag for flag in _TELLING_FEATURES if flag in flags),
         system=f"{platform.system()} {platform.release()}",
         runtime=f"{found.package} {found.version}",

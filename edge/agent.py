@@ -110,6 +110,7 @@ class Agent:
         max_requests: int = 64,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        self.bundle = models.bundle
         self.manifest = models.bundle.manifest
         self.times = times
         self.uplink = uplink

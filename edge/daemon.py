@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 
 import grpc
 
@@ -11,13 +10,14 @@ from ..devices.models import DeviceModels, measure_stages
 from ..devices.probe import probe
 from ..devices.profile import Profile, load_profile, save_profile
 from ..protos import oip
+from ..shared import daemon
 from ..shared.bundle import Bundle, open_bundle
+from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import RemoteUnavailable
 from ..shared.rpc import FaultInterceptor
 from ..shared.security import SERVER_OPTIONS, Address
-from ..shared.shutdown import Interrupts
 from .agent import Agent
 from .config import EdgeConfig
 from .selftest import golden_picture, self_test
@@ -31,20 +31,60 @@ _DRAIN_S = 2.0
 
 
 class EdgeDaemon:
-    """`startup` and `shutdown`; the constructor does nothing. `serve` runs one until a signal."""
+    """One agent on one port, between `startup` and `shutdown`."""
 
     def __init__(self, config: EdgeConfig) -> None:
         self._config = config
+        self.address = config.listen
         self._search: asyncio.Task[None] | None = None
+        self._server: grpc.aio.Server | None = None
+        self._agent: Agent | None = None
+        self._service: EdgeService | None = None
 
-    async def startup(self) -> Address:
-        """Loads the bundle, opens the port and returns it; the cloud may come later."""
+    async def startup(self, *, on_listening: OnListening | None = None) -> None:
+        """Loads the bundle and opens the port; the cloud may come later."""
+        config = self._config
+        self._agent = agent = await asyncio.to_thread(self._load)
+        bundle = agent.bundle
+        self._service = EdgeService(agent, bundle, clock=monotonic)
+        self._server = grpc.aio.server(
+            interceptors=[FaultInterceptor()],
+            options=SERVER_OPTIONS,
+            compression=grpc.Compression.NoCompression,
+        )
+        oip.add_servicer(self._server, self._service)
+        self.address = config.security.bind(self._server, config.listen)
+        await self._server.start()
+        if config.cloud is not None:
+            await self._connect(agent, config.cloud)
+        elif config.discover:
+            self._search = asyncio.create_task(self._find_cloud(agent), name="find-cloud")
+        self._service.ready = True
+        manifest = bundle.manifest
+        log.info("%s version %s on %s", manifest.name, manifest.version, self.address)
+        if on_listening is not None:
+            on_listening(self.address)
+
+    async def shutdown(self) -> None:
+        """Takes nothing new, lets what is under way end, closes everything."""
+        if self._service is not None:
+            self._service.ready = False
+        if self._search is not None:
+            self._search.cancel()
+        if self._server is not None:
+            await self._server.stop(_DRAIN_S)
+        if self._agent is not None:
+            if self._agent.uplink is not None:
+                await self._agent.uplink.shutdown()
+            self._agent.close()
+
+    def _load(self) -> Agent:
         config = self._config
         bundle = open_bundle(config.bundle, trust=config.trust)
         models = DeviceModels(bundle, threads=config.threads)
         profile = ready_profile(bundle, models, threads=config.threads)
         models.warm_up()
-        self._agent = Agent(
+        return Agent(
             models,
             times=StageTimes(profile.stages),
             uplink=None,
@@ -53,48 +93,26 @@ class EdgeDaemon:
             max_requests=config.max_requests,
             max_pixels=config.max_pixels,
         )
-        self._service = EdgeService(self._agent, bundle, clock=monotonic)
-        self._server = grpc.aio.server(interceptors=[FaultInterceptor()], options=SERVER_OPTIONS)
-        oip.add_servicer(self._server, self._service)
-        address = config.security.bind(self._server, config.listen)
-        await self._server.start()
-        if config.cloud is not None:
-            await self._connect(config.cloud)
-        elif config.discover:
-            self._search = asyncio.create_task(self._find_cloud(), name="find-cloud")
-        self._service.ready = True
-        log.info("%s version %s on %s", bundle.manifest.name, bundle.manifest.version, address)
-        return address
 
-    async def shutdown(self) -> None:
-        """Takes nothing new, lets what is under way end, closes everything."""
-        self._service.ready = False
-        if self._search is not None:
-            self._search.cancel()
-        await self._server.stop(_DRAIN_S)
-        if self._agent.uplink is not None:
-            await self._agent.uplink.shutdown()
-        self._agent.close()
-
-    async def _connect(self, cloud: Address) -> None:
+    async def _connect(self, agent: Agent, cloud: Address) -> None:
         uplink = Uplink(
             cloud,
             security=self._config.security,
-            model=self._agent.manifest.name,
+            model=agent.manifest.name,
             clock=monotonic,
         )
         await uplink.startup()
-        self._agent.uplink = uplink
+        agent.uplink = uplink
 
-    async def _find_cloud(self) -> None:
-        while self._agent.uplink is None:
+    async def _find_cloud(self, agent: Agent) -> None:
+        while agent.uplink is None:
             try:
                 cloud = await asyncio.to_thread(find_cloud)
             except RemoteUnavailable as error:
                 log.info("%s; answering alone meanwhile", error)
             else:
                 log.info("found a cloud at %s", cloud)
-                await self._connect(cloud)
+                await self._connect(agent, cloud)
 
 
 def ready_profile(bundle: Bundle, models: DeviceModels, *, threads: int) -> Profile:
@@ -114,16 +132,6 @@ def ready_profile(bundle: Bundle, models: DeviceModels, *, threads: int) -> Prof
     return profile
 
 
-async def serve(
-    config: EdgeConfig, *, on_listening: Callable[[Address], None] | None = None
-) -> None:
-    """Runs one edge daemon until SIGINT or SIGTERM; a second one ends the process at once."""
-    daemon = EdgeDaemon(config)
-    with Interrupts() as interrupts:
-        address = await daemon.startup()
-        try:
-            if on_listening is not None:
-                on_listening(address)
-            await interrupts.wait()
-        finally:
-            await daemon.shutdown()
+async def serve(config: EdgeConfig, *, on_listening: OnListening | None = None) -> None:
+    """Runs an edge until SIGINT or SIGTERM; ConfigError or BundleError if it cannot start."""
+    await daemon.serve(EdgeDaemon(config), on_listening=on_listening)

@@ -4,7 +4,7 @@ An exchange of n bytes is modelled as t = rtt + 8 n / throughput; what the model
 the ratio of measured to modelled time, and a forecast is the model times an upper quantile of those
 ratios: quantiles, not means. The point estimates are medians of a short window, so that one odd
 exchange moves nothing. Two exchanges in a row that are off by more than a factor of two mean that
-the link has changed: what came before them is forgotten. So is what is older than a minute.
+the link has changed: what came before them is forgotten. So is what is older than half a minute.
 
 A refused wait teaches too: an exchange given up after t ms took at least t.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from statistics import median
 
 _WINDOW = 24
-_MAX_AGE_S = 60.0
-_QUANTILE = 0.95
+_MAX_AGE_S = 30.0
+_QUANTILE = 0.9
 _SMALL_BYTES = 2_000
 """Up to this size an exchange says more about the round trip than about throughput."""
 _PRIOR_RATIO = 1.5
@@ -121,4 +121,4 @@ class LinkEstimate:
 
 def _upper_quantile(values: list[float]) -> float:
     ordered = sorted(values) or [1.0]
-    return ordered[min(int(_QUANTILE * len(ordered)), len(ordered) - 1)]
+    return ordered[int(_QUANTILE * (len(ordered) - 1))]  # rounds down: one outlier is not a link

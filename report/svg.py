@@ -57,11 +57,12 @@ def bar(
     dot: float | None = None,
     dot_title: str = "",
     beneath: Part | None = None,
+    beneath_ends: str = "",
     ticks: Sequence[float] = (),
 ) -> Markup:
     """Stretches one after the other from 0 to at most `scale`, a mark, a dot, a thin bar beneath.
 
-    `beneath` ends where the stretch of its first label does, which it ran along with.
+    `beneath` ends where the stretch of the colour `beneath_ends` does, which it ran along with.
     """
     drawn = [
         element(
@@ -76,8 +77,7 @@ def bar(
         start += part.length
         ends[part.colour] = start
     if beneath:
-        end = ends.get(beneath.labels[0] if beneath.labels else "", start)
-        at = max(min(end, scale) - beneath.length, 0.0)
+        at = max(min(ends.get(beneath_ends, start), scale) - beneath.length, 0.0)
         drawn.append(
             _rect(beneath, at, scale=scale, y_px=height_px - 3 - _BENEATH_PX, height_px=_BENEATH_PX)
         )

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -11,8 +11,8 @@ from .errors import HybridgeError, RequestError, meaning, public_message
 
 log = logging.getLogger(__name__)
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]]
 
 
 class FaultInterceptor(grpc.aio.ServerInterceptor):
@@ -24,7 +24,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> _Handler | None:
+    ) -> "_Handler | None":
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler

@@ -109,7 +109,7 @@ def _send_all(
     logs = paths.root / "demo"
     name = bundle.manifest.name
     sections: list[Section] = []
-    cloud_arguments = ["--bundles", str(paths.bundles), "--listen", "127.0.0.1:0"]
+    cloud_arguments = ["--bundles", str(paths.bundles), "--listen", "127.0.0.1:0", "--preload"]
     with Daemon("cloud", cloud_arguments, log=logs / "cloud.log") as cloud:
         with Client(str(cloud.address)) as client:
             client.wait_until_loaded(name)
