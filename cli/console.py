@@ -29,6 +29,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def print_line(text: str) -> None:
+    """One line on stdout, as it is."""
+    sys.stdout.write(f"{text}\n")
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table whose columns after the first line up on the right where they hold figures."""
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..shared.errors import ConfigError, HybridgeError, meaning, public_message
-from . import build, cloud, demo, edge, infer, plan
+from . import build, cloud, demo, edge, infer, key, plan, probe
 from .console import complain
 
-_COMMANDS = (demo, build, plan, cloud, edge, infer)
+_COMMANDS = (demo, build, plan, cloud, edge, infer, probe, key)
 _INTERRUPTED = 130
 
 

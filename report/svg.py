@@ -70,7 +70,9 @@ def bar(
         )
         for t in ticks
     ]
-    body_px = height_px - 8 - (_BENEATH_PX + 1 if beneath else 0)
+    body_px = height_px - 8
+    if beneath:
+        height_px += _BENEATH_PX + 1
     start, ends = 0.0, dict[str, float]()
     for part in parts:
         drawn += _stretch(part, start, scale=scale, height_px=body_px)
@@ -145,7 +147,7 @@ def whisker(value: float, error: float, *, low: float, high: float, title: str) 
     )
 
 
-def nice_ticks(limit: float, *, at_most: int = 5) -> list[float]:
+def nice_ticks(limit: float, *, at_most: int = 6) -> list[float]:
     """Round figures from 0 to `limit`: steps of 1, 2 or 5 times a power of ten.
 
     >>> nice_ticks(430)

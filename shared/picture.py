@@ -3,13 +3,12 @@
 import io
 import warnings
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import PictureError
-from .tensor import Array
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 50_000_000
@@ -20,7 +19,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 def decode_picture(
     encoded: bytes, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
-) -> Array:
+) -> npt.NDArray[np.uint8]:
     """RGB pixels, uint8 [h, w, 3], upright as EXIF says; the first frame of an animation.
 
     Raises PictureError for bytes that are no picture, a truncated one, one with more than 8 bits
@@ -32,7 +31,7 @@ def decode_picture(
             with Image.open(io.BytesIO(encoded), formats=tuple(formats)) as image:
                 _check_header(image, max_pixels)
                 upright = ImageOps.exif_transpose(image)
-                return cast(Array, np.asarray(upright.convert("RGB")))
+                return np.asarray(upright.convert("RGB"), np.uint8)
     except UnidentifiedImageError:
         raise PictureError(f"{_what_it_is(encoded)}; accepted: {', '.join(formats)}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:

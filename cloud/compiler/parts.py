@@ -43,7 +43,7 @@ def light_part(
     elif source.module is None:
         raise BuildError("the light model must be a torch module or a .tflite file")
     else:
-        float32 = steps.litert(source, recipe.preprocessing, what="light")
+        float32 = steps.litert(source, recipe.preprocessing, tensors, what="light")
         model = steps.int8(float32, tensors, what="light")
     return Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
@@ -77,7 +77,7 @@ class LargeParts:
         output = output_kind(_OnnxRunner(model), tensors, classes=classes, what="large")
         if source.module is None:
             return cls(spec, preprocess, tensors, model, b"", b"", (), output)
-        float32 = steps.litert(source, spec, what="large")
+        float32 = steps.litert(source, spec, tensors, what="large")
         int8 = steps.int8(float32, tensors, what="large")
         pairs = steps.pairs(model, float32, int8, tensors)
         return cls(spec, preprocess, tensors, model, float32, int8, pairs, output)

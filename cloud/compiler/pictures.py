@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ...shared.errors import BuildError, PictureError
 from ...shared.picture import decode_picture
-from ...shared.tensor import Array
+
+Pixels = npt.NDArray[np.uint8]
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _VIEW_SHARE = 0.875
@@ -24,7 +28,7 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[Pixels]:
         for file in self.files:
             yield read_picture(file)
 
@@ -45,7 +49,7 @@ def open_pictures(folder: Path, *, labels: Path | None, classes: int, minimum: i
     return PictureSet(tuple(files), indices, digest.hexdigest())
 
 
-def read_picture(file: Path) -> Array:
+def read_picture(file: Path) -> Pixels:
     """One picture, uint8 RGB [h, w, 3]; BuildError names the file if it cannot be read."""
     try:
         return decode_picture(file.read_bytes())
@@ -55,7 +59,7 @@ def read_picture(file: Path) -> Array:
         raise BuildError(f"{file}: {error}") from error
 
 
-def views(picture: Array, count: int) -> list[Array]:
+def views(picture: Pixels, count: int) -> list[Pixels]:
     """The picture itself, then crops of 7/8 of its sides at its corners, mirrored in turn."""
     height, width = picture.shape[:2]
     h, w = max(1, int(height * _VIEW_SHARE)), max(1, int(width * _VIEW_SHARE))

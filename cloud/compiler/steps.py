@@ -13,11 +13,11 @@ from ... import __version__
 from ...shared.errors import BuildError
 from ...shared.preprocess import PreprocessSpec
 from .cache import StepCache
-from .litert import Floats, Runner, convert_module
+from .litert import Floats, Runner, compare_with_module, convert_module
 from .onnx_source import export_module, load_model
 from .pairing import PairedCut, pair_cuts
-from .pictures import PictureSet
-from .preprocess import build_preprocess
+from .pictures import PictureSet, read_picture
+from .preprocess import build_preprocess, reference_pixels
 from .quantize import quantize
 from .sources import ModelSource
 
@@ -32,6 +32,9 @@ TOOLS = (
     "torch",
 )
 _PAIRING_PICTURES = 4
+_COMPARED_PICTURES = 4
+_CONVERSION_ERROR = 1e-3
+"""Relative to the largest output; float kernels of two runtimes differ by about 1e-6."""
 
 Progress = Callable[[str, int, int], None]
 """Told (step, done, total); total is 0 where a step cannot say how far it is."""
@@ -64,8 +67,14 @@ class Steps:
     def preprocess(self, spec: PreprocessSpec) -> bytes:
         """TFLite with the signatures `resize` and `normalize`."""
         self.progress(f"preprocessing for {spec.size_px} px", 0, 0)
+
+        def make() -> bytes:
+            model = build_preprocess(spec)
+            self._check_preprocess(model, spec)
+            return model
+
         return self.cache.get(
-            "preprocess", inputs=[asdict(spec), self.tools], make=lambda: build_preprocess(spec)
+            "preprocess", inputs=[asdict(spec), self.calibration.sha256, self.tools], make=make
         )
 
     def calibration_tensors(self, preprocess: bytes) -> list[Floats]:
@@ -92,17 +101,30 @@ class Steps:
         )
         return load_from_string(encoded)
 
-    def litert(self, source: ModelSource, spec: PreprocessSpec, *, what: str) -> bytes:
-        """The model as float TFLite."""
+    def litert(
+        self, source: ModelSource, spec: PreprocessSpec, tensors: Sequence[Floats], *, what: str
+    ) -> bytes:
+        """The model as float TFLite, compared with the original on these tensors."""
         self.progress(f"{what} model to LiteRT", 0, 0)
         module = source.module
         if module is None:
             raise BuildError(f"the {what} model is no torch module, LiteRT needs one")
         shape = (spec.size_px, spec.size_px, 3)
+
+        def make() -> bytes:
+            model = convert_module(module, shape=shape)
+            error = compare_with_module(model, module, tensors[:_COMPARED_PICTURES])
+            if error > _CONVERSION_ERROR:
+                raise BuildError(
+                    f"the {what} model in LiteRT is {error:.2g} off the original on real pictures, "
+                    f"{_CONVERSION_ERROR:g} is allowed"
+                )
+            return model
+
         return self.cache.get(
             "litert",
-            inputs=[source.sha256, shape, self.tools],
-            make=lambda: convert_module(module, shape=shape),
+            inputs=[source.sha256, shape, self._digest(tensors), self.tools],
+            make=make,
         )
 
     def int8(self, model: bytes, tensors: Sequence[Floats], *, what: str) -> bytes:
@@ -134,6 +156,18 @@ class Steps:
             ),
         )
         return msgspec.json.decode(encoded, type=list[PairedCut])
+
+    def _check_preprocess(self, model: bytes, spec: PreprocessSpec) -> None:
+        """BuildError unless resizing is within one level of the reference on real pictures."""
+        resize = Runner(model, signature="resize")
+        for file in self.calibration.files[:_COMPARED_PICTURES]:
+            picture = read_picture(file)
+            wanted = reference_pixels(picture, spec).astype(np.int16)
+            worst = int(np.abs(resize.run(picture[None])[0].astype(np.int16) - wanted).max())
+            if worst > 1:
+                raise BuildError(
+                    f"preprocessing in TFLite is {worst} levels off its reference on {file.name}"
+                )
 
     @staticmethod
     def _digest(tensors: Sequence[Floats]) -> str:
