@@ -1,4 +1,4 @@
-"""The app's library: send a picture to an edge agent (or any Hybridge cloud), get an answer.
+"""The app's library: send a picture to an edge agent, get an answer.
 
 with Client("127.0.0.1:8600") as client:
     answer = client.infer(Path("cat.jpg").read_bytes(), budget_ms=100)
@@ -19,7 +19,14 @@ from .protos import oip
 from .protos import open_inference_pb2 as pb
 from .shared import oip as messages
 from .shared.deadline import check_budget_ms
-from .shared.errors import RemoteRefused, from_rpc
+from .shared.errors import (
+    RemoteError,
+    RemoteRefused,
+    RemoteTooLate,
+    RemoteUnavailable,
+    RequestError,
+    from_rpc,
+)
 from .shared.security import Address, Security
 
 _PATIENCE_MS = 5_000.0
@@ -53,7 +60,8 @@ class Client:
     """A connection to one agent. Thread-safe."""
 
     def __init__(self, address: str, *, security: Security | None = None) -> None:
-        self._channel = (security or Security()).blocking_channel(Address.parse(address))
+        self._address = Address.parse(address)
+        self._channel = (security or Security()).blocking_channel(self._address)
         self._infer = self._channel.unary_unary(
             oip.MODEL_INFER.path,
             request_serializer=pb.ModelInferRequest.SerializeToString,
@@ -92,7 +100,7 @@ class Client:
                 pb.RepositoryIndexRequest(), timeout=wait_ms / 1e3, wait_for_ready=True
             )
         except grpc.RpcError as error:
-            raise from_rpc(error) from error
+            raise self._unreached(error, wait_ms) from error
         return [model.name for model in reply.models]
 
     def wait_until_loaded(self, model: str, *, wait_ms: float = 60_000.0) -> None:
@@ -102,7 +110,7 @@ class Client:
                 pb.ModelMetadataRequest(name=model), timeout=wait_ms / 1e3, wait_for_ready=True
             )
         except grpc.RpcError as error:
-            raise from_rpc(error) from error
+            raise self._unreached(error, wait_ms) from error
 
     def infer(
         self,
@@ -135,7 +143,19 @@ class Client:
             response = self._infer(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise from_rpc(error) from error
-        return _read(response, round_trip_ms=(time.monotonic() - start_s) * 1e3)
+        round_trip_ms = (time.monotonic() - start_s) * 1e3
+        try:
+            return _read(response, round_trip_ms=round_trip_ms)
+        except (RequestError, IndexError, ValueError) as error:
+            raise RemoteRefused(f"its answer cannot be read ({error})") from error
+
+    def _unreached(self, error: grpc.RpcError, wait_ms: float) -> RemoteError:
+        fault = from_rpc(error)
+        if isinstance(fault, RemoteTooLate):
+            return RemoteUnavailable(
+                f"nobody answers at {self._address} within {wait_ms:g} ms; is the daemon running?"
+            )
+        return fault
 
     def _only_model(self) -> str:
         if not self._model:
@@ -155,6 +175,8 @@ def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
     }
     probabilities = messages.output_array(response, "probabilities")[0]
     labels = messages.output_elements(response, "labels")
+    if not labels:
+        raise ValueError("no labels")
     return Answer(
         request_id=response.id,
         labels=tuple(label.decode() for label in labels),

@@ -30,7 +30,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from ..cloud.config import CloudConfig  # with the extra `cloud` alone
+    from ..cloud.config import CloudConfig, usable_cores  # with the extra `cloud` alone
     from ..cloud.server import serve
 
     config = CloudConfig(
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         max_batch=options.max_batch,
         preload=options.preload,
         advertise=options.advertise,
-        **({"instances": options.instances} if options.instances else {}),
+        instances=usable_cores() if options.instances is None else options.instances,
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ..client import Answer, Client
-from ..shared.errors import PictureError, RemoteRefused
+from ..shared.errors import PictureError, RemoteError, RemoteUnavailable
 from .console import complain, console, print_json, table
 from .options import add_tls, security
 
@@ -31,20 +31,28 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     answers: dict[str, Answer] = {}
     faults: dict[str, str] = {}
+    gone: RemoteUnavailable | None = None
     with Client(options.edge, security=security(options)) as client:
         for file in find_pictures(options.pictures):
             try:
                 answers[str(file)] = client.infer(
                     file.read_bytes(), budget_ms=options.budget, model=options.model
                 )
-            except (RemoteRefused, OSError) as error:  # this picture's fault: the others go on
+            except RemoteUnavailable as error:  # for the others too; what was answered is shown
+                gone = error
+                break
+            except (RemoteError, OSError) as error:  # this picture's fault: the others go on
                 faults[str(file)] = str(error)
                 complain(f"{file}: {error}")
+    if gone is not None and not answers:
+        raise gone
     if options.json:
         rows = [{"file": file, **as_json(answer)} for file, answer in answers.items()]
         print_json({"answers": rows, "errors": faults})
     elif answers:
         console.print(answer_table("answers", answers))
+    if gone is not None:
+        raise gone
     return _SOME_FAILED if faults else 0
 
 

@@ -1,9 +1,10 @@
 """`hybridge plan`: which plan would be taken on a given link and budget, and why."""
 
 import argparse
+from math import inf, isfinite
 
 from ..devices.probe import probe
-from ..devices.profile import Profile, load_profile, tail_stage
+from ..devices.profile import Profile, StageTime, load_profile, load_profiles, tail_stage
 from ..edge.outlook import outlook
 from ..edge.router import Option, explain
 from ..edge.stage_times import StageTimes
@@ -48,9 +49,10 @@ def run(options: argparse.Namespace) -> int:
     rtt_ms, mbps = LINKS[options.link]
     rtt_ms = rtt_ms if options.rtt is None else options.rtt
     mbps = mbps if options.mbps is None else options.mbps
-    if rtt_ms < 0 or mbps <= 0 or options.cloud_speed <= 0:
+    if not (0 <= rtt_ms < inf and 0 < mbps < inf and 0 < options.cloud_speed < inf):
         raise ConfigError("--rtt must not be negative, --mbps and --cloud-speed must be above 0")
-    budget_ms = check_budget_ms(options.budget or bundle.manifest.default_budget_ms)
+    default_ms = bundle.manifest.default_budget_ms
+    budget_ms = check_budget_ms(default_ms if options.budget is None else options.budget)
     rows = explain(
         options_on(bundle, rtt_ms=rtt_ms, mbps=mbps, cloud_speed=options.cloud_speed),
         left_ms=budget_ms,
@@ -75,10 +77,10 @@ def run(options: argparse.Namespace) -> int:
 
 def options_on(bundle: Bundle, *, rtt_ms: float, mbps: float, cloud_speed: float) -> list[Option]:
     """The bundle's plans on an ideal link; ConfigError if this machine was never measured."""
-    profile = _profile(bundle)
-    times = StageTimes(profile.stages)
+    times = StageTimes(_profile(bundle).stages)
+    cloud_times = StageTimes(_cloud_stages(bundle))
     tails = {
-        bundle.manifest.contract(row.parsed()).id: times.p95_ms(tail_stage(row.parsed().cut))
+        bundle.manifest.contract(row.parsed()).id: cloud_times.p95_ms(tail_stage(row.parsed().cut))
         for row in bundle.manifest.table
         if row.parsed().kind is not PlanKind.LOCAL
     }
@@ -97,6 +99,14 @@ def _profile(bundle: Bundle) -> Profile:
             "this machine has no profile of the bundle; start `hybridge edge` with it once"
         )
     return found
+
+
+def _cloud_stages(bundle: Bundle) -> dict[str, StageTime]:
+    """The stages of the machine that measured the cloud's part: who built the bundle has."""
+    for profile in load_profiles(bundle.profiles, bundle_sha256=bundle.sha256):
+        if tail_stage("") in profile.stages:
+            return profile.stages
+    return {}
 
 
 def _row(option: Option, reason: str) -> tuple[str, ...]:
@@ -119,9 +129,14 @@ def _as_json(option: Option, reason: str) -> dict[str, object]:
         "agreement": option.agreement.value,
         "standard_error": option.agreement.standard_error,
         "bytes": option.size_bytes,
-        "device_ms": option.device_ms,
-        "network_ms": option.network_ms,
-        "cloud_ms": option.cloud_ms,
-        "total_ms": option.total_ms,
+        "device_ms": _finite(option.device_ms),
+        "network_ms": _finite(option.network_ms),
+        "cloud_ms": _finite(option.cloud_ms),
+        "total_ms": _finite(option.total_ms),
         "reason": reason,
     }
+
+
+def _finite(ms: float) -> float | None:
+    """JSON knows no infinity; null stands for a time nobody measured."""
+    return ms if isfinite(ms) else None

@@ -71,10 +71,20 @@ def save_profile(profile: Profile, directory: Path) -> Path:
 def load_profile(directory: Path, device: Device, *, bundle_sha256: str) -> Profile | None:
     """This machine's profile of a bundle; None if it was never measured here."""
     file = directory / f"{device.fingerprint}.json"
-    try:
-        profile = msgspec.json.decode(file.read_bytes(), type=Profile)
-    except FileNotFoundError:
+    if not file.exists():
         return None
+    profile = _read(file)
+    return profile if profile.bundle_sha256 == bundle_sha256 else None
+
+
+def load_profiles(directory: Path, *, bundle_sha256: str) -> list[Profile]:
+    """Every machine's profile of a bundle."""
+    profiles = [_read(file) for file in sorted(directory.glob("*.json"))]
+    return [profile for profile in profiles if profile.bundle_sha256 == bundle_sha256]
+
+
+def _read(file: Path) -> Profile:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Profile)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{file} is no device profile ({error}); delete it") from error
-    return profile if profile.bundle_sha256 == bundle_sha256 else None

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
+
 from ..devices.models import (
     LIGHT,
     RESIZE_LARGE,
@@ -25,7 +27,7 @@ from ..shared import oip as messages
 from ..shared.answer import Probabilities
 from ..shared.codec import codec_by_name
 from ..shared.deadline import Clock, Deadline
-from ..shared.errors import HybridgeError, Overloaded, RemoteTooLate
+from ..shared.errors import HybridgeError, Overloaded, RemoteRefused, RemoteTooLate
 from ..shared.frame import encode_frame
 from ..shared.picture import MAX_PIXELS, decode_picture
 from ..shared.plan import Plan, PlanKind
@@ -230,9 +232,11 @@ class Agent:
         }
         if plan.cut:
             parameters[messages.CUT] = plan.cut
-        return await uplink.infer(
+        answer = await uplink.infer(
             frame, version=self.manifest.version, parameters=parameters, left_ms=left_ms
         )
+        _check_answer(answer.probabilities, classes=self.manifest.classes)
+        return answer
 
     async def _light(self, request: _Request) -> Probabilities:
         watch = _Stopwatch(self._clock)
@@ -298,6 +302,12 @@ class Agent:
             total_ms=request.deadline.spent_ms(self._clock()),
             budget_ms=request.deadline.budget_ms,
         )
+
+
+def _check_answer(probabilities: Probabilities, *, classes: int) -> None:
+    """RemoteRefused unless this could be an answer: a cloud need not be one of ours."""
+    if probabilities.shape != (classes,) or not np.isfinite(probabilities).all():
+        raise RemoteRefused(f"its answer is not {classes} probabilities")
 
 
 def _fault(remote: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:

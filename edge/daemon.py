@@ -15,7 +15,7 @@ from ..shared.bundle import Bundle, open_bundle
 from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import find_cloud
-from ..shared.errors import RemoteUnavailable
+from ..shared.errors import ConfigError, RemoteUnavailable
 from ..shared.rpc import FaultInterceptor
 from ..shared.security import SERVER_OPTIONS, Address
 from .agent import Agent
@@ -108,11 +108,13 @@ class EdgeDaemon:
         while agent.uplink is None:
             try:
                 cloud = await asyncio.to_thread(find_cloud)
-            except RemoteUnavailable as error:
-                log.info("%s; answering alone meanwhile", error)
-            else:
                 log.info("found a cloud at %s", cloud)
                 await self._connect(agent, cloud)
+            except RemoteUnavailable as error:
+                log.info("%s; answering alone meanwhile", error)
+            except ConfigError as error:  # no multicast here, or a cloud that asks for TLS files
+                log.warning("%s; answering alone", error)
+                return
 
 
 def ready_profile(bundle: Bundle, models: DeviceModels, *, threads: int) -> Profile:

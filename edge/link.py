@@ -57,8 +57,8 @@ class LinkEstimate:
     def observe(self, size_bytes: int, ms: float, *, now_s: float) -> None:
         """An exchange of so many bytes upward took so long, the cloud's own share taken out."""
         exchange = _Exchange(size_bytes, max(ms, 0.01), now_s)
-        if self.known:
-            self._judge(exchange)
+        if any(_small(seen) == _small(exchange) for seen in self._exchanges):
+            self._judge(exchange)  # otherwise the model has nothing to go by yet
         self._exchanges.append(exchange)
         while self._exchanges[0].at_s < now_s - _MAX_AGE_S:
             self._exchanges.popleft()
@@ -105,7 +105,7 @@ class LinkEstimate:
         return self._rtt_ms() + size_bytes * 8e3 / self._throughput_bps()
 
     def _rtt_ms(self) -> float:
-        small = [e.ms for e in self._exchanges if e.size_bytes <= _SMALL_BYTES]
+        small = [e.ms for e in self._exchanges if _small(e)]
         # Without a small exchange the fastest large one bounds the round trip from above.
         return median(small) if small else min(e.ms for e in self._exchanges) / 2
 
@@ -114,9 +114,13 @@ class LinkEstimate:
         rates = [
             e.size_bytes * 8e3 / max(e.ms - rtt_ms, 0.1 * e.ms)
             for e in self._exchanges
-            if e.size_bytes > _SMALL_BYTES
+            if not _small(e)
         ]
         return median(rates) if rates else float("inf")
+
+
+def _small(exchange: _Exchange) -> bool:
+    return exchange.size_bytes <= _SMALL_BYTES
 
 
 def _upper_quantile(values: list[float]) -> float:

@@ -50,8 +50,8 @@ def choose(options: Sequence[Option], *, left_ms: float) -> Decision:
     return Decision(min(ties, key=_tie_break), fits=True)
 
 
-def _tie_break(option: Option) -> tuple[float, int]:
-    return option.total_ms, option.size_bytes
+def _tie_break(option: Option) -> tuple[float, int, Plan]:
+    return option.total_ms, option.size_bytes, option.plan
 
 
 def _local(options: Sequence[Option]) -> Option:
@@ -61,9 +61,7 @@ def _local(options: Sequence[Option]) -> Option:
 def explain(options: Sequence[Option], *, left_ms: float) -> list[tuple[Option, str]]:
     """Every option, best first, with the reason why it was or was not taken."""
     taken = choose(options, left_ms=left_ms).option
-    order = sorted(
-        options, key=lambda o: (o is not taken, -o.agreement.value, o.total_ms, o.size_bytes)
-    )
+    order = sorted(options, key=lambda o: (o is not taken, -o.agreement.value, *_tie_break(o)))
     return [(option, _reason(option, taken, left_ms)) for option in order]
 
 
@@ -72,6 +70,8 @@ def _reason(option: Option, taken: Option, left_ms: float) -> str:
         if option.total_ms > left_ms:
             return "taken: nothing fits, and the device always has an answer"
         return "taken: the best agreement that fits"
+    if option.device_ms == float("inf"):
+        return "never measured on this device"
     if option.total_ms == float("inf"):
         return "the cloud is out of reach"
     if option.total_ms > left_ms:

@@ -1,5 +1,6 @@
 """The edge's own Open Inference Protocol service: apps speak to it as to any OIP server."""
 
+from collections.abc import Mapping
 from typing import cast
 
 from .. import __version__
@@ -15,6 +16,9 @@ from .agent import Agent, Answer
 
 PICTURE = "picture"
 PIXELS = "pixels"
+PROBABILITIES = "probabilities"
+LABELS = "labels"
+TOP_K = "top_k"
 _TOP_K = 5
 
 
@@ -66,8 +70,8 @@ class EdgeService(oip.Servicer):
                 tensor(name=PIXELS, datatype="UINT8", shape=[-1, -1, 3]),
             ],
             outputs=[
-                tensor(name="probabilities", datatype="FP32", shape=[1, manifest.classes]),
-                tensor(name="labels", datatype="BYTES", shape=[1, -1]),
+                tensor(name=PROBABILITIES, datatype="FP32", shape=[1, manifest.classes]),
+                tensor(name=LABELS, datatype="BYTES", shape=[1, -1]),
             ],
         )
 
@@ -88,16 +92,19 @@ class EdgeService(oip.Servicer):
     ) -> pb.ModelInferResponse:
         arrived_s = self._clock()
         self._check_model(request.model_name, request.model_version)
+        _check_outputs(request)
+        parameters = messages.get_parameters(request.parameters)
+        top_k = read_top_k(parameters)
         deadline = Deadline.after_ms(
             messages.requested_budget_ms(
-                messages.get_parameters(request.parameters),
+                parameters,
                 rpc_left_s=context.time_remaining(),
                 default_ms=self._bundle.manifest.default_budget_ms,
             ),
             now_s=arrived_s,
         )
         answer = await self._agent.answer(read_picture(request), deadline)
-        return self._response(request, answer)
+        return self._response(request.id, answer, top_k=top_k)
 
     def _check_model(self, name: str, version: str) -> None:
         manifest = self._bundle.manifest
@@ -106,17 +113,15 @@ class EdgeService(oip.Servicer):
         if version not in ("", manifest.version):
             raise UnknownModel(f"{name!r} version {version}; here is {manifest.version}")
 
-    def _response(self, request: pb.ModelInferRequest, answer: Answer) -> pb.ModelInferResponse:
+    def _response(self, request_id: str, answer: Answer, *, top_k: int) -> pb.ModelInferResponse:
         manifest = self._bundle.manifest
         response = pb.ModelInferResponse(
-            model_name=manifest.name, model_version=manifest.version, id=request.id
+            model_name=manifest.name, model_version=manifest.version, id=request_id
         )
-        parameters = messages.get_parameters(request.parameters)
-        top_k = int(messages.number(parameters, "top_k") or _TOP_K)
-        top = top_classes(answer.probabilities, max(1, top_k))
+        top = top_classes(answer.probabilities, top_k)
         labels = [self._bundle.labels[position].encode() for position in top]
-        messages.add_output(response, "probabilities", cast(Array, answer.probabilities[None]))
-        messages.add_bytes_output(response, "labels", labels, shape=[1, len(labels)])
+        messages.add_output(response, PROBABILITIES, cast(Array, answer.probabilities[None]))
+        messages.add_bytes_output(response, LABELS, labels, shape=[1, len(labels)])
         messages.set_parameters(response.parameters, answer_parameters(answer))
         return response
 
@@ -134,6 +139,24 @@ def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
         "within_budget": answer.within_budget,
         **{f"step_{name}_ms": ms for name, ms in answer.steps_ms.items()},
     }
+
+
+def read_top_k(parameters: Mapping[str, messages.Value]) -> int:
+    """How many labels a request asks for; RequestError unless it is a number of them."""
+    asked = messages.number(parameters, TOP_K)
+    if asked is None:
+        return _TOP_K
+    if not (asked >= 1 and asked.is_integer()):
+        raise RequestError(f"parameter {TOP_K} must be a whole number of at least 1, not {asked:g}")
+    return int(asked)
+
+
+def _check_outputs(request: pb.ModelInferRequest) -> None:
+    for output in request.outputs:
+        if output.name not in (PROBABILITIES, LABELS):
+            raise TensorError(f"output {output.name!r} is neither {PROBABILITIES!r} nor {LABELS!r}")
+        if "classification" in output.parameters:
+            raise TensorError(f"the classification extension is not served; use {LABELS!r}")
 
 
 def read_picture(request: pb.ModelInferRequest) -> bytes | Array:

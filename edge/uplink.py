@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import grpc
+import numpy as np
 
 from ..protos import fleet_pb2, fleet_pb2_grpc, oip
 from ..protos import open_inference_pb2 as pb
@@ -167,7 +168,7 @@ def _read_answer(response: pb.ModelInferResponse, *, total_ms: float) -> CloudAn
     queue_ms = messages.number(parameters, messages.QUEUE_MS) or 0.0
     compute_ms = messages.number(parameters, messages.COMPUTE_MS) or 0.0
     return CloudAnswer(
-        probabilities=cast(Probabilities, probabilities),
+        probabilities=cast(Probabilities, probabilities.astype(np.float32)),
         queue_ms=queue_ms,
         compute_ms=compute_ms,
         network_ms=max(total_ms - queue_ms - compute_ms, 0.0),

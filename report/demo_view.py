@@ -103,14 +103,15 @@ def demo_view(run: DemoRun) -> DemoView:
 
 def _headline(run: DemoRun) -> str:
     asked, given = len(run.answers), run.given
-    late = sum(not answer.within_budget for answer in given)
+    within = sum(answer.within_budget for answer in given)
+    late, missing = len(given) - within, asked - len(given)
     if not asked:
         return "No request was made"
-    if not late and len(given) == asked:
+    if within == asked:
         return f"{count_words(asked, 'request')}, each answered within its budget"
-    words = f"{asked - late - (asked - len(given)):,} of {count_words(asked, 'request')} answered within budget"
+    words = f"{within:,} of {count_words(asked, 'request')} answered within budget"
     words += f", {late:,} late" if late else ""
-    return words + (f", {asked - len(given):,} not at all" if len(given) < asked else "")
+    return words + (f", {missing:,} not at all" if missing else "")
 
 
 def _figures(run: DemoRun) -> list[Figure]:

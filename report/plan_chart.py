@@ -10,7 +10,7 @@ from ..shared.plan import PlanKind
 from .run import Group, colour_of, with_cloud
 from .steps import kind_of
 from .svg import column
-from .words import count_words, ms_words, rate_words
+from .words import NOTHING, count_words, ms_words, rate_words
 
 NO_ANSWER = "no answer"
 
@@ -77,7 +77,7 @@ def _agreement(group: Group, rows: dict[str, PlanRow]) -> str:
     """The table's mean agreement of the plans taken; a dash if it does not hold them all."""
     found = [rows[answer.plan].agreement.value for answer in group.given if answer.plan in rows]
     if not found or len(found) < len(group.given):
-        return "–"
+        return NOTHING
     return rate_words(sum(found) / len(found)).rstrip("%\u00a0")
 
 

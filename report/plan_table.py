@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ..shared.manifest import PlanRow, Rate
 from .run import colour_of
 from .svg import whisker
-from .words import SPACE, bytes_words, count_words, rate_words
+from .words import NOTHING, SPACE, bytes_words, count_words, rate_words
 
 _LARGE_ERROR = 0.02
 """From here on an error may hide what a better plan would gain."""
@@ -31,7 +31,7 @@ class PlanFigures:
 
 @dataclass(frozen=True, slots=True)
 class PlanTable:
-    """All plans by what they send, the scale of the dots, and how far the figures can be trusted."""
+    """All plans by what they send, the scale of the dots, and how sure they are."""
 
     title: str
     lines: list[PlanFigures]
@@ -65,9 +65,9 @@ def _line(row: PlanRow, *, low: float, taken: int) -> PlanFigures:
             high=1.0,
             title=f"{row.plan}: {agreement} on {count_words(row.agreement.samples, 'picture')}",
         ),
-        accuracy=_rate(row.accuracy) if row.accuracy else "–",
-        bytes_p50=bytes_words(row.bytes_p50) if row.bytes_p50 else "–",
-        bytes_p95=bytes_words(row.bytes_p95) if row.bytes_p95 else "–",
+        accuracy=_rate(row.accuracy) if row.accuracy else NOTHING,
+        bytes_p50=bytes_words(row.bytes_p50) if row.bytes_p50 else NOTHING,
+        bytes_p95=bytes_words(row.bytes_p95) if row.bytes_p95 else NOTHING,
         taken=taken,
     )
 

@@ -40,10 +40,10 @@ def element(name: str, content: str = "", **attributes: Attribute) -> Markup:
     Markup('<rect x="5%" class="network"></rect>')
     """
     written = Markup("").join(
-        Markup(' {}="{}"').format(Markup(key.rstrip("_").replace("_", "-")), _plain(value))
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _plain(value))
         for key, value in attributes.items()
     )
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, escape(content))
+    return Markup("<{0}{1}>{2}</{0}>").format(name, written, escape(content))
 
 
 def bar(

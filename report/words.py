@@ -3,6 +3,8 @@
 import math
 
 SPACE = "\u00a0"
+NOTHING = "\u2013"
+"""Stands where there is no figure."""
 
 
 def ms_words(ms: float) -> str:
@@ -17,10 +19,10 @@ def ms_words(ms: float) -> str:
 
 
 def bytes_words(count: float) -> str:
-    """A size with its unit, powers of 1000.
+    r"""A size with its unit, powers of 1000.
 
     >>> bytes_words(812), bytes_words(18_240), bytes_words(2_500_000)
-    ('812\\xa0B', '18.2\\xa0kB', '2.5\\xa0MB')
+    ('812\xa0B', '18.2\xa0kB', '2.5\xa0MB')
     """
     for unit, size in (("MB", 1e6), ("kB", 1e3)):
         if count >= size:
@@ -30,22 +32,22 @@ def bytes_words(count: float) -> str:
 
 
 def share_words(part: int, whole: int) -> str:
-    """A share in percent; 100 only if it is all, 0 only if it is none.
+    r"""A share in percent; 100 only if it is all, 0 only if it is none.
 
     >>> share_words(999, 1000), share_words(7, 7), share_words(1, 1000)
-    ('99\\xa0%', '100\\xa0%', '1\\xa0%')
+    ('99\xa0%', '100\xa0%', '1\xa0%')
     """
     if not whole:
-        return "–"
+        return NOTHING
     percent = 100 * part // whole
     return f"{max(percent, 1) if part else 0}{SPACE}%"
 
 
 def rate_words(value: float, *, digits: int = 0) -> str:
-    """A rate or a confidence in percent.
+    r"""A rate or a confidence in percent.
 
     >>> rate_words(0.957), rate_words(0.9996), rate_words(1.0)
-    ('96\\xa0%', '>99\\xa0%', '100\\xa0%')
+    ('96\xa0%', '>99\xa0%', '100\xa0%')
     """
     if not math.isfinite(value):
         return "?"

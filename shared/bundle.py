@@ -96,6 +96,8 @@ def _check_blob(file: Path, blob: Blob) -> None:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
+                if size > blob.bytes:
+                    break  # however long it is, it is not the blob
     except OSError as error:
         raise BundleError(
             f"blob {blob.sha256[:12]} is missing ({error.strerror}: {file})"

@@ -1,10 +1,18 @@
 """Finding a cloud on the local network by DNS-SD (RFC 6763) over multicast DNS (RFC 6762)."""
 
+import ipaddress
 import queue
 import socket
 from dataclasses import dataclass, field
 
-from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf import (  # type: ignore[attr-defined]  # get_all_addresses is not in __all__
+    InterfaceChoice,
+    ServiceBrowser,
+    ServiceInfo,
+    ServiceStateChange,
+    Zeroconf,
+    get_all_addresses,
+)
 from zeroconf.asyncio import AsyncZeroconf
 
 from .deadline import Deadline, monotonic
@@ -23,13 +31,13 @@ class Advertisement:
     _zeroconf: AsyncZeroconf | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        ip = socket.gethostbyname(self.address.host)
-        interfaces = [ip] if self.address.loopback else InterfaceChoice.Default
+        ips = _reachable_at(self.address.host)
+        interfaces = ips if self.address.loopback else InterfaceChoice.Default
         self._zeroconf = AsyncZeroconf(interfaces=interfaces)
         info = ServiceInfo(
             SERVICE_TYPE,
             f"{self.name}.{SERVICE_TYPE}",
-            addresses=[socket.inet_aton(ip)],
+            addresses=[socket.inet_aton(ip) for ip in ips],
             port=self.address.port,
             server=f"{self.name}.local.",
         )
@@ -39,6 +47,14 @@ class Advertisement:
         if self._zeroconf is not None:
             await self._zeroconf.async_close()
             self._zeroconf = None
+
+
+def _reachable_at(host: str) -> list[str]:
+    """The IPv4 addresses under which others reach who listens at a host: 0.0.0.0 is none."""
+    ip = socket.gethostbyname(host)
+    if not ipaddress.ip_address(ip).is_unspecified:
+        return [ip]
+    return [own for own in get_all_addresses() if not ipaddress.ip_address(own).is_loopback]
 
 
 def find_cloud(*, wait_ms: float = 3000.0) -> Address:

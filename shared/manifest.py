@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from .codec import codec_by_name
 from .contract import Contract
 from .errors import BundleError
 from .plan import Plan, PlanKind
@@ -181,6 +182,10 @@ class Manifest(_Record, frozen=True):
         return list(dict.fromkeys(blobs))
 
 
+class _AnyFormat(msgspec.Struct):
+    format: int
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Canonical bytes: sorted keys, two spaces."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic")) + b"\n"
@@ -189,13 +194,24 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(encoded: bytes) -> Manifest:
     """The manifest of a `manifest.json`; BundleError if it is not one this version reads."""
     try:
+        # First of all: what another format holds, this version cannot judge.
+        found = msgspec.json.decode(encoded, type=_AnyFormat).format
+        if found != FORMAT:
+            raise BundleError(f"bundle format {found}; this version reads {FORMAT}")
         manifest = msgspec.json.decode(encoded, type=Manifest)
-        for row in manifest.table:
-            plan = row.parsed()
-            if plan.cut:
-                manifest.cut(plan.cut)
+        _check_table(manifest)
     except (msgspec.DecodeError, ValueError, KeyError) as error:
         raise BundleError(f"manifest.json: {error}") from error
-    if manifest.format != FORMAT:
-        raise BundleError(f"bundle format {manifest.format}; this version reads {FORMAT}")
     return manifest
+
+
+def _check_table(manifest: Manifest) -> None:
+    """ValueError or KeyError unless every plan can be carried out, and one needs no cloud."""
+    plans = [row.parsed() for row in manifest.table]
+    if Plan.local() not in plans:
+        raise ValueError("the table lacks the local plan, which every bundle has")
+    for plan in plans:
+        if plan.kind is PlanKind.SPLIT and plan.head not in manifest.cut(plan.cut).heads:
+            raise ValueError(f"{plan}: the cut has no such head")
+        if plan.kind is not PlanKind.LOCAL:
+            codec_by_name(plan.codec, manifest.contract(plan))

@@ -1,6 +1,7 @@
 """Encoded pictures from outside: checked before they are believed, then decoded to RGB."""
 
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 
@@ -13,6 +14,19 @@ from .errors import PictureError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 50_000_000
 
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow's readers raise on damaged bytes, chiefly on damaged metadata."""
+
 # Pillow's own limit is for callers who set none; ours is an argument and is checked first.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -22,8 +36,9 @@ def decode_picture(
 ) -> npt.NDArray[np.uint8]:
     """RGB pixels, uint8 [h, w, 3], upright as EXIF says; the first frame of an animation.
 
-    Raises PictureError for bytes that are no picture, a truncated one, one with more than 8 bits
-    per channel, or one of more than `max_pixels`, which is read from the header before any pixel.
+    Raises PictureError for bytes that are no picture, a truncated one, a grey one with more than 8
+    bits, whose range nobody knows, or one of more than `max_pixels`, which is read from the header
+    before any pixel. Of 16-bit colours the upper 8 bits count.
     """
     try:
         with warnings.catch_warnings():
@@ -34,7 +49,7 @@ def decode_picture(
                 return np.asarray(upright.convert("RGB"), np.uint8)
     except UnidentifiedImageError:
         raise PictureError(f"{_what_it_is(encoded)}; accepted: {', '.join(formats)}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise PictureError(f"damaged or truncated picture ({error})") from error
 
 
@@ -43,7 +58,7 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
         raise PictureError(f"not a picture ({error})") from error
 
 

@@ -43,7 +43,7 @@ class Plan:
     def parse(cls, text: str) -> "Plan":
         """The plan of a name as `str` writes it; ValueError if it is none."""
         kind, _, rest = text.partition(":")
-        if kind == PlanKind.LOCAL and not rest:
+        if text == PlanKind.LOCAL:
             return cls.local()
         if kind == PlanKind.CLOUD and rest:
             return cls.cloud(rest)

@@ -98,7 +98,8 @@ class Security:
                 self._allow_plain(address, "listen on")
                 port = server.add_insecure_port(str(address))
         except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {address}: {error}") from error
+            hint = "" if self.certificate is None else " (or the TLS files are no valid pair)"
+            raise ConfigError(f"cannot listen on {address}: {error}{hint}") from error
         if port == 0:
             raise ConfigError(f"cannot listen on {address}: is the port taken?")
         return Address(address.host, port)

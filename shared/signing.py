@@ -67,10 +67,13 @@ class TrustStore:
         """The trusted key that signed the message; BundleError if none did."""
         try:
             text = json.loads(signature_file)
+            algorithm = text["algorithm"]
             key, signature = text["public_key"], base64.b64decode(text["signature"], validate=True)
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             raise BundleError(f"manifest.sig cannot be read ({error})") from error
+        if algorithm != _ALGORITHM:
+            raise BundleError(f"manifest.sig is of algorithm {algorithm!r}, not {_ALGORITHM!r}")
         try:
             public.verify(signature, message)
         except InvalidSignature:

@@ -55,7 +55,10 @@ def from_raw(raw: bytes, *, datatype: str, shape: Sequence[int]) -> Array:
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise TensorError(f"{datatype} {list(shape)} takes {expected} bytes, {len(raw)} were sent")
-    return np.frombuffer(raw, dtype).reshape(tuple(shape))
+    try:
+        return np.frombuffer(raw, dtype).reshape(tuple(shape))
+    except ValueError as error:  # more dimensions, or a wider empty one, than numpy has
+        raise TensorError(f"{datatype} with {len(shape)} dimensions: {error}") from None
 
 
 def bytes_to_raw(elements: Sequence[bytes]) -> bytes:

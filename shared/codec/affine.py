@@ -64,7 +64,9 @@ class Affine(Codec):
             claimed = zstandard.frame_content_size(payload)
             if claimed != size:
                 raise FrameError(f"{self.name} payload claims {claimed} elements, not {size}")
-            plane_bytes = zstandard.decompress(payload, size)
+            plane_bytes = zstandard.ZstdDecompressor().decompress(
+                payload, max_output_size=size, allow_extra_data=False
+            )
         except zstandard.ZstdError as error:
             raise FrameError(f"{self.name} payload: {error}") from error
         symbols = np.frombuffer(plane_bytes, np.uint8)

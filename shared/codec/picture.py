@@ -44,11 +44,11 @@ class Picture(Codec):
     def parse(cls, name: str) -> "Picture | None":
         """The codec of a name such as `jpeg-90` or `png`; None if the name is no picture codec."""
         head, _, quality = name.partition("-")
-        if head not in PictureFormat.__members__.values():
+        try:
+            codec = cls(PictureFormat(head), quality=int(quality) if quality else None)
+        except ValueError:
             return None
-        if quality and not quality.isdecimal():
-            return None
-        return cls(PictureFormat(head), quality=int(quality) if quality else None)
+        return codec if codec.name == name else None  # one spelling each: no `jpeg-075`
 
     @classmethod
     def of_wire_id(cls, wire_id: int) -> "Picture | None":
@@ -60,7 +60,7 @@ class Picture(Codec):
         return None
 
     def encode(self, tensor: Array) -> bytes:
-        if tensor.dtype != np.uint8 or tensor.ndim != 3 or tensor.shape[-1] != 3:
+        if tensor.dtype != np.uint8 or tensor.shape[2:] != (3,) or tensor.size == 0:
             raise TensorError(
                 f"{self.name} takes uint8 pixels [h, w, 3], not {tensor.dtype} {tensor.shape}"
             )
