@@ -1,5 +1,7 @@
 from ..bundles import Small, picture, SPLIT, CLOUD
 import numpy as np
+
+
 def test_x(small: Small):
     for s in range(8):
         p = picture(s)
