@@ -1,9 +1,13 @@
-"""`hybridge infer`: pictures or folders to an edge agent, answers as a table or JSON."""
+"""`hybridge infer`: pictures, videos, cameras to an edge agent; answers as a table or JSON."""
 
 import argparse
-from collections.abc import Iterable
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from ..client import Answer, Client
@@ -12,13 +16,18 @@ from .console import complain, console, print_json, table
 from .options import add_tls, security
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
+_CAMERA = "camera:"
 _SOME_FAILED = 65
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command and its options."""
     parser = commands.add_parser("infer", help="send pictures to an edge agent")
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="FILE|FOLDER")
+    parser.add_argument("sources", nargs="+", metavar="FILE|FOLDER|VIDEO|camera:N")
+    parser.add_argument(
+        "--frames", type=int, default=30, metavar="N", help="at most, of each video or camera"
+    )
     parser.add_argument("--edge", default="127.0.0.1:8600", metavar="HOST:PORT")
     parser.add_argument("--budget", type=float, metavar="MS", help="the bundle's if not given")
     parser.add_argument("--model", default="", help="needed only where several are served")
@@ -33,17 +42,19 @@ def run(options: argparse.Namespace) -> int:
     faults: dict[str, str] = {}
     gone: RemoteUnavailable | None = None
     with Client(options.edge, security=security(options)) as client:
-        for file in find_pictures(options.pictures):
+        for name, picture in find_pictures(options.sources, most_frames=options.frames):
             try:
-                answers[str(file)] = client.infer(
-                    file.read_bytes(), budget_ms=options.budget, model=options.model
+                answers[name] = client.infer(
+                    picture.read_bytes() if isinstance(picture, Path) else picture,
+                    budget_ms=options.budget,
+                    model=options.model,
                 )
             except RemoteUnavailable as error:  # for the others too; what was answered is shown
                 gone = error
                 break
             except (RemoteError, OSError) as error:  # this picture's fault: the others go on
-                faults[str(file)] = str(error)
-                complain(f"{file}: {error}")
+                faults[name] = str(error)
+                complain(f"{name}: {error}")
     if gone is not None and not answers:
         raise gone
     if options.json:
@@ -56,17 +67,33 @@ def run(options: argparse.Namespace) -> int:
     return _SOME_FAILED if faults else 0
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The files, and what pictures the folders hold; PictureError if there is nothing to send."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
-        else:
-            found.append(path)
+def find_pictures(
+    sources: Iterable[str], *, most_frames: int
+) -> Iterator[tuple[str, Path | npt.NDArray[np.uint8]]]:
+    """Names and what to send; PictureError if there is nothing to send."""
+    found = False
+    for source in sources:
+        for item in _find(source, most_frames):
+            found = True
+            yield item
     if not found:
         raise PictureError("no pictures there")
-    return found
+
+
+def _find(source: str, most_frames: int) -> Iterator[tuple[str, Path | npt.NDArray[np.uint8]]]:
+    path = Path(source)
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in _SUFFIXES:
+                yield str(file), file
+    elif source.startswith(_CAMERA) or path.suffix.lower() in _VIDEO_SUFFIXES:
+        from ..devices.camera import frames  # with the extra `sources` alone
+
+        with contextlib.closing(frames(source)) as pictures:
+            for number, picture in enumerate(itertools.islice(pictures, most_frames)):
+                yield f"{source}#{number}", picture
+    else:
+        yield source, path
 
 
 def as_json(answer: Answer) -> dict[str, object]:

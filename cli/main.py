@@ -11,6 +11,7 @@ from . import build, cloud, demo, edge, infer, key, plan, probe
 from .console import complain
 
 _COMMANDS = (demo, build, plan, cloud, edge, infer, probe, key)
+_EXTRAS = {"ai_edge_litert": "edge", "zeroconf": "edge", "onnxruntime": "cloud", "cv2": "sources"}
 _INTERRUPTED = 130
 
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(public_message(error))
         return meaning(error).exit_code
     except ModuleNotFoundError as error:
-        complain(f"{error}; this command needs another extra, such as pip install 'hybridge[edge]'")
+        extra = _EXTRAS.get((error.name or "").partition(".")[0], "build")
+        complain(f"{error}; pip install 'hybridge[{extra}]' brings what this needs")
         return meaning(ConfigError()).exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -7,12 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .errors import PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 50_000_000
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to undo each value of EXIF's Orientation (EXIF 2.32, 4.6.4)."""
 
 _DAMAGE = (
     ArithmeticError,
@@ -45,8 +57,7 @@ def decode_picture(
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata that does not matter
             with Image.open(io.BytesIO(encoded), formats=tuple(formats)) as image:
                 _check_header(image, max_pixels)
-                upright = ImageOps.exif_transpose(image)
-                return np.asarray(upright.convert("RGB"), np.uint8)
+                return np.asarray(_upright(image).convert("RGB"), np.uint8)
     except UnidentifiedImageError:
         raise PictureError(f"{_what_it_is(encoded)}; accepted: {', '.join(formats)}") from None
     except _DAMAGE as error:
@@ -73,6 +84,12 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         raise PictureError(
             f"pixel mode {image.mode} has more than 8 bits per channel; window it to 8 bits first"
         )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As EXIF says; `ImageOps.exif_transpose` also rewrites the EXIF, and fails where it is odd."""
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _what_it_is(encoded: bytes) -> str:

@@ -110,7 +110,7 @@ def test_affine_refuses_what_claims_too_much() -> None:
     [(1, 0, 1), (9, 0, 1), (4, 5, 5), (4, 6, 5), (4, -129, 5), (4, 5, 128), (4, float("nan"), 5)],
 )
 def test_affine_of_nothing(bits: int, low: float, high: float) -> None:
-    with pytest.raises(ValueError, match="must be 2 to 8|need -128 <= low"):
+    with pytest.raises(ValueError, match=r"must be 2 to 8|need -128 <= low"):
         Affine(bits=bits, low=low, high=high)
 
 

@@ -1,0 +1,86 @@
+"""Faults become statuses, and a defect of ours tells nobody its stack trace."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from hybridge.protos import oip
+from hybridge.protos import open_inference_pb2 as pb
+from hybridge.shared.errors import MEANINGS, HybridgeError
+from hybridge.shared.rpc import FaultInterceptor
+from hybridge.shared.security import Address, Security
+
+Code = grpc.StatusCode
+
+
+class Failing(oip.Servicer):
+    def __init__(self) -> None:
+        self.error: Exception = HybridgeError()
+
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: oip.Context
+    ) -> pb.ServerLiveResponse:
+        raise self.error
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: oip.Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async for _ in requests:
+            yield pb.ModelStreamInferResponse()
+            raise self.error
+
+
+@asynccontextmanager
+async def serving(servicer: oip.Servicer) -> AsyncIterator[oip.Stub]:
+    server = grpc.aio.server(interceptors=[FaultInterceptor()])
+    oip.add_servicer(server, servicer)
+    address = Security().bind(server, Address("127.0.0.1", 0))
+    await server.start()
+    try:
+        async with Security().channel(address) as channel:
+            yield oip.Stub(channel)
+    finally:
+        await server.stop(None)
+
+
+async def status_of(stub: oip.Stub) -> tuple[Code, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ServerLive(pb.ServerLiveRequest(), timeout=20)
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_every_fault_has_its_status() -> None:
+    servicer = Failing()
+    async with serving(servicer) as stub:
+        for kind, line in MEANINGS.items():
+            servicer.error = kind("the reason")
+            assert await status_of(stub) == (line.grpc_status, f"{line.text}: the reason")
+
+
+async def test_a_defect_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    servicer = Failing()
+    servicer.error = ZeroDivisionError("secret path /home/somebody")
+    async with serving(servicer) as stub:
+        with caplog.at_level(logging.ERROR):
+            assert await status_of(stub) == (Code.INTERNAL, "internal error")
+    assert "secret path" in caplog.text
+    assert "defect in /inference.GRPCInferenceService/ServerLive" in caplog.text
+
+
+async def test_a_stream_ends_with_the_faults_status() -> None:
+    servicer = Failing()
+    servicer.error = next(iter(MEANINGS))("the reason")
+    async with serving(servicer) as stub:
+        call = stub.ModelStreamInfer(iter([pb.ModelInferRequest()]))
+        assert await call.read() == pb.ModelStreamInferResponse()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.details() == "internal error: the reason"
+
+
+async def test_what_is_not_served() -> None:
+    async with serving(oip.Servicer()) as stub:
+        assert (await status_of(stub))[0] is Code.UNIMPLEMENTED
