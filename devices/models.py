@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -138,6 +139,26 @@ def quantize(tensor: npt.NDArray[np.float32], contract: Contract) -> Array:
     return cast(Array, np.clip(scaled, -128, 127).astype(np.int8))
 
 
+def stage_work(models: DeviceModels, picture: Array) -> dict[str, Callable[[], object]]:
+    """Every stage of a bundle by name, each ready to run on one picture.
+
+    Encoding takes this picture's own tensors.
+    """
+    for_light, for_large = models.resize_light(picture), models.resize_large(picture)
+    work: dict[str, Callable[[], object]] = {
+        RESIZE_LIGHT: partial(models.resize_light, picture),
+        LIGHT: partial(models.light, for_light),
+        RESIZE_LARGE: partial(models.resize_large, picture),
+    }
+    plans = [row.parsed() for row in models.bundle.manifest.table]
+    for cut, head in sorted({(p.cut, p.head) for p in plans if p.kind is PlanKind.SPLIT}):
+        work[head_stage(cut, head)] = partial(models.head, cut, Precision(head), for_large)
+    for plan in plans:
+        if plan.kind is not PlanKind.LOCAL:
+            work[encode_stage(plan)] = _encoding(models, plan, for_large)
+    return work
+
+
 def measure_stages(
     models: DeviceModels,
     picture: Array,
@@ -145,26 +166,11 @@ def measure_stages(
     runs: int = 50,
     on_stage: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, StageTime]:
-    """Times every stage of a bundle on this machine for one picture, one after the other.
+    """Times every stage on this machine, one after the other.
 
-    `on_stage(name, done, total)` is told before each. Encoding is timed on this picture's tensors.
+    `on_stage(name, done, total)` is told before each.
     """
-    manifest = models.bundle.manifest
-    for_light, for_large = models.resize_light(picture), models.resize_large(picture)
-    work: dict[str, Callable[[], object]] = {
-        RESIZE_LIGHT: lambda: models.resize_light(picture),
-        LIGHT: lambda: models.light(for_light),
-        RESIZE_LARGE: lambda: models.resize_large(picture),
-    }
-    plans = [row.parsed() for row in manifest.table]
-    used = {(plan.cut, plan.head) for plan in plans if plan.kind is PlanKind.SPLIT}
-    for cut, head in sorted(used):
-        work[head_stage(cut, head)] = lambda cut=cut, head=head: models.head(  # type: ignore[misc]
-            cut, Precision(head), for_large
-        )
-    for plan in plans:
-        if plan.kind is not PlanKind.LOCAL:
-            work[encode_stage(plan)] = _encoding(models, plan, for_large)
+    work = stage_work(models, picture)
     stages: dict[str, StageTime] = {}
     for name, run in work.items():
         if on_stage is not None:
@@ -177,4 +183,4 @@ def _encoding(models: DeviceModels, plan: Plan, pixels: Pixels) -> Callable[[], 
     contract = models.bundle.manifest.contract(plan)
     codec = codec_by_name(plan.codec, contract)
     tensor = models.tensor(plan, pixels)
-    return lambda: encode_frame(tensor, contract=contract, codec=codec)
+    return partial(encode_frame, tensor, contract=contract, codec=codec)

@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RESERVE_MS = 5.0
-"""Kept back of every budget for the event loop and for writing the answer."""
+RESERVE_SHARE = 0.05
+_MOST_RESERVE_MS = 20.0
+"""Kept back of every budget for the event loop and for writing the answer: a long one can spare
+more, and a busy machine is then forgiven more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class _Request:
     picture: Array
     steps_ms: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
+
+
+def reserve_ms(deadline: Deadline) -> float:
+    """What of a budget is kept back."""
+    return max(RESERVE_MS, min(RESERVE_SHARE * deadline.budget_ms, _MOST_RESERVE_MS))
 
 
 class _Stopwatch:
@@ -141,7 +149,7 @@ class Agent:
         self._under_way += 1
         try:
             request = await self._admit(picture, deadline)
-            left_ms = deadline.left_ms(self._clock()) - RESERVE_MS
+            left_ms = deadline.left_ms(self._clock()) - reserve_ms(deadline)
             options = self.options()
             option = choose(options, left_ms=left_ms).option
             if log.isEnabledFor(logging.DEBUG):
@@ -186,10 +194,10 @@ class Agent:
         remote = asyncio.create_task(self._through_cloud(request, option.plan))
         local: asyncio.Task[Probabilities] | None = None
         try:
-            await self._wait(remote, request.deadline, keep_ms=self._light_needs_ms())
+            await self._wait(remote, request.deadline, keep_ms=self._light_needs_ms(request))
             if not remote.done():
                 local = asyncio.create_task(self._light(request))
-                await self._wait(remote, request.deadline, keep_ms=RESERVE_MS)
+                await self._wait(remote, request.deadline, keep_ms=reserve_ms(request.deadline))
                 # Past the deadline whatever comes first is the least late.
                 await asyncio.wait((remote, local), return_when=asyncio.FIRST_COMPLETED)
             fault = _fault(remote)
@@ -222,7 +230,7 @@ class Agent:
             self._pool, self._make_frame, request.picture, plan, watch
         )
         self._learn(request, watch)
-        left_ms = request.deadline.left_ms(self._clock()) - RESERVE_MS
+        left_ms = request.deadline.left_ms(self._clock()) - reserve_ms(request.deadline)
         if left_ms <= 0:
             raise RemoteTooLate("the device's share took all the time there was")
         request.sent_bytes = len(frame)
@@ -250,15 +258,15 @@ class Agent:
         self._learn(request, watch)
         return probabilities
 
-    def _light_needs_ms(self) -> float:
-        """How long before a deadline the light model has to start, those before it included.
+    def _light_needs_ms(self, request: _Request) -> float:
+        """How long before its deadline the light model has to start, those before it included.
 
         One usual run is added to its p99.9: a run after a wait finds cold caches and a sleeping
         thread, which no profile measured in a loop has seen.
         """
         careful_ms = self.times.p999_ms(RESIZE_LIGHT) + self.times.p999_ms(LIGHT)
         usual_ms = self.times.p95_ms(RESIZE_LIGHT) + self.times.p95_ms(LIGHT)
-        return careful_ms + (1 + self._light_waiting) * usual_ms + RESERVE_MS
+        return careful_ms + (1 + self._light_waiting) * usual_ms + reserve_ms(request.deadline)
 
     def _run_light(self, picture: Array, watch: _Stopwatch) -> Probabilities:
         pixels = watch.time(RESIZE_LIGHT, lambda: self._models.resize_light(picture))

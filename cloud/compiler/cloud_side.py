@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -56,6 +57,6 @@ def measure_cloud(bundle: Bundle, picture: Array, *, runs: int = 20) -> dict[str
         for cut in bundle.manifest.large.cuts
     }
     return {
-        tail_stage(cut): measure(lambda c=cut, t=tensor: cloud.run(c, t), runs=runs)  # type: ignore[misc]
+        tail_stage(cut): measure(partial(cloud.run, cut, tensor), runs=runs)
         for cut, tensor in tensors.items()
     }
