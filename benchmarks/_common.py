@@ -54,7 +54,7 @@ class Summary:
         ordered = sorted(samples)
         count = len(ordered)
         margin = _Z_95 * math.sqrt(count) / 2
-        low = max(0, math.floor(count / 2 - margin))
+        low = max(0, math.floor(count / 2 - margin) - 1)
         high = min(count - 1, math.ceil(count / 2 + margin))
         p25, p75 = (float(value) for value in np.quantile(ordered, [0.25, 0.75]))
         return cls(
@@ -91,7 +91,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything one run found. `figures` and `samples` are told with their units in their names."""
+    """Everything one run found; names say their units."""
 
     benchmark: str
     targets: Sequence[Target]

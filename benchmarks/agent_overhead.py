@@ -1,19 +1,25 @@
 """What the agent adds to a bare LiteRT call, per picture, preprocessing apart.
 
 The bare call is set_tensor, invoke, get_tensor on an Interpreter of the same int8 file, one thread,
-with the normalized tensor of the same picture. It, the bare normalization and every way through the
-agent take turns, in an order that is drawn anew each round, so that all of them meet the same load.
+with the normalized tensor of the same picture. It and every way through the agent take turns, in an
+order that is drawn anew each round, so that all of them meet the same load.
 
-    in process   Agent.answer(pixels) in this process, as its caller sees it
+    in process   Agent.answer(pixels) on this process's event loop, as its caller sees it, with a
+                 cloud that the router knows, weighs, and finds too far away for the budget
                  - resize_light          as the answer's steps say
                  - normalization, bare   the bundle's `normalize`, called in this process
                  - LiteRT, bare
     gRPC         Client.infer in this process, through the service of an edge process of its own
-                 - decode, resize_light  as the answer's steps say (decode: JPEG only)
-                 - normalization, bare
-                 - LiteRT, bare
+                 - decode, bare          JPEG only: the same call in this process
+                 - resize_light, normalization and LiteRT as above
 
 Whatever remains is ours: threads, event loop, checks, softmax, router, protobuf, gRPC, the client.
+What gRPC alone takes of it is told by a peer, the shortest gRPC server around the same normalizing
+and the same LiteRT call (_bare_server.py), which gets its turn too:
+
+    shortest gRPC server    its round trip, - normalization, - LiteRT
+    gRPC, pixels, beyond it Client.infer - resize_light - the shortest server's round trip
+
 Differences are taken round by round, then their median.
 """
 
@@ -22,14 +28,17 @@ import asyncio
 import contextlib
 import io
 import random
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
-import numpy as np
+import _bare_server
+import grpc
 from _common import Report, Summary, Target, demo_bundle, load, machine, parser, progress, run
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
@@ -50,13 +59,23 @@ from hybridge.shared.picture import decode_picture
 from hybridge.shared.security import Address, Security
 from hybridge.shared.tensor import Array
 
+IN_PROCESS = "in process"
+GRPC_PIXELS = "gRPC, pixels"
+GRPC_JPEG = "gRPC, JPEG"
+PEER = "shortest gRPC server"
+BEYOND_PEER = "gRPC, pixels, beyond the shortest gRPC server"
 BOUND_MS = 1.0
 BUDGET_MS = 10_000.0
 """So much that no deadline ever decides."""
+NEAR_BUDGET_MS = 40.0
+"""Less than the way to the cloud and back."""
+RTT_MS, BYTES_PER_MS = 51.0, 1_400.0
 JPEG_QUALITY = 90
-ROUNDS, QUICK_ROUNDS = 1_500, 300
+ROUNDS, QUICK_ROUNDS = 1_000, 200
 WARM_UP = 30
 DECISIONS = 2_000
+
+Turn = Callable[[], Awaitable[None] | None]
 
 
 @dataclass
@@ -65,25 +84,60 @@ class Times:
 
     whole: list[float] = field(default_factory=list)
     agent: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)
     resize: list[float] = field(default_factory=list)
     light: list[float] = field(default_factory=list)
 
     def add(self, *, whole_ms: float, agent_ms: float, steps_ms: dict[str, float]) -> None:
         self.whole.append(whole_ms)
         self.agent.append(agent_ms)
-        self.decode.append(steps_ms.get("decode", 0.0))
         self.resize.append(steps_ms["resize_light"])
         self.light.append(steps_ms["light"])
 
+    def clear(self) -> None:
+        for column in (self.whole, self.agent, self.resize, self.light):
+            column.clear()
 
-def overhead(times: Times, *, normalize: Sequence[float], bare: Sequence[float]) -> list[float]:
-    """What is left of every round when all that is not ours is taken off, in ms."""
-    columns = (times.whole, times.decode, times.resize, normalize, bare)
-    return [
-        whole - decode - resize - normal - litert
-        for whole, decode, resize, normal, litert in zip(*columns, strict=True)
-    ]
+
+def without(whole: Sequence[float], *parts: Sequence[float]) -> list[float]:
+    """What is left of every round when its parts are taken off, in ms.
+
+    >>> without([3.0, 4.0], [1.0, 1.5], [0.5, 0.5])
+    [1.5, 2.0]
+    """
+    return [total - sum(rest) for total, *rest in zip(whole, *parts, strict=True)]
+
+
+@dataclass
+class Taken:
+    """All turns of all rounds, in ms."""
+
+    ways: dict[str, Times] = field(
+        default_factory=lambda: {name: Times() for name in (IN_PROCESS, GRPC_PIXELS, GRPC_JPEG)}
+    )
+    decode: list[float] = field(default_factory=list)
+    normalize: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+    peer: list[float] = field(default_factory=list)
+
+    def clear(self) -> None:
+        for way in self.ways.values():
+            way.clear()
+        for column in (self.decode, self.normalize, self.bare, self.peer):
+            column.clear()
+
+    def decode_of(self, name: str) -> list[float]:
+        return self.decode if name == GRPC_JPEG else [0.0] * len(self.decode)
+
+    def overheads(self) -> dict[str, list[float]]:
+        """What each way adds, round by round."""
+        pixels = self.ways[GRPC_PIXELS]
+        found = {
+            name: without(way.whole, self.decode_of(name), way.resize, self.normalize, self.bare)
+            for name, way in self.ways.items()
+        }
+        found[PEER] = without(self.peer, self.normalize, self.bare)
+        found[BEYOND_PEER] = without(pixels.whole, pixels.resize, self.peer)
+        return found
 
 
 class Bare:
@@ -94,6 +148,7 @@ class Bare:
         self._normalize = Interpreter(
             model_path=str(bundle.file(light.preprocessing.blob)), num_threads=1
         ).get_signature_runner("normalize")
+        self.pixels = pixels.tobytes()
         self._pixels = pixels[None]
         self._tensor = self.normalize()
         self._model = Interpreter(model_path=str(bundle.file(light.blob)), num_threads=1)
@@ -112,77 +167,113 @@ class Bare:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     load_before = load()
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
     bundle = demo_bundle()
     models = DeviceModels(bundle)
-    size = bundle.manifest.light.preprocessing.spec.size_px
     buffer = io.BytesIO()
     picture = Image.fromarray(models.resize_light(golden_picture(bundle)))
     picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
     jpeg = buffer.getvalue()
-    pixels = cast(Pixels, decode_picture(jpeg))
-    bare = Bare(bundle, models.resize_light(pixels))
-    times = {"in process": Times(), "gRPC, pixels": Times(), "gRPC, JPEG": Times()}
-    normalize_ms: list[float] = []
-    bare_ms: list[float] = []
-    with _local_agent(models) as (agent, loop), _edge(bundle) as client:
+    with (
+        _local_agent(models) as agent,
+        _edge(bundle) as client,
+        _shortest_server(bundle) as peer,
+    ):
+        taken = asyncio.run(_measure(models, agent, client, peer, jpeg, rounds=rounds))
+        routing_us = _routing_us(agent)
+    return _report(bundle, taken, routing_us, rounds=rounds, load_before=load_before)
 
-        def in_process() -> None:
-            deadline = Deadline.after_ms(BUDGET_MS, now_s=monotonic())
-            start_ns = time.perf_counter_ns()
-            answer = loop.run_until_complete(agent.answer(pixels, deadline))
-            whole_ms = _since_ms(start_ns)
-            times["in process"].add(
-                whole_ms=whole_ms, agent_ms=answer.total_ms, steps_ms=answer.steps_ms
-            )
 
-        def over_grpc(name: str, shown: bytes | Pixels) -> None:
-            start_ns = time.perf_counter_ns()
-            answer = client.infer(shown, budget_ms=BUDGET_MS)
-            whole_ms = _since_ms(start_ns)
-            times[name].add(whole_ms=whole_ms, agent_ms=answer.total_ms, steps_ms=answer.steps_ms)
+async def _measure(
+    models: DeviceModels,
+    agent: Agent,
+    client: Client,
+    peer: Callable[[bytes], bytes],
+    jpeg: bytes,
+    *,
+    rounds: int,
+) -> Taken:
+    """Everything that takes turns. What blocks the loop blocks nothing else: each turn is alone."""
+    pixels = decode_picture(jpeg)
+    bare = Bare(models.bundle, models.resize_light(pixels))
+    taken = Taken()
 
-        turns: list[Callable[[], None]] = [
-            lambda: normalize_ms.append(_time_ms(bare.normalize)),
-            lambda: bare_ms.append(_time_ms(bare.light)),
-            in_process,
-            lambda: over_grpc("gRPC, pixels", pixels),
-            lambda: over_grpc("gRPC, JPEG", jpeg),
-        ]
-        _take_turns(turns, rounds=rounds)
-        routing_us = _routing_us(agent, bundle)
-    left = {
-        name: overhead(way, normalize=normalize_ms, bare=bare_ms) for name, way in times.items()
-    }
-    targets = [
-        Target.at_most(
-            f"the agent adds to a bare LiteRT call: {name}",
-            Summary.of(samples).median,
-            unit="ms",
-            bound=BOUND_MS,
+    async def in_process() -> None:
+        start_ns = time.perf_counter_ns()
+        deadline = Deadline.after_ms(NEAR_BUDGET_MS, now_s=monotonic())
+        answer = await agent.answer(pixels, deadline)
+        taken.ways[IN_PROCESS].add(
+            whole_ms=_since_ms(start_ns), agent_ms=answer.total_ms, steps_ms=answer.steps_ms
         )
-        for name, samples in left.items()
+
+    def over_grpc(name: str, shown: bytes | Pixels) -> None:
+        start_ns = time.perf_counter_ns()
+        answer = client.infer(shown, budget_ms=BUDGET_MS)
+        taken.ways[name].add(
+            whole_ms=_since_ms(start_ns), agent_ms=answer.total_ms, steps_ms=answer.steps_ms
+        )
+
+    turns: list[Turn] = [
+        lambda: taken.decode.append(_time_ms(lambda: decode_picture(jpeg))),
+        lambda: taken.normalize.append(_time_ms(bare.normalize)),
+        lambda: taken.bare.append(_time_ms(bare.light)),
+        lambda: taken.peer.append(_time_ms(lambda: peer(bare.pixels))),
+        in_process,
+        lambda: over_grpc(GRPC_PIXELS, pixels),
+        lambda: over_grpc(GRPC_JPEG, jpeg),
     ]
-    parts = {
-        name: _parts(way, left[name], normalize_ms=normalize_ms, bare_ms=bare_ms)
-        for name, way in times.items()
-    }
+    await take_turns("warming up", turns, rounds=WARM_UP)
+    taken.clear()
+    await take_turns("taking turns", turns, rounds=rounds)
+    return taken
+
+
+async def take_turns(what: str, turns: Sequence[Turn], *, rounds: int) -> None:
+    """Each once a round, in a new order each round (seeded)."""
+    order = random.Random(0)
+    with progress(what, rounds) as advance:
+        for _ in range(rounds):
+            for turn in order.sample(turns, len(turns)):
+                waited_for = turn()
+                if waited_for is not None:
+                    await waited_for
+            advance()
+
+
+def _report(
+    bundle: Bundle,
+    taken: Taken,
+    routing_us: dict[str, Summary],
+    *,
+    rounds: int,
+    load_before: float,
+) -> Report:
+    left = taken.overheads()
+    parts = {name: _parts(taken, name, left[name]) for name in taken.ways}
     return Report(
         benchmark="agent_overhead",
-        targets=targets,
+        targets=[
+            Target.at_most(
+                f"added to a bare LiteRT call: {name}",
+                round(Summary.of(left[name]).median, 4),
+                unit="ms",
+                bound=BOUND_MS,
+            )
+            for name in (IN_PROCESS, GRPC_PIXELS, GRPC_JPEG, BEYOND_PEER)
+        ],
         figures={
-            "picture": f"{size}x{size}, JPEG of {len(jpeg)} bytes",
             "rounds": rounds,
+            "bundle_sha256": bundle.sha256,
+            "overhead_ms": {name: asdict(Summary.of(samples)) for name, samples in left.items()},
             "parts_ms": {
-                name: {part: str(value) for part, value in column.items()}
+                name: {part.strip(" -=+"): value.median for part, value in column.items()}
                 for name, column in parts.items()
             },
-            "routing_us": {name: str(value) for name, value in routing_us.items()},
+            "routing_us": {name: asdict(value) for name, value in routing_us.items()},
         },
         samples={
-            "bare_ms": _rounded(bare_ms),
-            "normalize_ms": _rounded(normalize_ms),
+            "bare_ms": _rounded(taken.bare),
             "overhead_ms": {name: _rounded(samples) for name, samples in left.items()},
         },
         machine=machine(load_before=load_before),
@@ -192,8 +283,13 @@ def measure(options: argparse.Namespace) -> Report:
                 ("", *parts),
                 [
                     (part, *(str(column[part]) for column in parts.values()))
-                    for part in next(iter(parts.values()))
+                    for part in parts[IN_PROCESS]
                 ],
+            ),
+            table(
+                "gRPC without us, ms: median [95 % interval]",
+                ("", "ms"),
+                [(name, str(Summary.of(left[name]))) for name in (PEER, BEYOND_PEER)],
             ),
             table(
                 "deciding, µs: median [95 % interval]",
@@ -204,52 +300,43 @@ def measure(options: argparse.Namespace) -> Report:
     )
 
 
-def _parts(
-    way: Times, left: Sequence[float], *, normalize_ms: Sequence[float], bare_ms: Sequence[float]
-) -> dict[str, Summary]:
+def _parts(taken: Taken, name: str, left: Sequence[float]) -> dict[str, Summary]:
     """One way's time, part by part; those marked + make up the overhead, medians nearly so."""
-    rows = list(zip(way.whole, way.agent, way.decode, way.resize, way.light, strict=True))
-    inner = zip(way.light, normalize_ms, bare_ms, strict=True)
-    return {
-        "whole": Summary.of(way.whole),
-        "- decode": Summary.of(way.decode),
-        "- resize": Summary.of(way.resize),
-        "- normalization, bare": Summary.of(normalize_ms),
-        "- LiteRT, bare": Summary.of(bare_ms),
-        "= overhead": Summary.of(left),
-        "  + around the agent (client, gRPC, service)": Summary.of(
-            [whole - agent for whole, agent, *_ in rows]
+    way = taken.ways[name]
+    decode = taken.decode_of(name)
+    columns = {
+        "whole": way.whole,
+        "- decode, bare": decode,
+        "- resize": way.resize,
+        "- normalization, bare": taken.normalize,
+        "- LiteRT, bare": taken.bare,
+        "= overhead": left,
+        "  + around the agent (client, gRPC, service)": without(way.whole, way.agent),
+        "  + in the agent (loop, threads, router)": without(
+            way.agent, decode, way.resize, way.light
         ),
-        "  + in the agent (loop, threads, router)": Summary.of(
-            [agent - decode - resize - light for _, agent, decode, resize, light in rows]
-        ),
-        "  + around LiteRT (checks, copies, softmax, cold caches)": Summary.of(
-            [light - normal - litert for light, normal, litert in inner]
+        "  + around LiteRT (checks, copies, softmax, cold caches)": without(
+            way.light, taken.normalize, taken.bare
         ),
     }
-
-
-def _take_turns(turns: Sequence[Callable[[], None]], *, rounds: int) -> None:
-    """Each once a round, in a new order each round (seeded)."""
-    order = random.Random(0)
-    with progress("taking turns", rounds) as advance:
-        for _ in range(rounds):
-            for turn in order.sample(turns, len(turns)):
-                turn()
-            advance()
+    return {part: Summary.of(samples) for part, samples in columns.items()}
 
 
 @contextlib.contextmanager
-def _local_agent(models: DeviceModels) -> "Iterator[tuple[Agent, asyncio.AbstractEventLoop]]":
-    """An agent without a cloud in this process, and the loop it runs on."""
+def _local_agent(models: DeviceModels) -> Iterator[Agent]:
+    """An agent in this process that knows a cloud 51 ms away."""
     stages = measure_stages(models, golden_picture(models.bundle), runs=3)
-    agent = Agent(models, times=StageTimes(stages), uplink=None, clock=monotonic, workers=2)
-    loop = asyncio.new_event_loop()
+    agent = Agent(
+        models,
+        times=StageTimes(stages),
+        uplink=_known_uplink(models.bundle),
+        clock=monotonic,
+        workers=2,
+    )
     try:
-        yield agent, loop
+        yield agent
     finally:
         agent.close()
-        loop.close()
 
 
 @contextlib.contextmanager
@@ -265,13 +352,31 @@ def _edge(bundle: Bundle) -> Iterator[Client]:
         yield client
 
 
-def _routing_us(agent: Agent, bundle: Bundle) -> dict[str, Summary]:
-    """What deciding costs, in µs: without a cloud, then with one whose link is well known."""
-    found = _decisions(agent, "alone")
-    agent.uplink = _known_uplink(bundle)
-    found |= _decisions(agent, "with a cloud")
+@contextlib.contextmanager
+def _shortest_server(bundle: Bundle) -> Iterator[Callable[[bytes], bytes]]:
+    """A call to the bare gRPC server, in a process of its own."""
+    light = bundle.manifest.light
+    files = [str(bundle.file(blob)) for blob in (light.preprocessing.blob, light.blob)]
+    with subprocess.Popen(
+        [sys.executable, _bare_server.__file__, *files],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = Address("127.0.0.1", int(process.stdout.readline()))
+        with Security().blocking_channel(address) as channel:
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+            call = channel.unary_unary(_bare_server.METHOD)
+            yield lambda pixels: call(pixels, timeout=BUDGET_MS / 1e3)
+
+
+def _routing_us(agent: Agent) -> dict[str, Summary]:
+    """What deciding costs, in µs: with the cloud, then without."""
+    found = _decisions(agent, "with a cloud")
     agent.uplink = None
-    return found
+    return found | _decisions(agent, "alone")
 
 
 def _decisions(agent: Agent, name: str) -> dict[str, Summary]:
@@ -296,7 +401,7 @@ def _known_uplink(bundle: Bundle) -> Uplink:
     uplink.breaker.succeed()
     for number in range(24):
         size_bytes = 0 if number % 2 else 24_000
-        uplink.link.observe(size_bytes, 51 + size_bytes / 1_400, now_s=monotonic())
+        uplink.link.observe(size_bytes, RTT_MS + size_bytes / BYTES_PER_MS, now_s=monotonic())
     state = fleet_pb2.ProbeResponse(queue_forecast_ms=1.0)
     for contract in (manifest.large.pixels, *(cut.contract for cut in manifest.large.cuts)):
         state.tails.add(contract=contract.id, compute_p95_ms=20.0)
@@ -319,9 +424,7 @@ def _rounded(samples: Sequence[float]) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options_parser = parser(__doc__ or "")
-    options_parser.add_argument("--rounds", type=int, default=0, help=argparse.SUPPRESS)
-    return run(measure, options_parser.parse_args(arguments))
+    return run(measure, parser(__doc__ or "").parse_args(arguments))
 
 
 if __name__ == "__main__":

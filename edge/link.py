@@ -48,6 +48,7 @@ class LinkEstimate:
         self._exchanges: deque[_Exchange] = deque(maxlen=_WINDOW)
         self._ratios: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._surprises = 0
+        self._medians: tuple[float, float] | None = None  # asked for once per plan and request
 
     @property
     def known(self) -> bool:
@@ -64,6 +65,7 @@ class LinkEstimate:
             self._exchanges.popleft()
         while self._ratios and self._ratios[0][1] < now_s - _MAX_AGE_S:
             self._ratios.popleft()
+        self._medians = None
 
     def observe_timeout(self, size_bytes: int, ms: float, *, now_s: float) -> None:
         """An exchange was given up after so long: it would have taken longer than that."""
@@ -102,7 +104,10 @@ class LinkEstimate:
             self._ratios.append((ratio, exchange.at_s))
 
     def _model_ms(self, size_bytes: int) -> float:
-        return self._rtt_ms() + size_bytes * 8e3 / self._throughput_bps()
+        if self._medians is None:
+            self._medians = self._rtt_ms(), self._throughput_bps()
+        rtt_ms, throughput_bps = self._medians
+        return rtt_ms + size_bytes * 8e3 / throughput_bps
 
     def _rtt_ms(self) -> float:
         small = [e.ms for e in self._exchanges if _small(e)]

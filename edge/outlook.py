@@ -1,6 +1,7 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
 from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from ..shared.manifest import Manifest
@@ -24,16 +25,17 @@ def outlook(
     reachable: bool = True,
 ) -> list[Option]:
     """One option per row of the table; remote ones never finish if nothing is reachable."""
+    stage_ms = cache(stage_ms)  # many plans share a stage
     options: list[Option] = []
     for row in manifest.table:
-        plan = row.parsed()
+        plan, stages = _parsed(row.plan)
         local = plan.kind is PlanKind.LOCAL
         options.append(
             Option(
                 plan=plan,
                 agreement=row.agreement,
                 size_bytes=row.bytes_p95,
-                device_ms=sum(stage_ms(stage) for stage in device_stages(plan)),
+                device_ms=sum([stage_ms(stage) for stage in stages]),
                 network_ms=_when(reachable, transfer_ms, row.bytes_p95) if not local else 0.0,
                 cloud_ms=cloud_ms(manifest.contract(plan).id) if not local else 0.0,
             )
@@ -50,6 +52,13 @@ def device_stages(plan: Plan) -> Sequence[str]:
             return (RESIZE_LARGE, encode_stage(plan))
         case PlanKind.SPLIT:
             return (RESIZE_LARGE, head_stage(plan.cut, plan.head), encode_stage(plan))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> tuple[Plan, Sequence[str]]:
+    """A table's rows are asked for again with every request."""
+    plan = Plan.parse(text)
+    return plan, device_stages(plan)
 
 
 def _when(reachable: bool, transfer_ms: TransferForecast, size_bytes: int) -> float:

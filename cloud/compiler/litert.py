@@ -18,20 +18,23 @@ Tensor = npt.NDArray[np.generic]
 SIGNATURE = "serving_default"
 
 
-def convert_module(module: "torch.nn.Module", *, shape: tuple[int, int, int]) -> bytes:
+def convert_module(
+    module: "torch.nn.Module", *, shape: tuple[int, int, int], channels_last: bool = False
+) -> bytes:
     """A float32 TFLite model of a torch module.
 
-    `module` takes float32 [1, c, h, w] and returns one tensor; `shape` is (h, w, c), and the
-    model's input is float32 [1, h, w, c]. BuildError if the module is in training mode or cannot
-    be converted.
+    `module` takes float32 [1, c, h, w], or [1, h, w, c] if its channels are last, and returns one
+    tensor; `shape` is (h, w, c), and the model's input is float32 [1, h, w, c]. BuildError if the
+    module is in training mode or cannot be converted.
     """
     refuse_training_mode(module)
     with quiet("conversion to LiteRT"):
         import litert_torch
         import torch
 
-        channels_last = litert_torch.to_channel_last_io(module, args=[0]).eval()
-        edge_model = litert_torch.convert(channels_last, (torch.zeros(1, *shape),))
+        if not channels_last:
+            module = litert_torch.to_channel_last_io(module, args=[0]).eval()
+        edge_model = litert_torch.convert(module, (torch.zeros(1, *shape),))
         return bytes(edge_model.model_content())
 
 
@@ -55,7 +58,11 @@ def relative_error(values: Tensor, reference: Tensor) -> float:
 
 
 def compare_with_module(
-    model: bytes, module: "torch.nn.Module", tensors: Iterable[Floats]
+    model: bytes,
+    module: "torch.nn.Module",
+    tensors: Iterable[Floats],
+    *,
+    channels_last: bool = False,
 ) -> float:
     """The worst `relative_error` of a TFLite model against its module, per input.
 
@@ -67,8 +74,9 @@ def compare_with_module(
     runner = Runner(model)
     worst = 0.0
     for tensor in tensors:
+        arranged = tensor if channels_last else tensor.transpose(0, 3, 1, 2)
         with torch.inference_mode():
-            wanted = module(torch.from_numpy(tensor.transpose(0, 3, 1, 2).copy())).numpy()
+            wanted = module(torch.from_numpy(arranged.copy())).numpy()
         worst = max(worst, relative_error(runner.run(tensor), wanted))
     return worst
 

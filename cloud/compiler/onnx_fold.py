@@ -1,7 +1,7 @@
 """ONNX graphs with all that depends on sizes alone computed beforehand.
 
-With a batch of one every size is known; ONNX Runtime's basic optimizations then turn chains of Shape,
-Gather and Concat into constants and keep to ONNX's own operators.
+With a batch of one every size is known; ONNX Runtime's basic optimizations then turn chains of
+Shape, Gather and Concat into constants and keep to ONNX's own operators.
 """
 
 import tempfile
@@ -11,14 +11,17 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, helper
-from onnx.numpy_helper import to_array
+from onnx.numpy_helper import from_array, to_array
 
+from ...shared.errors import BuildError
+from .litert import relative_error
 from .onnx_graph import OnnxCut
 from .onnx_source import copy_of
 from .quiet import quiet
 
-_SQRT2 = 2**0.5
+_SQRT2, _ROOT_HALF = 2**0.5, 0.5**0.5
 _CLOSE = 1e-4
+_SAME_ANSWER = 1e-5
 
 
 def fold(model: ModelProto) -> ModelProto:
@@ -39,8 +42,52 @@ def fold(model: ModelProto) -> ModelProto:
             fixed.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         folded = onnx.load(file)
-    _join_gelus(folded)
     return pruned(folded)
+
+
+def with_constant_reshapes(model: ModelProto) -> ModelProto:
+    """The model with shapes that it computes from the batch written down, or as it was.
+
+    Behind a Reshape to a computed shape no size is known, so that no cut could be found. The result
+    is kept only if it answers as the model does, for two items where the batch is dynamic.
+    """
+    known = {tensor.name for tensor in model.graph.initializer}
+    if all(n.op_type != "Reshape" or n.input[1] in known for n in model.graph.node):
+        return model
+    try:
+        folded = onnx.shape_inference.infer_shapes(fold(model)).graph
+        sizes = {
+            value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in (*folded.value_info, *folded.output)
+        }
+        result = copy_of(model)
+        for node in result.graph.node:
+            made = sizes.get(node.output[0], [])
+            if node.op_type == "Reshape" and node.input[1] not in known and made and all(made):
+                node.input[1] = f"{node.output[0]}/shape"
+                constant = np.array([0, *made[1:]], np.int64)  # 0: as many items as come in
+                result.graph.initializer.append(from_array(constant, node.input[1]))
+        result = pruned(result)
+        return result if _same_answers(model, result) else model
+    except BuildError:
+        return model
+
+
+def _same_answers(model: ModelProto, other: ModelProto) -> bool:
+    value = model.graph.input[0]
+    batch, *sizes = value.type.tensor_type.shape.dim
+    count = batch.dim_value or 2
+    tensor = np.random.default_rng(0).random((count, *(d.dim_value for d in sizes)), np.float32)
+    with quiet("comparison of ONNX models"):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        one, two = (
+            onnxruntime.InferenceSession(
+                each.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            ).run(None, {value.name: tensor})[0]
+            for each in (model, other)
+        )
+        return one.shape == two.shape and relative_error(two, one) < _SAME_ANSWER
 
 
 def prefix(model: ModelProto, cut: OnnxCut) -> ModelProto:
@@ -71,60 +118,71 @@ def pruned(model: ModelProto) -> ModelProto:
     return result
 
 
-def _join_gelus(model: ModelProto) -> None:
-    """x * (1 + erf(x / sqrt 2)) / 2, in any order, as one Gelu: LiteRT has no Erf."""
-    graph = model.graph
-    scalars = {
-        tensor.name: float(to_array(tensor).reshape(-1)[0])
-        for tensor in graph.initializer
-        if int(np.prod(tensor.dims)) == 1
-    }
-    makers = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+def with_gelus(model: ModelProto) -> ModelProto:
+    """The model with x * (1 + erf(x / sqrt 2)) / 2, in any order, as one Gelu: LiteRT has no Erf.
 
-    def scaled(node: NodeProto | None, operator: str, by: float) -> str | None:
-        """What a node multiplies (adds, divides) by a constant."""
-        if node is None or node.op_type != operator:
-            return None
-        pairs = [tuple(node.input), tuple(reversed(node.input))]
-        for other, constant in pairs[:1] if operator == "Div" else pairs:
-            if abs(scalars.get(constant, np.inf) - by) < _CLOSE:
-                return str(other)
-        return None
-
-    def half_of(name: str) -> str | None:
-        return scaled(makers.get(name), "Mul", 0.5) or scaled(makers.get(name), "Div", 2.0)
-
-    def products(name: str) -> list[NodeProto]:
-        return [node for node in readers.get(name, []) if node.op_type == "Mul"]
-
-    def ends(one_plus: str, x: str) -> NodeProto | None:
-        for product in products(one_plus):
-            (other,) = [name for name in product.input if name != one_plus] or [""]
-            if half_of(other) == x:
-                return product
-            wanted = x if half_of(product.output[0]) == one_plus else None
-            if other == x:
-                for last in readers.get(product.output[0], []):
-                    if half_of(last.output[0]) == product.output[0]:
-                        return last
-            if wanted is not None:
-                for last in products(product.output[0]):
-                    if x in last.input:
-                        return last
-        return None
-
-    for erf in [node for node in graph.node if node.op_type == "Erf"]:
-        inner = makers.get(erf.input[0])
-        x = scaled(inner, "Div", _SQRT2) or scaled(inner, "Mul", 1 / _SQRT2)
+    For our own table of operators: the opset may be older than Gelu.
+    """
+    result = copy_of(model)
+    links = _Links(result)
+    for erf in [node for node in result.graph.node if node.op_type == "Erf"]:
+        x = links.scaled(erf.input[0], "Div", _SQRT2) or links.scaled(
+            erf.input[0], "Mul", _ROOT_HALF
+        )
         if x is None:
             continue
-        for one_plus in readers.get(erf.output[0], []):
-            last = ends(one_plus.output[0], x) if scaled(one_plus, "Add", 1.0) else None
+        for one_plus in links.readers.get(erf.output[0], []):
+            plus = one_plus.output[0]
+            last = links.end_of_gelu(plus, x) if links.scaled(plus, "Add", 1.0) else None
             if last is not None:
                 last.CopyFrom(helper.make_node("Gelu", [x], [last.output[0]], name=last.name))
                 break
-    # The opset may be older than Gelu: the graph is for our own table, which has it.
+    return pruned(result)
+
+
+class _Links:
+    """Who makes and who reads each tensor of a graph, and the scalars among its constants."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.makers = {name: node for node in model.graph.node for name in node.output}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self._scalars = {
+            tensor.name: float(to_array(tensor).reshape(-1)[0])
+            for tensor in model.graph.initializer
+            if int(np.prod(tensor.dims)) == 1
+        }
+
+    def scaled(self, name: str, operator: str, by: float) -> str | None:
+        """What was divided by, multiplied with or added to a constant to make this tensor."""
+        node = self.makers.get(name)
+        if node is None or node.op_type != operator:
+            return None
+        first, second = node.input
+        if abs(self._scalars.get(second, np.inf) - by) < _CLOSE:
+            return str(first)
+        if operator != "Div" and abs(self._scalars.get(first, np.inf) - by) < _CLOSE:
+            return str(second)
+        return None
+
+    def end_of_gelu(self, one_plus: str, x: str) -> NodeProto | None:
+        """The last of the two products of `one_plus` with x and 1/2."""
+        for product in self._products(one_plus):
+            made = product.output[0]
+            factors = [name for name in product.input if name != one_plus]
+            if any(self._half_of(name) == x for name in factors):
+                return product
+            for last in self._products(made):
+                if x in factors and self._half_of(last.output[0]) == made:
+                    return last
+                if self._half_of(made) == one_plus and x in last.input:
+                    return last
+        return None
+
+    def _half_of(self, name: str) -> str | None:
+        return self.scaled(name, "Mul", 0.5) or self.scaled(name, "Div", 2.0)
+
+    def _products(self, name: str) -> list[NodeProto]:
+        return [node for node in self.readers.get(name, []) if node.op_type in ("Mul", "Div")]

@@ -1,8 +1,10 @@
-"""ONNX operators with weights or windows, in torch: convolution, pooling, normalisation, resizing."""
+"""ONNX operators with weights or windows, in torch; `onnx_operators` is their table."""
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +20,7 @@ _TRANSPOSED = {
 
 
 def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Conv; asymmetric pads are put around before."""
     axes = x.ndim - 2
     window = _Window(call, x, kernel=tuple(weight.shape[2:]))
     padded, padding = window.symmetric(x)
@@ -36,6 +39,7 @@ def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = Non
 def transposed_convolution(
     call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
+    """ConvTranspose; asymmetric pads are cut off afterwards."""
     axes = x.ndim - 2
     if call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or call.integers("output_shape"):
         raise call.unsupported("has its pads computed, which is not there yet")
@@ -59,6 +63,7 @@ def transposed_convolution(
 
 
 def max_pool(call: Call, x: Tensor) -> Tensor:
+    """MaxPool over two axes."""
     if call.outputs != 1 or x.ndim != 4:
         raise call.unsupported("has indices or is not over two axes")
     window = _Window(call, x, kernel=call.integers("kernel_shape"))
@@ -81,40 +86,42 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
 
 
 def average_pool(call: Call, x: Tensor) -> Tensor:
+    """AveragePool over two axes."""
     if x.ndim != 4:
         raise call.unsupported("is not over two axes")
     window = _Window(call, x, kernel=call.integers("kernel_shape"))
     if set(window.dilations) != {1}:
         raise call.unsupported("has dilations")
     with_pad = bool(call.integer("count_include_pad", 0))
-    over = window.beyond_end(x) if call.integer("ceil_mode", 0) else (0, 0)
-    if not any(over) and window.is_symmetric and (with_pad or not any(window.begins)):
+    ceil = bool(call.integer("ceil_mode", 0))
+    if window.is_symmetric:
         return functional.avg_pool2d(
-            x, kernel_size=window.kernel, stride=window.strides, padding=window.begins
+            x,
+            kernel_size=window.kernel,
+            stride=window.strides,
+            padding=window.begins,
+            ceil_mode=ceil,
+            count_include_pad=with_pad,
         )
-    # Sums over zeros put around, divided by how many elements of each window count.
-    counted = torch.ones((1, 1, *x.shape[2:]))
-    if with_pad:
-        counted = functional.pad(counted, window.as_torch(), value=1.0)
-    else:
-        counted = functional.pad(counted, window.as_torch())
-    beyond = (0, over[1], 0, over[0])
-    counted = functional.pad(counted, beyond)
+    # Averages over zeros put around, scaled by how many elements of each window count.
+    over = window.beyond_end(x) if ceil else (0, 0)
     padded = functional.pad(x, window.as_torch(extra=over))
-    sums = functional.avg_pool2d(padded, kernel_size=window.kernel, stride=window.strides)
-    shares = functional.avg_pool2d(counted, kernel_size=window.kernel, stride=window.strides)
-    return sums * (1 / shares)
+    averages = functional.avg_pool2d(padded, kernel_size=window.kernel, stride=window.strides)
+    return averages * torch.from_numpy(window.shares(x, over=over, with_pad=with_pad))
 
 
 def global_average_pool(call: Call, x: Tensor) -> Tensor:
+    """GlobalAveragePool."""
     return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def global_max_pool(call: Call, x: Tensor) -> Tensor:
+    """GlobalMaxPool."""
     return x.amax(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """Gemm; one LiteRT FULLY_CONNECTED where the bias is a row."""
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     left = a.T if call.integer("transA", 0) else a
     weight = b if call.integer("transB", 0) else b.T
@@ -129,14 +136,16 @@ def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 def matrix_product(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """MatMul; by constant weights it is FULLY_CONNECTED, which is quantized per channel."""
     if b.ndim == 2 and call.constant(1) is not None:
-        return functional.linear(a, b.T)  # LiteRT quantizes it per channel
+        return functional.linear(a, b.T)
     return torch.matmul(a, b)
 
 
 def batch_normalization(
     call: Call, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor:
+    """BatchNormalization of a trained model."""
     if call.integer("training_mode", 0):
         raise call.unsupported("is in training mode")
     epsilon = call.number("epsilon", 1e-5)
@@ -144,11 +153,13 @@ def batch_normalization(
 
 
 def instance_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """InstanceNormalization."""
     epsilon = call.number("epsilon", 1e-5)
     return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 def layer_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """LayerNormalization from an axis to the last."""
     if call.outputs != 1:
         raise call.unsupported("gives its mean too")
     shape = x.shape[call.integer("axis", -1) :]
@@ -162,6 +173,7 @@ def layer_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor | Non
 
 
 def resize(call: Call, x: Tensor) -> Tensor:
+    """Resize of the last two of four axes, nearest or linear."""
     mode = call.text("mode", "nearest")
     coordinates = call.text("coordinate_transformation_mode", "half_pixel")
     scales, sizes = call.constant(2), call.integers_at(3)
@@ -231,6 +243,20 @@ class _Window:
         if self.is_symmetric:
             return x, self.begins
         return functional.pad(x, self.as_torch()), (0,) * len(self.begins)
+
+    def shares(self, x: Tensor, *, over: Sequence[int], with_pad: bool) -> npt.NDArray[np.float32]:
+        """What averages over whole windows are to be multiplied with, float32 [h, w]."""
+        scales = []
+        for axis, size in enumerate(x.shape[2:]):
+            begin, end, kernel = self.begins[axis], self.ends[axis], self.kernel[axis]
+            counts = np.zeros(begin + size + end + over[axis], np.float32)
+            counts[: begin + size + end] = 1 if with_pad else 0
+            counts[begin : begin + size] = 1
+            windows = np.lib.stride_tricks.sliding_window_view(counts, kernel)
+            scales.append(kernel / windows[:: self.strides[axis]].sum(axis=1))
+        rows, columns = scales
+        shares: npt.NDArray[np.float32] = (rows[:, None] * columns).astype(np.float32)
+        return shares
 
     def beyond_end(self, x: Tensor) -> tuple[int, ...]:
         """How far ceil_mode's last windows reach beyond the padded tensor, per axis.

@@ -18,7 +18,7 @@ from torch.nn import functional
 from . import onnx_layers as layers
 from .onnx_call import Call
 
-_DTYPES = {
+_DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.INT32: torch.int32,
@@ -41,8 +41,8 @@ def _plain(function: Callable[..., Tensor]) -> Operator:
 
 
 def _power(call: Call, x: Tensor) -> Tensor:
-    exponent = call.number_at(1)
-    if exponent is None or np.size(call.constant(1)) != 1:
+    exponents, exponent = call.constant(1), call.number_at(1)
+    if exponents is None or exponent is None or exponents.size != 1:
         raise call.unsupported("has more than one exponent")
     return x * x if exponent == 2 else torch.pow(x, exponent)
 
@@ -190,7 +190,8 @@ def _transpose(call: Call, x: Tensor) -> Tensor:
 
 
 def _expand(call: Call, x: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, call.integers_at(1) or ()))
+    shape = np.broadcast_shapes(tuple(x.shape), call.integers_at(1) or ())
+    return x.expand(shape)
 
 
 def _tile(call: Call, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnxruntime
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from onnx.numpy_helper import from_array, to_array
 
 from ...shared.errors import BuildError
@@ -22,6 +22,8 @@ BATCH = "n"
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _OLDEST_OPSET = 13  # DequantizeLinear, Clip and ReduceMean as the tails write or keep them
 _SAME_ANSWER = 1e-4
+_CHANNELS = 3
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 def export_module(module: "torch.nn.Module", *, shape: tuple[int, int, int]) -> ModelProto:
@@ -48,10 +50,11 @@ def export_module(module: "torch.nn.Module", *, shape: tuple[int, int, int]) -> 
         return normalized(program.model_proto)
 
 
-def load_model(path: Path) -> ModelProto:
+def load_model(path: Path, *, shape: tuple[int, int, int] | None = None) -> ModelProto:
     """An .onnx file with its external data, its batch dynamic where that can be.
 
-    BuildError names what is missing, foreign or too old.
+    `shape`, (h, w, c), is what a picture's dynamic sizes become. BuildError names what is missing,
+    foreign or too old, and weights that are not numbers.
     """
     if not path.is_file():
         raise BuildError(f"no ONNX model at {path}")
@@ -68,7 +71,36 @@ def load_model(path: Path) -> ModelProto:
             if not weights.is_file():
                 raise BuildError(f"{path.name} needs its external data file {location!r} beside it")
         onnx.load_external_data_for_model(model, str(folder))
-        return free_batch(normalized(model))
+        _refuse_nan(model, path.name)
+        model = normalized(model)
+        if shape is not None:
+            _set_picture_shape(model, shape)
+        return free_batch(model)
+
+
+def takes_channels_last(model: ModelProto) -> bool:
+    """Whether the input is [n, h, w, c] rather than [n, c, h, w]."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return len(dims) == 4 and dims[3].dim_value == _CHANNELS != dims[1].dim_value
+
+
+def _refuse_nan(model: ModelProto, name: str) -> None:
+    """Infinities may be masks; a NaN is never meant."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type in _FLOATS and bool(np.isnan(to_array(tensor)).any()):
+            raise BuildError(f"{name}: weights {tensor.name!r} hold NaN")
+
+
+def _set_picture_shape(model: ModelProto, shape: tuple[int, int, int]) -> None:
+    """Gives the input's dynamic sizes the picture's; those that are fixed stay."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    if len(dims) != 4:
+        raise BuildError(f"the model takes {len(dims)} axes, a picture has 4")
+    height, width, channels = shape
+    last = takes_channels_last(model)
+    for dim, size in zip(dims[1:], shape if last else (channels, height, width), strict=True):
+        if not dim.HasField("dim_value"):
+            dim.dim_value = size
 
 
 def normalized(model: ModelProto) -> ModelProto:

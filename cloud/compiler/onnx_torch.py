@@ -1,11 +1,11 @@
 """ONNX graphs as torch modules, for models that have no torch source: to infer and to export.
 
-An operator that cannot run on a device ends the list of possible cuts, and is no failure: the module
-then is the graph up to the last cut before it.
+An operator that cannot run on a device ends the list of possible cuts, and is no failure: the
+module then is the graph up to the last cut before it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
@@ -17,7 +17,7 @@ from torch import Tensor
 from ...shared.errors import BuildError
 from .litert import Floats, relative_error
 from .onnx_call import Call, Constant
-from .onnx_fold import fold, prefix
+from .onnx_fold import fold, prefix, with_gelus
 from .onnx_graph import find_cuts
 from .onnx_operators import OPERATORS, Operator
 from .onnx_source import takes_channels_last
@@ -46,15 +46,14 @@ def torch_from_onnx(model: ModelProto, tensors: Sequence[Floats]) -> FromOnnx:
     """
     channels_last = takes_channels_last(model)
     inputs = [tensor if channels_last else tensor.transpose(0, 3, 1, 2) for tensor in tensors]
-    folded, ended_by = fold(model), ""
-    runs, reason = _reach(folded, inputs[0])
-    if reason:
+    folded = fold(model)
+    runs, ended_by = _reach(folded, inputs[0])
+    if ended_by:
         cuts = [cut for cut in find_cuts(folded) if cut.node < runs]
         if not cuts:
-            raise BuildError(f"{reason}, and there is no cut before it")
+            raise BuildError(f"{ended_by}, and there is no cut before it")
         folded = model = prefix(folded, cuts[-1])
-        ended_by = reason
-    module = OnnxModule(folded)
+    module = OnnxModule(with_gelus(folded))
     error = _error(module, model, inputs)
     if error > _SAME_VALUES:
         raise BuildError(
@@ -82,36 +81,32 @@ class OnnxModule(torch.nn.Module):
         super().__init__()
         graph = model.graph
         constants = _constants(model)
-        nodes = [node for node in graph.node if node.op_type != "Constant"]
+        steps = [_step(node, constants) for node in graph.node if node.op_type != "Constant"]
         self._input, self._output = graph.input[0].name, graph.output[0].name
-        self._steps = _with_deaths([_step(node, constants) for node in nodes], keep=self._output)
-        read = {name for step in self._steps for name in step.inputs}
+        self._steps = _with_deaths(steps, keep=self._output)
         self._buffer_names: dict[str, str] = {}
-        for name in sorted(read & constants.keys(), key=str):
-            assert name is not None
+        read = {name for step in steps for name in step.inputs if name is not None}
+        for name in sorted(read & constants.keys()):
             self._buffer_names[name] = f"constant_{len(self._buffer_names)}"
-            self.register_buffer(
-                self._buffer_names[name], torch.from_numpy(constants[name].copy())
-            )
+            self.register_buffer(self._buffer_names[name], torch.from_numpy(constants[name].copy()))
         self.eval()
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The output for float32 [1, ...], as the graph's input has it."""
-        values = {self._input: tensor}
+        values = {name: self.get_buffer(own) for name, own in self._buffer_names.items()}
+        values[self._input] = tensor
         for step in self._steps:
-            self.run_step(step, values)
+            _run(step, values)
         return values[self._output]
 
-    def run_step(self, step: _Step, values: dict[str, Tensor]) -> None:
-        """Adds what a step makes to the values and drops what nothing needs any more."""
-        given = [None if name is None else self._value(name, values) for name in step.inputs]
-        made = step.operator.run(step.call, *given)
-        values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-        for name in step.dead:
-            values.pop(name, None)
 
-    def _value(self, name: str, values: dict[str, Tensor]) -> Tensor:
-        return values[name] if name in values else self.get_buffer(self._buffer_names[name])
+def _run(step: _Step, values: dict[str, Tensor]) -> None:
+    """Adds what a step makes to the values, and drops what nothing needs any more."""
+    given = [None if name is None else values[name] for name in step.inputs]
+    made = step.operator.run(step.call, *given)
+    values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+    for name in step.dead:
+        values.pop(name, None)
 
 
 def _step(node: NodeProto, constants: dict[str, Constant]) -> _Step:
@@ -138,10 +133,7 @@ def _with_deaths(steps: Sequence[_Step], *, keep: str) -> list[_Step]:
     for name, index in last.items():
         if name is not None and name != keep:
             dead.setdefault(index, []).append(name)
-    return [
-        _Step(step.operator, step.call, step.inputs, step.outputs, tuple(dead.get(index, ())))
-        for index, step in enumerate(steps)
-    ]
+    return [replace(step, dead=tuple(dead.get(index, ()))) for index, step in enumerate(steps)]
 
 
 def _constants(model: ModelProto) -> dict[str, Constant]:
@@ -155,28 +147,21 @@ def _constants(model: ModelProto) -> dict[str, Constant]:
 def _reach(model: ModelProto, tensor: Floats) -> tuple[int, str]:
     """How many nodes run, from the first one on, and what ended it ("" if they all do)."""
     constants = _constants(model)
-    values = {model.graph.input[0].name: torch.from_numpy(np.ascontiguousarray(tensor))}
-    for name, value in constants.items():
-        values[name] = torch.from_numpy(value.copy())
+    values = {name: torch.from_numpy(value.copy()) for name, value in constants.items()}
+    values[model.graph.input[0].name] = torch.from_numpy(np.ascontiguousarray(tensor))
     last = {name: index for index, node in enumerate(model.graph.node) for name in node.input}
     for index, node in enumerate(model.graph.node):
         if node.op_type == "Constant":
             continue
+        dead = tuple(name for name in node.input if last[name] == index)
         try:
-            step = _step(node, constants)
             with torch.inference_mode():
-                made = step.operator.run(
-                    step.call, *(None if name is None else values[name] for name in step.inputs)
-                )
+                _run(replace(_step(node, constants), dead=dead), values)
         except BuildError as error:
             return index, str(error)
         # What torch raises for a use of an operator that it does not have is nowhere listed.
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
             return index, f"operator {node.op_type} ({node.output[0]!r}) fails in torch: {error}"
-        values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-        for name in node.input:
-            if last[name] == index:
-                values.pop(name, None)
     return len(model.graph.node), ""
 
 
@@ -184,8 +169,6 @@ def _error(module: OnnxModule, model: ModelProto, inputs: Sequence[Floats]) -> f
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    if any(node.op_type == "Gelu" for node in model.graph.node):
-        pass
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

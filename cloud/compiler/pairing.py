@@ -95,19 +95,22 @@ def pair_cuts(
     int8_model: bytes | None,
     tensors: Sequence[Floats],
     limits: Limits | None = None,
+    whole: bool = True,
 ) -> list[PairedCut]:
     """The cuts a TFLite model and an ONNX model have in common, from the input on.
 
     `tensors` are real inputs, float32 [1, h, w, c]; two or three tell tensors apart, more make
     `int8_agreement` finer. A float cut pairs with the int8 cut of the same tensor name if its
-    values agree too. BuildError if the two whole models give different answers.
+    values agree too. BuildError if the two models give different answers; a TFLite model that is
+    not `whole` ends earlier and gives none.
     """
     if not tensors:
         raise BuildError("pairing needs real inputs")
     limits = limits or Limits()
     onnx_cuts = find_cuts(model)
     values, answers = _onnx_values(model, onnx_cuts, tensors)
-    _check_whole(float_model, tensors=tensors, answers=answers, limits=limits)
+    if whole:
+        _check_whole(float_model, tensors=tensors, answers=answers, limits=limits)
     int8_cuts = {cut.name: cut for cut in find_tflite_cuts(int8_model)} if int8_model else {}
     pairs: list[PairedCut] = []
     for cut in find_tflite_cuts(float_model):

@@ -17,6 +17,7 @@ from .contracts import cut_contract
 from .external import externalize
 from .litert import Floats, Runner, Tensor
 from .onnx_graph import extract_tail, input_of, whole_from_pixels
+from .onnx_source import takes_channels_last
 from .pairing import PairedCut
 from .recipe import ModelRecipe
 from .sources import ModelSource
@@ -35,13 +36,14 @@ class _Runs(Protocol):
 def light_part(
     source: ModelSource, recipe: ModelRecipe, *, steps: Steps, store: BlobStore, classes: int
 ) -> Light:
-    """The light model: converted and quantized, or taken as it is from a .tflite file."""
+    """The light model: converted and quantized, or taken as it is from a .tflite file.
+
+    BuildError if any operator of an .onnx file cannot run on a device.
+    """
     preprocess = steps.preprocess(recipe.preprocessing)
     tensors = steps.calibration_tensors(preprocess)
     if source.suffix == ".tflite" and source.file is not None:
         model = source.file.read_bytes()
-    elif source.module is None:
-        raise BuildError("the light model must be a torch module or a .tflite file")
     else:
         float32 = steps.litert(source, recipe.preprocessing, tensors, what="light")
         model = steps.int8(float32, tensors, what="light")
@@ -69,14 +71,23 @@ class LargeParts:
     def convert(
         cls, source: ModelSource, recipe: ModelRecipe, *, steps: Steps, classes: int
     ) -> "LargeParts":
-        """Converts the large model. One that is ONNX alone has no heads, only the whole."""
+        """Converts the large model.
+
+        One that is ONNX alone has heads up to the first operator that no device runs; where that
+        fails altogether it is served whole, and `progress` is told why.
+        """
         spec = recipe.preprocessing
         preprocess = steps.preprocess(spec)
         tensors = steps.calibration_tensors(preprocess)
         model = steps.onnx(source, spec)
         output = output_kind(_OnnxRunner(model), tensors, classes=classes, what="large")
         if source.module is None:
-            return cls(spec, preprocess, tensors, model, b"", b"", (), output)
+            try:
+                float32, int8, pairs = _heads_of_onnx(model, tensors, steps)
+            except BuildError as error:
+                steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
+                float32, int8, pairs = b"", b"", []
+            return cls(spec, preprocess, tensors, model, float32, int8, pairs, output)
         float32 = steps.litert(source, spec, tensors, what="large")
         int8 = steps.int8(float32, tensors, what="large")
         pairs = steps.pairs(model, float32, int8, tensors)
@@ -153,6 +164,22 @@ class LargeParts:
         return [cast(npt.NDArray[np.int8], runner.run(tensor)) for tensor in self.tensors]
 
 
+def _heads_of_onnx(
+    model: ModelProto, tensors: Sequence[Floats], steps: Steps
+) -> tuple[bytes, bytes, list[PairedCut]]:
+    """Float and int8 TFLite and the cuts of a model that has no torch source."""
+    converted = steps.litert_of_onnx(model, tensors, what="large")
+    if converted.ended_by:
+        steps.progress(f"large model without later cuts: {converted.ended_by}", 0, 0)
+    int8 = steps.int8(converted.model, tensors, what="large")
+    whole = not converted.ended_by
+    return converted.model, int8, steps.pairs(model, converted.model, int8, tensors, whole=whole)
+
+
+def _first_line(error: BuildError) -> str:
+    return str(error).partition("\n")[0]
+
+
 class _OnnxRunner:
     """An ONNX classifier that takes the normalized tensor in its own layout."""
 
@@ -160,8 +187,8 @@ class _OnnxRunner:
         self._session = onnxruntime.InferenceSession(
             onnx_bytes(model), providers=["CPUExecutionProvider"]
         )
-        self._name, sizes = input_of(model)
-        self._channels_last = sizes[-1] == 3
+        self._name, _ = input_of(model)
+        self._channels_last = takes_channels_last(model)
 
     def run(self, tensor: Tensor) -> Tensor:
         arranged = tensor if self._channels_last else tensor.transpose(0, 3, 1, 2)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,12 +15,16 @@ from ...shared.errors import BuildError
 from ...shared.preprocess import PreprocessSpec
 from .cache import StepCache
 from .litert import Floats, Runner, compare_with_module, convert_module
+from .onnx_fold import with_constant_reshapes
 from .onnx_source import export_module, load_model
 from .pairing import PairedCut, pair_cuts
 from .pictures import PictureSet, read_picture
 from .preprocess import build_preprocess, reference_pixels
 from .quantize import quantize
 from .sources import ModelSource
+
+if TYPE_CHECKING:
+    import torch
 
 TOOLS = (
     "ai-edge-litert",
@@ -56,6 +61,14 @@ def tool_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class ConvertedOnnx:
+    """A float TFLite model, and the operator before which it ends ("" if it is the whole)."""
+
+    model: bytes
+    ended_by: str
+
+
+@dataclass(frozen=True)
 class Steps:
     """Conversions with one cache, one calibration set and one audience."""
 
@@ -88,12 +101,11 @@ class Steps:
     def onnx(self, source: ModelSource, spec: PreprocessSpec) -> ModelProto:
         """The model as ONNX: read, or exported."""
         self.progress("large model to ONNX", 0, 0)
-        module = source.module
+        module, shape = source.module, (spec.size_px, spec.size_px, 3)
         if module is None:
             if source.file is None or source.suffix != ".onnx":
                 raise BuildError("the large model must be a torch module or an .onnx file")
-            return load_model(source.file)
-        shape = (spec.size_px, spec.size_px, 3)
+            return with_constant_reshapes(load_model(source.file, shape=shape))
         encoded = self.cache.get(
             "onnx",
             inputs=[source.sha256, shape, self.tools],
@@ -104,28 +116,45 @@ class Steps:
     def litert(
         self, source: ModelSource, spec: PreprocessSpec, tensors: Sequence[Floats], *, what: str
     ) -> bytes:
-        """The model as float TFLite, compared with the original on these tensors."""
-        self.progress(f"{what} model to LiteRT", 0, 0)
+        """The whole model as float TFLite, compared with the original on these tensors."""
+        shape = (spec.size_px, spec.size_px, 3)
         module = source.module
         if module is None:
-            raise BuildError(f"the {what} model is no torch module, LiteRT needs one")
-        shape = (spec.size_px, spec.size_px, 3)
-
-        def make() -> bytes:
-            model = convert_module(module, shape=shape)
-            error = compare_with_module(model, module, tensors[:_COMPARED_PICTURES])
-            if error > _CONVERSION_ERROR:
-                raise BuildError(
-                    f"the {what} model in LiteRT is {error:.2g} off the original on real pictures, "
-                    f"{_CONVERSION_ERROR:g} is allowed"
-                )
-            return model
-
+            if source.file is None or source.suffix != ".onnx":
+                raise BuildError(f"the {what} model must be a torch module or an .onnx file")
+            model = load_model(source.file, shape=shape)
+            converted = self.litert_of_onnx(model, tensors, what=what)
+            if converted.ended_by:
+                raise BuildError(f"the {what} model: {converted.ended_by}")
+            return converted.model
+        self.progress(f"{what} model to LiteRT", 0, 0)
         return self.cache.get(
             "litert",
             inputs=[source.sha256, shape, self._digest(tensors), self.tools],
+            make=lambda: _converted(module, tensors, what=what),
+        )
+
+    def litert_of_onnx(
+        self, model: ModelProto, tensors: Sequence[Floats], *, what: str
+    ) -> ConvertedOnnx:
+        """An ONNX model, or its part before an operator that no device runs, as float TFLite."""
+        self.progress(f"{what} model to LiteRT", 0, 0)
+
+        def make() -> bytes:
+            from .onnx_torch import torch_from_onnx  # torch: only who needs it pays for it
+
+            made = torch_from_onnx(model, tensors[:_COMPARED_PICTURES])
+            converted = _converted(
+                made.module, tensors, what=what, channels_last=made.channels_last
+            )
+            return msgspec.msgpack.encode(ConvertedOnnx(converted, made.ended_by))
+
+        encoded = self.cache.get(
+            "litert-onnx",
+            inputs=[sha256(onnx_bytes(model)), self._digest(tensors), self.tools],
             make=make,
         )
+        return msgspec.msgpack.decode(encoded, type=ConvertedOnnx)
 
     def int8(self, model: bytes, tensors: Sequence[Floats], *, what: str) -> bytes:
         """The model as int8 TFLite, calibrated on these tensors."""
@@ -137,9 +166,18 @@ class Steps:
         )
 
     def pairs(
-        self, model: ModelProto, float32: bytes, int8: bytes, tensors: Sequence[Floats]
+        self,
+        model: ModelProto,
+        float32: bytes,
+        int8: bytes,
+        tensors: Sequence[Floats],
+        *,
+        whole: bool = True,
     ) -> list[PairedCut]:
-        """The cuts that ONNX and TFLite have in common, head and tail checked together."""
+        """The cuts that ONNX and TFLite have in common, head and tail checked together.
+
+        The TFLite models need not be `whole`: they may end before the ONNX model does.
+        """
         self.progress("finding cuts, checking every head with its tail", 0, 0)
         few = tensors[:_PAIRING_PICTURES]
         encoded = self.cache.get(
@@ -149,10 +187,11 @@ class Steps:
                 sha256(float32),
                 sha256(int8),
                 self._digest(few),
+                whole,
                 self.tools,
             ],
             make=lambda: msgspec.json.encode(
-                pair_cuts(model, float_model=float32, int8_model=int8, tensors=few)
+                pair_cuts(model, float_model=float32, int8_model=int8, tensors=few, whole=whole)
             ),
         )
         return msgspec.json.decode(encoded, type=list[PairedCut])
@@ -175,3 +214,24 @@ class Steps:
         for tensor in tensors:
             digest.update(tensor.tobytes())
         return digest.hexdigest()
+
+
+def _converted(
+    module: "torch.nn.Module",
+    tensors: Sequence[Floats],
+    *,
+    what: str,
+    channels_last: bool = False,
+) -> bytes:
+    """Float TFLite of a module; BuildError if it differs on real pictures."""
+    _, height, width, channels = tensors[0].shape
+    model = convert_module(module, shape=(height, width, channels), channels_last=channels_last)
+    error = compare_with_module(
+        model, module, tensors[:_COMPARED_PICTURES], channels_last=channels_last
+    )
+    if error > _CONVERSION_ERROR:
+        raise BuildError(
+            f"the {what} model in LiteRT is {error:.2g} off the original on real pictures, "
+            f"{_CONVERSION_ERROR:g} is allowed"
+        )
+    return model

@@ -1,9 +1,99 @@
-from ..bundles import Small, picture, SPLIT, CLOUD
 import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hybridge.devices.models import (
+    DeviceModels,
+    check_picture,
+    encode_stage,
+    head_stage,
+    measure_stages,
+    quantize,
+)
+from hybridge.shared.contract import Contract
+from hybridge.shared.errors import TensorError
+from hybridge.shared.manifest import Precision
+from hybridge.shared.tensor import Array
+
+from ..bundles import CLASSES, CLOUD, CUT, SIZE_PX, SPLIT, Small, picture
+
+GRID = Contract(tensor="t", shape=(3,), dtype="INT8", model="m", scale=0.5, zero_point=-10)
 
 
-def test_x(small: Small):
-    for s in range(8):
-        p = picture(s)
-        print(small.light(p).round(2), small.large(p).round(2), small.large(p, SPLIT).round(2))
-    print([r.plan for r in small.bundle.manifest.table])
+@given(hnp.arrays(np.float32, st.integers(1, 20), elements=st.floats(-1e6, 1e6, width=32)))
+def test_quantizing_errs_by_half_a_step_and_saturates(tensor: npt.NDArray[np.float32]) -> None:
+    codes = quantize(tensor, GRID)
+    assert codes.dtype == np.int8
+    real = 0.5 * (codes.astype(np.float64) + 10)
+    nearest = np.clip(tensor.astype(np.float64), 0.5 * (-128 + 10), 0.5 * (127 + 10))
+    assert np.abs(real - nearest).max() <= 0.25
+
+
+def test_quantizing_rounds_halves_to_even() -> None:
+    tensor = np.array([0.25, 0.75, 1.25, -0.25], np.float32)
+    assert (quantize(tensor, GRID).astype(int) + 10).tolist() == [0, 2, 2, 0]
+    unscaled = Contract(tensor="t", shape=(3,), dtype="UINT8", model="m")
+    with pytest.raises(ValueError, match="has no quantization"):
+        quantize(tensor, unscaled)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3), np.int8), r"not int8 \[4, 4, 3\]"),
+        (np.zeros((4, 4), np.uint8), r"not uint8 \[4, 4\]"),
+        (np.zeros((4, 4, 1), np.uint8), r"not uint8 \[4, 4, 1\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"not uint8 \[1, 4, 4, 3\]"),
+        (np.zeros((4, 0, 3), np.uint8), "has no pixels"),
+    ],
+)
+def test_what_is_no_picture(small: Small, array: Array, message: str) -> None:
+    with pytest.raises(TensorError, match=message):
+        check_picture(array)
+    for resize in (small.models.resize_light, small.models.resize_large):
+        with pytest.raises(TensorError, match=message):
+            resize(array)
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (1, 1), (5, 200), (640, 3)])
+def test_every_size_becomes_the_models(small: Small, width: int, height: int) -> None:
+    pixels = small.models.resize_light(picture(0, width=width, height=height))
+    assert (pixels.shape, pixels.dtype) == ((SIZE_PX, SIZE_PX, 3), np.uint8)
+    probabilities = small.models.light(pixels)
+    assert probabilities.shape == (CLASSES,)
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-4)
+
+
+def test_both_heads_speak_the_contracts_language(small: Small) -> None:
+    contract = small.bundle.manifest.cut(CUT).contract
+    pixels = small.models.resize_large(picture(3))
+    int8 = small.models.head(CUT, Precision.INT8, pixels)
+    float32 = small.models.head(CUT, Precision.FLOAT32, pixels)
+    for tensor in (int8, float32):
+        assert (tensor.shape, tensor.dtype) == (contract.shape, np.int8)
+    assert np.abs(int8.astype(int) - float32.astype(int)).max() < 16
+    np.testing.assert_array_equal(small.models.tensor(SPLIT, pixels), int8)
+    np.testing.assert_array_equal(small.models.tensor(CLOUD, pixels), pixels)
+
+
+def test_heads_are_loaded_when_they_are_used(small: Small) -> None:
+    models = DeviceModels(small.bundle)
+    assert models._heads == {}
+    models.warm_up()
+    assert set(models._heads) == {(CUT, "int8")}
+
+
+def test_every_stage_of_the_table_is_measured(small: Small) -> None:
+    told: list[tuple[str, int, int]] = []
+    stages = measure_stages(
+        small.models, picture(0), runs=3, on_stage=lambda *each: told.append(each)
+    )
+    assert set(stages) == {
+        "resize_light", "light", "resize_large", head_stage(CUT, "int8"), encode_stage(SPLIT),
+        encode_stage(CLOUD),
+    }  # fmt: skip
+    assert [(done, total) for _, done, total in told] == [(at, 6) for at in range(6)]
+    assert all(stage.p50_ms > 0 and stage.runs == 3 for stage in stages.values())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hybridge.devices.models import DeviceModels, Pixels, encode_stage
-from hybridge.edge.agent import Agent, Answer
+from hybridge.edge.agent import Agent, Answer, _Request
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
@@ -190,26 +190,31 @@ async def test_a_cloud_killed_in_mid_request_and_its_return(small: Small) -> Non
         assert (after.fallback, after.sent_bytes) == ("cloud out of reach", 0)
         async with fake_cloud(small.bundle, address=cloud.address) as back:
             back.allowed.set()
-            while not uplink.breaker.closed:  # the uplink's own probes find it
-                await asyncio.wait_for(asyncio.shield(_next_probe(uplink)), 20)
+            await asyncio.wait_for(uplink._channel.channel_ready(), 20)
+            await uplink.probe(0)
             assert (await agent.answer(picture(0), within(LATER_MS))).plan == CLOUD
         agent.close()
 
 
-async def _next_probe(uplink: object) -> None:
-    await asyncio.sleep(0.02)
-
-
-async def test_a_cloud_that_never_answers(small: Small) -> None:
+async def test_a_cloud_that_never_answers(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
         agent = make_agent(small, uplink)
-        before = uplink.link.forecast_ms(800, now_s=monotonic())
+        waits: asyncio.Queue[float] = asyncio.Queue()
+        learn = uplink.link.observe_timeout
+
+        def record(size_bytes: int, ms: float, *, now_s: float) -> None:
+            learn(size_bytes, ms, now_s=now_s)
+            waits.put_nowait(ms)
+
+        monkeypatch.setattr(uplink.link, "observe_timeout", record)
         answers = [await agent.answer(picture(seed), within(SOON_MS)) for seed in range(2)]
         for seed, answer in enumerate(answers):
             check_from_device(small, answer, picture(seed))
             assert (answer.provisional, answer.fallback) == (True, "cloud late")
             assert answer.total_ms >= SOON_MS / 2 - 1
-        assert uplink.link.forecast_ms(800, now_s=monotonic()) > max(before, SOON_MS / 2)
+        for _ in answers:  # what is given up is learnt from after the answer is out
+            assert await asyncio.wait_for(waits.get(), 20) > SOON_MS / 4
+        assert uplink.link.forecast_ms(800, now_s=monotonic()) > SOON_MS / 4
         assert len(cloud.requests) == 2
         third = await agent.answer(picture(2), within(SOON_MS))  # it has learnt
         check_from_device(small, third, picture(2))
@@ -369,8 +374,9 @@ async def test_a_request_without_any_time_is_answered_late_and_marked(small: Sma
 
 async def test_the_net_reckons_with_those_who_wait(small: Small) -> None:
     agent: Agent = make_agent(small, None, light_p999_ms=50.0)
-    alone_ms = agent._light_needs_ms()
+    request = _Request(within(LATER_MS), picture(0))
+    alone_ms = agent._light_needs_ms(request)
     assert alone_ms >= 50.0 + 300.0
     agent._light_waiting = 3
-    assert agent._light_needs_ms() == pytest.approx(alone_ms + 3 * 0.2)
+    assert agent._light_needs_ms(request) == pytest.approx(alone_ms + 3 * 0.2)
     agent.close()

@@ -1,0 +1,66 @@
+import random
+
+import pytest
+from agent_overhead import (
+    BEYOND_PEER,
+    GRPC_JPEG,
+    GRPC_PIXELS,
+    IN_PROCESS,
+    PEER,
+    Taken,
+    main,
+    take_turns,
+    without,
+)
+
+
+def make_taken() -> Taken:
+    """One round: bare 2 ms, normalization 0.5, decode 1, resize 1.5, and 0.25 for each layer."""
+    taken = Taken(decode=[1.0], normalize=[0.5], bare=[2.0], peer=[3.5])
+    steps = {"resize_light": 1.5, "light": 2.75}
+    taken.ways[IN_PROCESS].add(whole_ms=4.75, agent_ms=4.5, steps_ms=steps)
+    taken.ways[GRPC_PIXELS].add(whole_ms=6.0, agent_ms=4.5, steps_ms=steps)
+    taken.ways[GRPC_JPEG].add(whole_ms=7.5, agent_ms=6.0, steps_ms={"decode": 1.25, **steps})
+    return taken
+
+
+def test_overheads_leave_what_is_not_ours_out() -> None:
+    assert make_taken().overheads() == {
+        IN_PROCESS: [0.75],
+        GRPC_PIXELS: [2.0],
+        GRPC_JPEG: [2.5],
+        PEER: [1.0],
+        BEYOND_PEER: [1.0],
+    }
+
+
+def test_clearing_forgets_every_turn() -> None:
+    taken = make_taken()
+    taken.clear()
+    assert all(samples == [] for samples in taken.overheads().values())
+
+
+def test_rounds_of_unequal_number_are_a_defect() -> None:
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        without([1.0, 2.0], [0.5])
+
+
+async def test_every_turn_is_taken_once_a_round_in_changing_order() -> None:
+    taken: list[str] = []
+
+    async def waits() -> None:
+        taken.append("c")
+
+    turns = [lambda: taken.append("a"), lambda: taken.append("b"), waits]
+    await take_turns("testing", turns, rounds=20)
+    rounds = [tuple(taken[at : at + 3]) for at in range(0, len(taken), 3)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert len(set(rounds)) > 3
+    assert rounds[0] == tuple(random.Random(0).sample("abc", 3))
+
+
+def test_arguments_it_does_not_know_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--rounds", "many"])
+    assert stopped.value.code == 2
+    assert "--rounds" in capsys.readouterr().err

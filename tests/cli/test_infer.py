@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hybridge.cli import infer as infer_module
+from hybridge.cli.infer import find_pictures
+from hybridge.cli.main import main
+from hybridge.client import Answer, Client
+from hybridge.shared.errors import PictureError, RemoteUnavailable
+from hybridge.shared.picture import decode_picture
+from hybridge.shared.security import Address
+
+from ..bundles import Small
+
+Capture = pytest.CaptureFixture[str]
+
+
+def infer(edge: Address, *arguments: object) -> int:
+    return main(["infer", "--edge", str(edge), *map(str, arguments)])
+
+
+def test_a_folder_as_json(small: Small, edge: Address, pictures: Path, capsys: Capture) -> None:
+    assert infer(edge, pictures, "--json", "--budget", "20000") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["errors"] == {}
+    assert [row["file"] for row in said["answers"]] == [
+        str(pictures / name) for name in ("a.png", "b.JPG", "more/c.webp")
+    ]
+    for row in said["answers"]:
+        probabilities = small.light(decode_picture(Path(row["file"]).read_bytes()))
+        assert row["labels"][0] == f"class {probabilities.argmax()}"
+        assert row["confidence"] == pytest.approx(float(probabilities.max()), rel=1e-5)
+        assert (row["plan"], row["budget_ms"], row["within_budget"]) == ("local", 20_000, True)
+        assert (row["provisional"], row["fallback"], row["sent_bytes"]) == (False, "", 0)
+        assert row["steps_ms"]["light"] > 0
+
+
+def test_files_as_a_table(edge: Address, pictures: Path, capsys: Capture) -> None:
+    assert infer(edge, pictures / "b.JPG", pictures / "a.png", "--budget", "20000") == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if "picture" in line)
+    assert header.split() == ["picture", "label", "sure", "plan", "ms", "budget", "sent", "note"]
+    rows = [line for line in lines if line.startswith(("a.png", "b.JPG"))]
+    assert [row.split()[0] for row in rows] == ["b.JPG", "a.png"]
+    assert all(" local " in row and " 20000 " in row for row in rows)
+
+
+def test_one_bad_picture_costs_only_itself(edge: Address, pictures: Path, capsys: Capture) -> None:
+    bad, missing = pictures / "notes.txt", pictures / "nowhere.png"
+    assert infer(edge, bad, pictures / "a.png", missing, "--json") == 65
+    said = capsys.readouterr()
+    answered = json.loads(said.out)
+    assert [row["file"] for row in answered["answers"]] == [str(pictures / "a.png")]
+    assert set(answered["errors"]) == {str(bad), str(missing)}
+    assert "bad picture: 10 bytes" in answered["errors"][str(bad)]
+    assert f"{missing}: " in said.err
+
+
+def test_an_edge_that_goes_away_takes_no_answer_along(
+    edge: Address, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Once(Client):
+        """Loses its edge after the first answer."""
+
+        answered = False
+
+        def infer(self, *arguments: object, **options: object) -> Answer:
+            if self.answered:
+                raise RemoteUnavailable("the socket closed")
+            self.answered = True
+            return super().infer(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(infer_module, "Client", Once)
+    assert infer(edge, pictures, "--json") == 69
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["answers"]) == 1
+    assert said.err == "hybridge: remote unavailable: the socket closed\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--budget", "0"], 65, "bad latency budget: 0 ms"),
+        (["--budget", "-5"], 65, "bad latency budget: -5 ms"),
+        (["--budget", "1e9"], 65, "at most"),
+        (["--budget", "nan"], 65, "bad latency budget"),
+        (["--model", "other"], 65, "NOT_FOUND: unknown model"),
+        (["--tls-ca", "/nowhere.pem"], 78, "cannot read /nowhere.pem"),
+        (["--tls-cert", "/nowhere.pem"], 78, "come together"),
+    ],
+)
+def test_what_cannot_be_sent(
+    edge: Address, pictures: Path, capsys: Capture, arguments: list[str], code: int, words: str
+) -> None:
+    assert infer(edge, pictures / "a.png", *arguments) == code
+    assert words in capsys.readouterr().err
+
+
+def test_nobody_there(pictures: Path, capsys: Capture) -> None:
+    assert infer(Address("127.0.0.1", 1), pictures, "--model", "small") == 69
+    said = capsys.readouterr()
+    assert "remote unavailable" in said.err
+    assert said.out == ""
+
+
+def test_beyond_loopback_it_takes_a_word(pictures: Path, capsys: Capture) -> None:
+    assert infer(Address("192.0.2.7", 8600), pictures) == 78
+    assert "--insecure" in capsys.readouterr().err
+
+
+def test_nothing_to_send(edge: Address, tmp_path: Path, capsys: Capture) -> None:
+    with pytest.raises(PictureError, match="no pictures there"):
+        list(find_pictures([str(tmp_path)], most_frames=1))
+    assert infer(edge, tmp_path) == 65
