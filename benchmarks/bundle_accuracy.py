@@ -53,7 +53,7 @@ Floats = npt.NDArray[np.float32]
 
 LIGHT_BOUND_POINTS = 1.5
 STANDARD_ERRORS = 2.0
-QUICK_PICTURES = 24
+QUICK_PICTURES = 12
 BUDGET_MS = 60_000.0
 """So much that no deadline ever decides."""
 RAW = Plan.cloud("raw")

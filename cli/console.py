@@ -16,12 +16,13 @@ _PLAIN_WIDTH = 160
 _FIGURE = re.compile(r"[-\d.,/%± ]*")
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-_errors = Console(stderr=True, highlight=False)
+notes = Console(stderr=True, highlight=False)
+"""Progress and complaints: stdout is for results alone."""
 
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    _errors.print(f"[red]hybridge:[/red] {_escaped(message)}", soft_wrap=True)
+    notes.print(f"[red]hybridge:[/red] {_escaped(message)}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -50,7 +51,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 class StepProgress:
-    """A progress line per build step, with its time; plain lines where nobody watches."""
+    """A progress line per build step on stderr, with its time; plain lines where nobody watches."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -58,8 +59,8 @@ class StepProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=notes,
+            disable=not notes.is_terminal,
         )
         self._name = ""
         self._task: Any = None
@@ -79,8 +80,8 @@ class StepProgress:
             self._close()
             self._name = step
             self._task = self._progress.add_task(step, total=total or None)
-            if not console.is_terminal:
-                console.print(f"- {step}")
+            if not notes.is_terminal:
+                notes.print(f"- {step}")
         if total:
             self._progress.update(self._task, completed=done, total=total)
 

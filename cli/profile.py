@@ -7,7 +7,7 @@ from rich.progress import track
 
 from ..shared.bundle import find_bundle, open_bundle
 from ..shared.errors import ConfigError
-from .console import console, print_json, table
+from .console import console, notes, print_json, table
 from .options import add_bundles, trust
 
 
@@ -38,9 +38,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--runs takes at least 10, --threads at least 1")
     bundle = open_bundle(find_bundle(options.bundle, root=options.bundles), trust=trust(options))
     work = stage_work(DeviceModels(bundle, threads=options.threads), golden_picture(bundle))
-    shown = track(
-        work.items(), "timing stages", console=console, transient=True, disable=options.json
-    )
+    shown = track(work.items(), "timing stages", console=notes, transient=True)
     stages = {name: measure(run, runs=options.runs) for name, run in shown}
     device = probe()
     before = load_profile(bundle.profiles, device, bundle_sha256=bundle.sha256)

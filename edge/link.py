@@ -48,7 +48,9 @@ class LinkEstimate:
         self._exchanges: deque[_Exchange] = deque(maxlen=_WINDOW)
         self._ratios: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._surprises = 0
-        self._medians: tuple[float, float] | None = None  # asked for once per plan and request
+        # What every plan of every request asks for, kept until the next exchange.
+        self._medians: tuple[float, float] | None = None
+        self._seen_ratio: float | None = None
 
     @property
     def known(self) -> bool:
@@ -65,7 +67,7 @@ class LinkEstimate:
             self._exchanges.popleft()
         while self._ratios and self._ratios[0][1] < now_s - _MAX_AGE_S:
             self._ratios.popleft()
-        self._medians = None
+        self._medians = self._seen_ratio = None
 
     def observe_timeout(self, size_bytes: int, ms: float, *, now_s: float) -> None:
         """An exchange was given up after so long: it would have taken longer than that."""
@@ -78,10 +80,11 @@ class LinkEstimate:
         if not self.known:
             return float("inf")
         prior = 1.0 + (_PRIOR_RATIO - 1.0) * max(0, _ENOUGH - len(self._ratios)) / _ENOUGH
-        seen = _upper_quantile([ratio for ratio, _ in self._ratios])
+        if self._seen_ratio is None:
+            self._seen_ratio = _upper_quantile([ratio for ratio, _ in self._ratios])
         idle_s = now_s - self._exchanges[-1].at_s
         ageing = 1.0 + min(max(idle_s, 0.0) / _STALE_AFTER_S, 1.0) * 0.5
-        return self._model_ms(size_bytes) * max(prior, seen) * ageing
+        return self._model_ms(size_bytes) * max(prior, self._seen_ratio) * ageing
 
     def reading(self) -> LinkReading:
         """The present medians; throughput is inf while no large exchange was seen."""

@@ -25,11 +25,14 @@ def outlook(
     reachable: bool = True,
 ) -> list[Option]:
     """One option per row of the table; remote ones never finish if nothing is reachable."""
-    stage_ms = cache(stage_ms)  # many plans share a stage
+    stage_ms = cache(stage_ms)  # many plans share a stage, and a cut
+    cut_ms: dict[str, float] = {}
     options: list[Option] = []
     for row in manifest.table:
         plan, stages = _parsed(row.plan)
         local = plan.kind is PlanKind.LOCAL
+        if not local and plan.cut not in cut_ms:
+            cut_ms[plan.cut] = cloud_ms(manifest.contract(plan).id)
         options.append(
             Option(
                 plan=plan,
@@ -37,7 +40,7 @@ def outlook(
                 size_bytes=row.bytes_p95,
                 device_ms=sum([stage_ms(stage) for stage in stages]),
                 network_ms=_when(reachable, transfer_ms, row.bytes_p95) if not local else 0.0,
-                cloud_ms=cloud_ms(manifest.contract(plan).id) if not local else 0.0,
+                cloud_ms=cut_ms[plan.cut] if not local else 0.0,
             )
         )
     return options

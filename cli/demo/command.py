@@ -15,7 +15,7 @@ from ...shared.errors import BundleError, UnknownModel
 from ...shared.paths import Paths
 from ...shared.picture import decode_picture
 from ...shared.signing import SigningKey, TrustStore
-from ..console import StepProgress, console, print_json
+from ..console import StepProgress, console, notes, print_json
 from ..infer import answer_table
 from .outcome import Outcome, Section
 from .processes import Daemon
@@ -76,7 +76,7 @@ def _bundle(paths: Paths, folder: Path) -> Bundle:
     try:
         return open_bundle(find_bundle(NAME, root=paths.bundles), trust=trust)
     except UnknownModel:
-        console.print("first run: building the bundle, about two minutes")
+        notes.print("first run: building the bundle, about two minutes")
     except BundleError as error:
         raise BundleError(f"{error}; remove {paths.bundles / NAME} to build it anew") from error
     from ..building import build_recipe

@@ -21,6 +21,7 @@ PIXELS_INPUT = "pixels"
 OWN = "hybridge/"
 
 _NHWC_TO_NCHW = (0, 3, 1, 2)
+_BATCHES = (3, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,8 @@ def batch_is_dynamic(model: ModelProto) -> bool:
 
 def find_cuts(model: ModelProto) -> list[OnnxCut]:
     """The single-tensor cuts of known size per item, float32 and batch first, from the input on."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = {value.name: value for value in inferred.graph.value_info}
+    shapes = _shapes_per_item(model)
     graph_input = model.graph.input[0]
-    batch = graph_input.type.tensor_type.shape.dim[0]
     output = model.graph.output[0].name
     depends = {graph_input.name}
     last_use: dict[str, int] = {}
@@ -85,17 +84,38 @@ def find_cuts(model: ModelProto) -> list[OnnxCut]:
         if len(live) != 1 or output in live:
             continue
         (tensor,) = live
-        if tensor not in values or (cuts and cuts[-1].tensor == tensor):
-            continue
-        value = values[tensor]
-        dims = value.type.tensor_type.shape.dim
-        sizes = _sizes(value)
-        known = [size for size in sizes[1:] if size is not None]
-        same_batch = len(dims) > 0 and dims[0] == batch
-        is_float = value.type.tensor_type.elem_type == TensorProto.FLOAT
-        if same_batch and is_float and known and len(known) == len(sizes) - 1:
-            cuts.append(OnnxCut(node=index, tensor=tensor, shape=tuple(known)))
+        if tensor in shapes and not (cuts and cuts[-1].tensor == tensor):
+            cuts.append(OnnxCut(node=index, tensor=tensor, shape=shapes[tensor]))
     return cuts
+
+
+def _shapes_per_item(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of float32 tensors whose first size is the batch and whose others are known.
+
+    Shape inference loses a symbolic batch at the first Reshape; two numbers it does not lose.
+    """
+    batches = _BATCHES if batch_is_dynamic(model) else (1,)
+    found = [_inferred_shapes(model, batch=batch) for batch in batches]
+    return {
+        name: shape
+        for name, shape in found[0].items()
+        if shape and all(other.get(name) == shape for other in found)
+    }
+
+
+def _inferred_shapes(model: ModelProto, *, batch: int) -> dict[str, tuple[int, ...]]:
+    """The sizes behind the first of float32 tensors that hold `batch` items."""
+    fixed = copy_of(model)
+    for value in (fixed.graph.input[0], fixed.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph.value_info:
+        first, *rest = _sizes(value) or (None,)
+        known = [size for size in rest if size is not None]
+        is_float = value.type.tensor_type.elem_type == TensorProto.FLOAT
+        if is_float and first == batch and len(known) == len(rest):
+            shapes[value.name] = tuple(known)
+    return shapes
 
 
 def with_outputs(model: ModelProto, cuts: Sequence[OnnxCut]) -> ModelProto:

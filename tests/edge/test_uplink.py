@@ -94,7 +94,7 @@ async def test_the_uplinks_own_probes_find_a_cloud_that_comes_later(
         with caplog.at_level(logging.INFO):
             async with fake_cloud(small.bundle, address=address):
                 await asyncio.wait_for(told.closes.wait(), 20)
-        assert uplink.breaker.closed
+                assert uplink.breaker.closed
 
 
 async def test_a_cloud_in_the_open_needs_tls() -> None:

@@ -48,6 +48,7 @@ def test_dtypes_without_a_name(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("size", "datatype", "shape"),
     [
+        (8, "FP32", [1]),
         (5, "FP32", [1]),
         (3, "FP32", [1]),
         (0, "UINT8", [1]),
@@ -64,6 +65,12 @@ def test_dtypes_without_a_name(dtype: str) -> None:
 def test_bytes_and_shape_that_disagree(size: int, datatype: str, shape: list[int]) -> None:
     with pytest.raises(TensorError):
         from_raw(bytes(size), datatype=datatype, shape=shape)
+
+
+@pytest.mark.parametrize("size", [0, 7, 9, 16])
+def test_how_many_bytes_it_takes(size: int) -> None:
+    with pytest.raises(TensorError, match=rf"FP32 \[2, 1\] takes 8 bytes, {size} were sent"):
+        from_raw(bytes(size), datatype="FP32", shape=[2, 1])
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8))

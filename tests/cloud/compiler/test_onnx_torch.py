@@ -110,13 +110,16 @@ def test_gelus_are_found_in_any_order(nodes: list[tuple[str, str, str, str]]) ->
 
 
 def computed_reshape() -> ModelProto:
-    """A convolution, a reshape whose shape is computed from the batch, a matrix product."""
+    """A reshape whose shape is computed from the batch, as tf2onnx writes it, and a product."""
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["x", "kernel"], ["c"]),
             helper.make_node("Shape", ["c"], ["sizes"]),
-            helper.make_node("Gather", ["sizes", "zero"], ["batch"]),
-            helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
+            helper.make_node("Gather", ["sizes", "order"], ["turned"]),
+            helper.make_node("Cast", ["turned"], ["short"], to=onnx.TensorProto.INT32),
+            helper.make_node("Slice", ["short", "zero", "one", "zero"], ["batch"]),
+            helper.make_node("Concat", ["batch", "rest"], ["joined"], axis=0),
+            helper.make_node("Cast", ["joined"], ["shape"], to=onnx.TensorProto.INT64),
             helper.make_node("Reshape", ["c", "shape"], ["flat"]),
             helper.make_node("MatMul", ["flat", "w"], ["dense"]),
             helper.make_node("Relu", ["dense"], ["y"]),
@@ -127,8 +130,10 @@ def computed_reshape() -> ModelProto:
         [
             from_array(np.random.default_rng(0).random((4, 3, 9, 9), np.float32), "kernel"),
             from_array(np.random.default_rng(1).random((256, 5), np.float32), "w"),
-            from_array(np.array([0], np.int64), "zero"),
-            from_array(np.array([-1], np.int64), "rest"),
+            from_array(np.array([0, 2, 3, 1], np.int64), "order"),
+            from_array(np.array([0], np.int32), "zero"),
+            from_array(np.array([1], np.int32), "one"),
+            from_array(np.array([-1], np.int32), "rest"),
         ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -139,13 +144,21 @@ def test_folding_leaves_no_shapes_to_compute() -> None:
     assert operators == {"Conv", "Reshape", "MatMul", "Relu"}
 
 
-def test_a_computed_shape_hides_no_cuts() -> None:
+def test_a_computed_shape_is_written_down_for_any_batch() -> None:
     model = normalized(computed_reshape())
-    assert [cut.tensor for cut in find_cuts(model)] == ["c"]
     written = with_constant_reshapes(model)
+    assert [node.op_type for node in written.graph.node] == ["Conv", "Reshape", "MatMul", "Relu"]
     assert [cut.tensor for cut in find_cuts(written)] == ["c", "flat", "dense"]
     batch = np.random.default_rng(2).random((3, 3, 16, 16), np.float32)
     np.testing.assert_array_equal(run(written, batch), run(model, batch))
+
+
+def test_a_transformer_is_cut_between_its_blocks() -> None:
+    model, tensors = export_module(make(VisionTransformer), shape=SHAPE), make_tensors(3)
+    float32 = convert_module(torch_from_onnx(model, tensors).module, shape=SHAPE)
+    pairs = pair_cuts(model, float_model=float32, int8_model=None, tensors=tensors)
+    assert (17, 16) in [pair.shape for pair in pairs]
+    assert max(pair.answer_error for pair in pairs) < 1e-5
 
 
 def test_the_same_cuts_as_from_torch(converted: Converted) -> None:
