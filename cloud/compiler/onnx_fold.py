@@ -49,7 +49,8 @@ def with_constant_reshapes(model: ModelProto) -> ModelProto:
     """The model with shapes that it computes from the batch written down, or as it was.
 
     Shape inference does not follow every such chain (that of a VGG16 from tf2onnx it does not), and
-    behind it no size is known, so that no cut is found. The result is kept only if it answers as the model does, for two items where the batch is dynamic.
+    behind it no size is known, so that no cut is found. The result is kept only if it answers as
+    the model does, for two items where the batch is dynamic.
     """
     known = {tensor.name for tensor in model.graph.initializer}
     if all(n.op_type != "Reshape" or n.input[1] in known for n in model.graph.node):
