@@ -27,7 +27,7 @@ from ..shared import oip as messages
 from ..shared.answer import Probabilities
 from ..shared.codec import codec_by_name
 from ..shared.deadline import Clock, Deadline
-from ..shared.errors import HybridgeError, Overloaded, RemoteRefused, RemoteTooLate
+from ..shared.errors import HybridgeError, Overloaded, RemoteError, RemoteRefused, RemoteTooLate
 from ..shared.frame import encode_frame
 from ..shared.picture import MAX_PIXELS, decode_picture
 from ..shared.plan import Plan, PlanKind
@@ -205,7 +205,8 @@ class Agent:
                 return self._finish_remote(request, remote.result(), option.plan)
             probabilities = await (local or self._light(request))
             late = not remote.done() or isinstance(fault, RemoteTooLate)
-            reason = "cloud late" if late else f"cloud failed: {fault}"
+            who = "cloud" if isinstance(fault, RemoteError) else "device"
+            reason = "cloud late" if late else f"{who} failed: {fault}"
             return self._finish(
                 request, probabilities, Plan.local(), provisional=late, fallback=reason
             )

@@ -4,7 +4,8 @@ An exchange of n bytes is modelled as t = rtt + 8 n / throughput; what the model
 the ratio of measured to modelled time, and a forecast is the model times an upper quantile of those
 ratios: quantiles, not means. The point estimates are medians of a short window, so that one odd
 exchange moves nothing. Two exchanges in a row that are off by more than a factor of two mean that
-the link has changed: what came before them is forgotten. So is what is older than half a minute.
+the link has changed, and so do two in a row of a kind (small: the round trip; large: the
+throughput): what came before them is forgotten. So is what is older than half a minute.
 
 A refused wait teaches too: an exchange given up after t ms took at least t.
 """
@@ -47,7 +48,8 @@ class LinkEstimate:
     def __init__(self) -> None:
         self._exchanges: deque[_Exchange] = deque(maxlen=_WINDOW)
         self._ratios: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
-        self._surprises = 0
+        self._in_a_row = 0  # surprises, of any kind
+        self._of_a_kind = {True: 0, False: 0}  # surprises in a row: small exchanges, large ones
         # What every plan of every request asks for, kept until the next exchange.
         self._medians: tuple[float, float] | None = None
         self._seen_ratio: float | None = None
@@ -76,7 +78,7 @@ class LinkEstimate:
         self.observe(size_bytes, ms, now_s=now_s)
 
     def forecast_ms(self, size_bytes: int, *, now_s: float) -> float:
-        """A time that about 99 of 100 exchanges of this size stay under; inf while unknown."""
+        """A time that about 9 of 10 exchanges of this size stay under; inf while unknown."""
         if not self.known:
             return float("inf")
         prior = 1.0 + (_PRIOR_RATIO - 1.0) * max(0, _ENOUGH - len(self._ratios)) / _ENOUGH
@@ -95,16 +97,22 @@ class LinkEstimate:
     def _judge(self, exchange: _Exchange) -> None:
         ratio = exchange.ms / self._model_ms(exchange.size_bytes)
         surprising = not 1 / _CHANGE < ratio < _CHANGE
-        self._surprises = self._surprises + 1 if surprising else 0
-        if self._surprises >= 2:
-            # The link is another one now: keep only what surprised us.
-            last = self._exchanges[-1]
-            self._exchanges.clear()
-            self._ratios.clear()
-            self._exchanges.append(last)
-            self._surprises = 0
+        kind = _small(exchange)
+        self._in_a_row = self._in_a_row + 1 if surprising else 0
+        self._of_a_kind[kind] = self._of_a_kind[kind] + 1 if surprising else 0
+        if self._in_a_row >= 2 or self._of_a_kind[kind] >= 2:
+            self._forget_all_but_surprises(kind)
         else:
             self._ratios.append((ratio, exchange.at_s))
+
+    def _forget_all_but_surprises(self, kind: bool) -> None:
+        """The link is another one now; the exchange under judgement is about to be kept too."""
+        one_kind = self._in_a_row < 2
+        last = next(e for e in reversed(self._exchanges) if not one_kind or _small(e) == kind)
+        self._exchanges.clear()
+        self._ratios.clear()
+        self._exchanges.append(last)
+        self._in_a_row, self._of_a_kind = 0, {True: 0, False: 0}
 
     def _model_ms(self, size_bytes: int) -> float:
         if self._medians is None:

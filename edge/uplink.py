@@ -15,7 +15,7 @@ from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
 from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
-from ..shared.errors import RemoteError, RemoteRefused, RemoteTooLate, TensorError, from_rpc
+from ..shared.errors import RemoteError, RemoteRefused, RemoteTooLate, RequestError, from_rpc
 from ..shared.security import Address, Security
 from .breaker import Breaker
 from .link import LinkEstimate
@@ -38,6 +38,7 @@ class CloudAnswer:
     probabilities: Probabilities
     queue_ms: float
     compute_ms: float
+    forecast_ms: float
     network_ms: float
 
 
@@ -110,10 +111,7 @@ class Uplink:
             )
             raise
         answer = _read_answer(response, total_ms=(self._clock() - start_s) * 1e3)
-        forecast = messages.number(
-            messages.get_parameters(response.parameters), messages.FORECAST_MS
-        )
-        self.cloud.queue_ms = forecast or 0.0
+        self.cloud.queue_ms = answer.forecast_ms
         self.link.observe(size_bytes, answer.network_ms, now_s=self._clock())
         self.breaker.succeed()
         return answer
@@ -162,14 +160,16 @@ class Uplink:
 def _read_answer(response: pb.ModelInferResponse, *, total_ms: float) -> CloudAnswer:
     try:
         probabilities = messages.output_array(response, "probabilities")[0]
-    except (TensorError, IndexError) as error:
+        parameters = messages.get_parameters(response.parameters)
+        queue_ms = messages.number(parameters, messages.QUEUE_MS) or 0.0
+        compute_ms = messages.number(parameters, messages.COMPUTE_MS) or 0.0
+        forecast_ms = messages.number(parameters, messages.FORECAST_MS) or 0.0
+    except (RequestError, IndexError) as error:
         raise RemoteRefused(f"its answer cannot be read ({error})") from error
-    parameters = messages.get_parameters(response.parameters)
-    queue_ms = messages.number(parameters, messages.QUEUE_MS) or 0.0
-    compute_ms = messages.number(parameters, messages.COMPUTE_MS) or 0.0
     return CloudAnswer(
         probabilities=cast(Probabilities, probabilities.astype(np.float32)),
         queue_ms=queue_ms,
         compute_ms=compute_ms,
+        forecast_ms=forecast_ms,
         network_ms=max(total_ms - queue_ms - compute_ms, 0.0),
     )

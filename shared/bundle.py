@@ -74,6 +74,8 @@ def find_bundle(name: str, *, root: Path, version: str = "") -> Path:
     """The directory of a bundle given by name (newest version unless one is named) or by path."""
     direct = Path(name)
     if (direct / "manifest.json").is_file():
+        if version and direct.resolve().name != version:
+            raise UnknownModel(f"{direct} is not version {version}")
         return direct
     versions = list_bundles(root).get(name, [])
     if not versions:

@@ -130,6 +130,16 @@ def test_two_surprises_in_a_row_mean_another_link(
 
 
 @given(links, st.floats(2.5, 100))
+def test_a_slower_uplink_at_the_same_round_trip_is_another_link(link: Link, factor: float) -> None:
+    """Probes alternate: the small ones, which see no change, must not hide the large ones'."""
+    link.exchange(*[SMALL_BYTES, LARGE_BYTES] * 6)
+    link.throughput_bps = LARGE_BYTES * 8e3 / (link.takes_ms(LARGE_BYTES) * factor)
+    link.exchange(*[SMALL_BYTES, LARGE_BYTES] * 2)
+    assert link.estimate.reading().exchanges <= 3
+    assert link.forecast_ms(LARGE_BYTES) >= link.takes_ms(LARGE_BYTES) * (1 - 1e-9)
+
+
+@given(links, st.floats(2.5, 100))
 def test_one_odd_exchange_is_not_another_link(link: Link, factor: float) -> None:
     link.exchange(*[SMALL_BYTES, LARGE_BYTES] * 6)
     before = link.estimate.reading()
