@@ -61,7 +61,13 @@ class EdgeDaemon:
             self._search = asyncio.create_task(self._find_cloud(agent), name="find-cloud")
         self._service.ready = True
         manifest = bundle.manifest
-        log.info("%s version %s on %s", manifest.name, manifest.version, self.address)
+        log.info(
+            "%s version %s on %s, %s",
+            manifest.name,
+            manifest.version,
+            self.address,
+            probe().runtime,
+        )
         if on_listening is not None:
             on_listening(self.address)
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ...shared.contract import Contract
 from .pairing import PairedCut
 
+_CODES = np.arange(-128, 128, dtype=np.float64)
 _CLIPPED_SHARES = (0.0, 1e-4, 5e-4, 2e-3, 5e-3, 1e-2)
 
 
@@ -45,17 +46,19 @@ def clipping_range(values: npt.NDArray[np.int8], *, bits: int) -> tuple[float, f
     if bits == 8:
         return -128.0, 127.0
     counts = np.bincount(values.astype(np.int64) + 128, minlength=256).astype(np.float64)
-    codes = np.arange(-128, 128, dtype=np.float64)
     below = np.cumsum(counts) / counts.sum()
-    best, best_error = (-128.0, 127.0), np.inf
+    ranges = {(-128.0, 127.0)}
     for share in _CLIPPED_SHARES:
-        low = float(codes[np.searchsorted(below, share, side="right")])
-        high = float(codes[min(int(np.searchsorted(below, 1 - share)), 255)])
-        if high <= low:
-            continue
-        step = (high - low) / (2**bits - 1)
-        rebuilt = low + step * np.clip(np.rint((codes - low) / step), 0, 2**bits - 1)
-        error = float((counts * (codes - rebuilt) ** 2).sum())
-        if error < best_error:
-            best, best_error = (low, high), error
-    return best
+        low = float(_CODES[np.searchsorted(below, share, side="right")])
+        high = float(_CODES[min(int(np.searchsorted(below, 1 - share)), 255)])
+        if low < high:
+            ranges.add((low, high))
+    return min(sorted(ranges), key=lambda ends: _squared_error(counts, *ends, bits=bits))
+
+
+def _squared_error(counts: npt.NDArray[np.float64], low: float, high: float, *, bits: int) -> float:
+    """Of all values together, as the codec gives them back: whole codes."""
+    levels = 2**bits - 1
+    step = (high - low) / levels
+    rebuilt = np.rint(low + step * np.clip(np.rint((_CODES - low) / step), 0, levels))
+    return float((counts * (_CODES - rebuilt) ** 2).sum())

@@ -25,7 +25,8 @@ Paths are relative to the recipe.
 """
 
 import tomllib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,22 @@ def read_recipe(file: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise BuildError(f"{file}: {error}") from error
     try:
+        _refuse_unknown(values, Recipe, where="")
         recipe = msgspec.convert(values, Recipe, strict=True, dec_hook=_paths)
     except (msgspec.ValidationError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
     return _relative_to(recipe, file.resolve().parent)
+
+
+def _refuse_unknown(values: Mapping[str, Any], kind: type, *, where: str) -> None:
+    """ValueError for an unknown key: a misspelt one would silently leave the default."""
+    known = {each.name: each.type for each in fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"unknown key {where + key!r}; known there: {', '.join(known)}")
+        inner = known[key]
+        if isinstance(value, dict) and isinstance(inner, type) and is_dataclass(inner):
+            _refuse_unknown(value, inner, where=f"{where}{key}.")
 
 
 def _paths(wanted: type, value: Any) -> Any:

@@ -1,0 +1,83 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridge.cloud.compiler.contracts import clipping_range
+from hybridge.cloud.compiler.golden import pack_arrays
+from hybridge.cloud.compiler.table import pareto
+from hybridge.shared.codec.affine import Affine
+from hybridge.shared.manifest import PlanRow, Rate
+
+DEPTH = {"early": 0.2, "late": 0.8}
+
+
+def row(plan: str, agreement: float, size_bytes: int) -> PlanRow:
+    return PlanRow(
+        plan=plan,
+        agreement=Rate.of(agreement * 100, 100),
+        accuracy=None,
+        bytes_p50=size_bytes,
+        bytes_p95=size_bytes,
+    )
+
+
+def kept(*rows: PlanRow) -> set[str]:
+    return {each.plan for each in pareto(rows, depth=DEPTH)}
+
+
+def test_the_honest_rivals_always_stay() -> None:
+    rivals = [row("local", 0.5, 0), row("cloud:raw", 1.0, 9000), row("cloud:jpeg-50", 0.6, 8000)]
+    assert kept(*rivals, row("cloud:png", 1.0, 8500)) == {
+        "local",
+        "cloud:raw",
+        "cloud:jpeg-50",
+        "cloud:png",
+    }
+
+
+def test_a_split_that_a_picture_beats_goes() -> None:
+    picture = row("cloud:jpeg-90", 0.95, 1000)
+    assert kept(picture, row("split:early/int8/affine8", 0.95, 1000)) == {"cloud:jpeg-90"}
+    fewer_bytes = row("split:early/int8/affine4", 0.90, 999)
+    assert fewer_bytes.plan in kept(picture, fewer_bytes)
+    better = row("split:early/int8/affine8", 0.96, 1001)
+    assert better.plan in kept(picture, better)
+
+
+def test_a_later_cut_has_to_be_worth_its_work() -> None:
+    early, late = (
+        row("split:early/int8/affine4", 0.9, 500),
+        row("split:late/int8/affine4", 0.9, 500),
+    )
+    assert kept(early, late) == {early.plan}
+    assert kept(early, row("split:late/int8/affine4", 0.9, 400)) == {early.plan, late.plan}
+
+
+def test_a_float_head_has_to_agree_more_than_the_int8_head() -> None:
+    int8, float32 = (row(f"split:early/{head}/affine4", 0.9, 500) for head in ("int8", "float32"))
+    assert kept(int8, float32) == {int8.plan}
+    better = row("split:early/float32/affine4", 0.95, 500)
+    assert kept(int8, better) == {int8.plan, better.plan}
+
+
+@given(st.lists(st.integers(-128, 127), min_size=1, max_size=300), st.integers(2, 7))
+def test_clipping_is_never_worse_than_no_clipping(values: list[int], bits: int) -> None:
+    tensor = np.array(values, np.int8)
+    low, high = clipping_range(tensor, bits=bits)
+
+    def error(codec: Affine) -> float:
+        payload = codec.encode(tensor[:, None])
+        decoded = codec.decode(payload, shape=(len(values), 1), dtype="INT8")
+        return float(((decoded[:, 0].astype(float) - tensor) ** 2).mean())
+
+    no_clipping = error(Affine(bits=bits, low=-128, high=127))
+    assert error(Affine(bits=bits, low=low, high=high)) <= no_clipping
+
+
+def test_eight_bits_clip_nothing() -> None:
+    assert clipping_range(np.array([3], np.int8), bits=8) == (-128, 127)
+
+
+def test_packed_arrays_are_the_same_bytes_whenever_they_are_packed() -> None:
+    arrays = {"b": np.arange(3), "a": np.ones((2, 2), np.int8)}
+    assert pack_arrays(arrays) == pack_arrays(dict(reversed(arrays.items())))
