@@ -34,7 +34,3 @@ class Paths:
     @property
     def build_cache(self) -> Path:
         return self.root / "build"
-
-    @property
-    def profiles(self) -> Path:
-        return self.root / "profiles"

@@ -6,7 +6,6 @@ centres, weights renormalised at the borders.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,50 +58,3 @@ class PreprocessSpec:
         # Integers, so that every machine and runtime crops the same pixels.
         side = max(1, self.size_px * min(width, height) // (self.size_px + self.crop_padding_px))
         return (width - side + 1) // 2, (height - side + 1) // 2, side
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {
-            "size_px": self.size_px,
-            "crop_padding_px": self.crop_padding_px,
-            "interpolation": self.interpolation.value,
-            "antialias": self.antialias,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> "PreprocessSpec":
-        """The spec of `to_dict`; ValueError names what is missing, unknown or of a wrong type."""
-        expected = set(cls.__slots__)
-        if set(values) != expected:
-            odd = ", ".join(sorted(expected.symmetric_difference(values)))
-            raise ValueError(f"preprocessing has missing or unknown fields: {odd}")
-        crop_padding_px = values["crop_padding_px"]
-        antialias = values["antialias"]
-        if not isinstance(antialias, bool):
-            raise ValueError(f"antialias is {antialias!r}, neither true nor false")
-        return cls(
-            size_px=_integer("size_px", values["size_px"]),
-            crop_padding_px=(
-                None if crop_padding_px is None else _integer("crop_padding_px", crop_padding_px)
-            ),
-            interpolation=Interpolation(str(values["interpolation"])),
-            antialias=antialias,
-            mean=_triple("mean", values["mean"]),
-            std=_triple("std", values["std"]),
-        )
-
-
-def _integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} is {value!r}, not a whole number")
-    return value
-
-
-def _triple(name: str, value: object) -> Triple:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise ValueError(f"{name} is {value!r}, not three numbers")
-    if any(isinstance(item, bool) or not isinstance(item, (int, float)) for item in value):
-        raise ValueError(f"{name} is {value!r}, not three numbers")
-    return float(value[0]), float(value[1]), float(value[2])

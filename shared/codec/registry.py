@@ -17,11 +17,6 @@ def _affine(bits: int, low: float, high: float) -> Affine:
     return Affine(bits=bits, low=low, high=high)
 
 
-def is_picture_codec(name: str) -> bool:
-    """True for codecs that take uint8 pixels rather than a feature tensor."""
-    return Picture.parse(name) is not None
-
-
 def codec_by_name(name: str, contract: Contract) -> Codec:
     """The codec a plan names; ValueError if there is none such under this contract."""
     if name == Raw.name:

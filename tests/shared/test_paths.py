@@ -17,6 +17,6 @@ from hybridge.shared.paths import Paths
 def test_where_things_are_kept(environment: dict[str, str], root: Path) -> None:
     paths = Paths.from_environment(environment)
     assert paths.root == root
-    folders = (paths.bundles, paths.signing_key, paths.trusted, paths.build_cache, paths.profiles)
+    folders = (paths.bundles, paths.signing_key, paths.trusted, paths.build_cache)
     assert len(set(folders)) == len(folders)
     assert all(root in folder.parents for folder in folders)

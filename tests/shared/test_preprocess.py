@@ -1,5 +1,4 @@
-import json
-
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +15,12 @@ specs = st.builds(
     mean=st.tuples(finite, finite, finite),
     std=st.tuples(*[st.floats(0.001, 1000)] * 3),
 )
-DEFAULTS = PreprocessSpec(size_px=224).to_dict()
+DEFAULTS = msgspec.to_builtins(PreprocessSpec(size_px=224))
 
 
 @given(specs)
 def test_a_spec_survives_json(spec: PreprocessSpec) -> None:
-    assert PreprocessSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=PreprocessSpec) == spec
 
 
 @given(specs, st.integers(1, 20_000), st.integers(1, 20_000))
@@ -48,23 +47,16 @@ def test_a_crop_is_a_centred_square_inside_the_picture(
     [
         ({"size_px": 0}, "size_px 0"),
         ({"size_px": 5000}, "size_px 5000"),
-        ({"size_px": "224"}, "size_px is '224'"),
-        ({"size_px": True}, "size_px is True"),
+        ({"size_px": "224"}, "Expected `int`.*size_px"),
         ({"crop_padding_px": -1}, "crop_padding_px -1"),
         ({"interpolation": "nearest"}, "nearest"),
-        ({"antialias": 1}, "antialias is 1"),
-        ({"mean": [1.0, 2.0]}, "mean is"),
+        ({"antialias": 1}, "Expected `bool`.*antialias"),
+        ({"mean": [1.0, 2.0]}, "length 3.*mean"),
         ({"mean": [1.0, 2.0, float("nan")]}, "three finite numbers"),
         ({"std": [1.0, 0.0, 1.0]}, "above zero"),
-        ({"std": "abc"}, "std is 'abc'"),
-        ({"gamma": 2.2}, "missing or unknown fields: gamma"),
+        ({"std": "abc"}, "Expected `array`.*std"),
     ],
 )
 def test_a_wrong_value_is_named(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PreprocessSpec.from_dict(DEFAULTS | change)
-
-
-def test_a_missing_field_is_named() -> None:
-    with pytest.raises(ValueError, match="fields: std"):
-        PreprocessSpec.from_dict({key: value for key, value in DEFAULTS.items() if key != "std"})
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert(DEFAULTS | change, PreprocessSpec)
