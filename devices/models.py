@@ -70,10 +70,8 @@ class DeviceModels:
         self._heads: dict[tuple[str, str], LiteRtModel] = {}
         self._lock = threading.Lock()
 
-    def warm_up(self) -> None:
+    def warm_up(self, picture: Array) -> None:
         """Loads and runs everything the table uses once, so that no request pays for it."""
-        large = self.bundle.manifest.large.preprocessing.spec.size_px
-        picture = np.zeros((large, large, 3), np.uint8)
         self.light(self.resize_light(picture))
         pixels = self.resize_large(picture)
         for row in self.bundle.manifest.table:

@@ -12,8 +12,9 @@ from ..devices.profile import Profile, load_profile, save_profile
 from ..protos import oip
 from ..shared import daemon
 from ..shared.bundle import Bundle, open_bundle
+from ..shared.codec import codec_by_name
 from ..shared.daemon import OnListening
-from ..shared.deadline import monotonic
+from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
 from ..shared.rpc import FaultInterceptor
@@ -28,6 +29,7 @@ from .uplink import Uplink
 log = logging.getLogger(__name__)
 
 _DRAIN_S = 2.0
+_REHEARSAL_MS = 10_000.0
 
 
 class EdgeDaemon:
@@ -46,6 +48,7 @@ class EdgeDaemon:
         config = self._config
         self._agent = agent = await asyncio.to_thread(self._load)
         bundle = agent.bundle
+        await rehearse(agent)
         self._service = EdgeService(agent, bundle, clock=monotonic)
         self._server = grpc.aio.server(
             interceptors=[FaultInterceptor()],
@@ -89,7 +92,7 @@ class EdgeDaemon:
         bundle = open_bundle(config.bundle, trust=config.trust)
         models = DeviceModels(bundle, threads=config.threads)
         profile = ready_profile(bundle, models, threads=config.threads)
-        models.warm_up()
+        models.warm_up(golden_picture(bundle))
         return Agent(
             models,
             times=StageTimes(profile.stages),
@@ -121,6 +124,17 @@ class EdgeDaemon:
             except ConfigError as error:  # no multicast here, or a cloud that asks for TLS files
                 log.warning("%s; answering alone", error)
                 return
+
+
+async def rehearse(agent: Agent) -> None:
+    """Answers a picture in each format once, before anybody waits for one.
+
+    Threads, decoders and kernels start lazily, and the first request has a deadline as well.
+    """
+    picture = golden_picture(agent.bundle)
+    for codec in ("jpeg-90", "png", "webp-90"):
+        encoded = codec_by_name(codec, agent.manifest.large.pixels).encode(picture)
+        await agent.answer(encoded, Deadline.after_ms(_REHEARSAL_MS, now_s=monotonic()))
 
 
 def ready_profile(bundle: Bundle, models: DeviceModels, *, threads: int) -> Profile:

@@ -82,7 +82,7 @@ def test_both_heads_speak_the_contracts_language(small: Small) -> None:
 def test_heads_are_loaded_when_they_are_used(small: Small) -> None:
     models = DeviceModels(small.bundle)
     assert models._heads == {}
-    models.warm_up()
+    models.warm_up(np.zeros((40, 30, 3), np.uint8))
     assert set(models._heads) == {(CUT, "int8")}
 
 
