@@ -96,7 +96,7 @@ def _profile(bundle: Bundle) -> Profile:
     found = load_profile(bundle.profiles, probe(), bundle_sha256=bundle.sha256)
     if found is None:
         raise ConfigError(
-            "this machine has no profile of the bundle; start `hybridge edge` with it once"
+            f"this machine has no profile of the bundle; run `hybridge profile {bundle.path}`"
         )
     return found
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hybridge.shared.signing import SigningKey, TrustStore
+
 if TYPE_CHECKING:
     from .bundles import Small
 
@@ -15,3 +17,13 @@ def small(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
 
     assert pytestconfig.cache is not None
     return build_small(tmp_path_factory.mktemp("small"), cache=pytestconfig.cache.mkdir("bundle"))
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return SigningKey.load_or_create(tmp_path_factory.mktemp("keys") / "signing.key")
+
+
+@pytest.fixture(scope="session")
+def trust(key: SigningKey) -> TrustStore:
+    return TrustStore(frozenset({key.public_hex}))

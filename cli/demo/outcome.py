@@ -8,7 +8,8 @@ from statistics import median
 
 from rich.table import Table
 
-from ...client import Answer
+from ...client import Answer, Client
+from ...shared.errors import RemoteError
 from ...shared.plan import PlanKind
 from ..console import table
 from ..infer import as_json
@@ -28,11 +29,25 @@ _COLUMNS = (
 
 @dataclass
 class Section:
-    """The answers under one condition and budget, by picture."""
+    """The answers under one condition and budget, by picture, and why others did not come."""
 
     condition: str
     budget_ms: float
     answers: dict[str, Answer] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, client: Client, file: Path, *, model: str) -> None:
+        """Sends one picture and keeps what comes of it."""
+        try:
+            answer = client.infer(file.read_bytes(), budget_ms=self.budget_ms, model=model)
+        except RemoteError as error:
+            self.faults[file.name] = str(error)
+        else:
+            self.answers[file.name] = answer
+
+    @property
+    def asked(self) -> int:
+        return len(self.answers) + len(self.faults)
 
     @property
     def in_time(self) -> int:
@@ -45,7 +60,10 @@ class Outcome:
 
     sections: Sequence[Section]
     large_model_labels: Mapping[str, str]
-    expected: int
+
+    @property
+    def asked(self) -> int:
+        return sum(section.asked for section in self.sections)
 
     @property
     def answered(self) -> int:
@@ -61,7 +79,7 @@ class Outcome:
 
     def as_json(self, report: Path) -> dict[str, object]:
         return {
-            "expected": self.expected,
+            "asked": self.asked,
             "answered": self.answered,
             "within_budget": self.in_time,
             "report": str(report),
@@ -69,6 +87,7 @@ class Outcome:
                 {
                     "condition": section.condition,
                     "budget_ms": section.budget_ms,
+                    "unanswered": section.faults,
                     "answers": [
                         {
                             "picture": name,
@@ -84,7 +103,7 @@ class Outcome:
 
     def _row(self, section: Section) -> tuple[str, ...]:
         answers = section.answers
-        times = [answer.total_ms for answer in answers.values()]
+        times = [answer.total_ms for answer in answers.values()] or [0.0]
         by_cloud = sum(not a.plan.startswith(PlanKind.LOCAL) for a in answers.values())
         agreed = sum(
             answer.label == self.large_model_labels[name] for name, answer in answers.items()
@@ -92,12 +111,12 @@ class Outcome:
         return (
             section.condition,
             f"{section.budget_ms:g}",
-            f"{section.in_time}/{len(answers)}",
+            f"{section.in_time}/{section.asked}",
             f"{median(times):.0f}",
             f"{max(times):.0f}",
             str(by_cloud),
-            f"{median(answer.sent_bytes for answer in answers.values()):,.0f}",
-            f"{agreed}/{len(answers)}",
+            f"{median([answer.sent_bytes for answer in answers.values()] or [0]):,.0f}",
+            f"{agreed}/{section.asked}",
             _plans(answers),
         )
 

@@ -30,16 +30,6 @@ class Cloud:
         return self.server.address
 
 
-@pytest.fixture(scope="session")
-def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
-    return SigningKey.load_or_create(tmp_path_factory.mktemp("keys") / "signing.key")
-
-
-@pytest.fixture(scope="session")
-def trust(key: SigningKey) -> TrustStore:
-    return TrustStore(frozenset({key.public_hex}))
-
-
 @pytest.fixture
 def model() -> TinyModel:
     return TinyModel()
