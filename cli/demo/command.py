@@ -144,12 +144,10 @@ def _killed(
     first, *others = pictures
     killer = threading.Thread(target=cloud.kill)
     killer.start()
-    section.answers[first.name] = client.infer(first.read_bytes(), budget_ms=budget_ms, model=model)
+    section.ask(client, first, model=model)
     killer.join()
     for file in others:
-        section.answers[file.name] = client.infer(
-            file.read_bytes(), budget_ms=budget_ms, model=model
-        )
+        section.ask(client, file, model=model)
     return section
 
 
