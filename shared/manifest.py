@@ -15,7 +15,8 @@ from .errors import BundleError
 from .plan import Plan, PlanKind
 from .preprocess import PreprocessSpec
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -41,9 +42,10 @@ class OutputKind(StrEnum):
 
 
 class Precision(StrEnum):
-    """The arithmetic of a head."""
+    """The arithmetic of a head (int8 or float32), or of the cloud's part."""
 
     INT8 = "int8"
+    FLOAT16 = "float16"
     FLOAT32 = "float32"
 
 
@@ -124,6 +126,69 @@ class PlanRow(_Record, frozen=True):
         return Plan.parse(self.plan)
 
 
+class Conversion(_Record, frozen=True):
+    """By which route a model came to the device, and how far it is off the original there.
+
+    `error` is the largest absolute difference on real pictures over the largest absolute value.
+    `ended_by` names the operator that no device runs, at which the list of cuts ends. `failed`
+    holds, by route, why it was not taken, in one line.
+    """
+
+    route: str
+    error: float
+    pictures: int
+    ended_by: str = ""
+    failed: dict[str, str] = {}
+
+
+class Quantized(_Record, frozen=True):
+    """One way of quantizing that was tried, and what it gave.
+
+    `part` is `light`, `large` (its heads), `whole` or `tail:CUT`; `method` names the scheme and how
+    the ranges were found, such as `static/min_max`; `kept_float` the operators that stayed in
+    float. `agreement` is with the same part in float, `accuracy` with the labels where there are.
+    Times are in the profile of the machine that built it.
+    """
+
+    part: str
+    precision: Precision
+    method: str
+    bytes: int
+    agreement: Rate
+    accuracy: Rate | None = None
+    kept_float: tuple[str, ...] = ()
+    chosen: bool = False
+
+
+class CutRecord(_Record, frozen=True):
+    """A place where the large model could be split, and what became of it.
+
+    `tensors` are ONNX names; `work` is the share of the model's multiply-adds before the cut,
+    `error` that of float head and float tail together against the whole model. `fate` is `kept` or
+    says why not.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    work: float
+    error: float
+    fate: str
+    int8_snr_db: float | None = None
+    int8_agreement: float | None = None
+
+
+class BuildRecord(_Record, frozen=True):
+    """What the compiler tried and found, for reports; nothing at run time depends on it.
+
+    `conversions` is by model: `light` and `large`.
+    """
+
+    conversions: dict[str, Conversion] = {}
+    quantized: tuple[Quantized, ...] = ()
+    cuts: tuple[CutRecord, ...] = ()
+
+
 class Golden(_Record, frozen=True):
     """Inputs and outputs (an .npz) by which a machine tests a bundle before it uses it.
 
@@ -150,6 +215,7 @@ class Manifest(_Record, frozen=True):
     table: tuple[PlanRow, ...]
     golden: Golden
     provenance: dict[str, str]
+    build: BuildRecord = BuildRecord()
 
     def cut(self, name: str) -> Cut:
         """The cut of that name; KeyError if there is none."""
@@ -196,8 +262,9 @@ def decode_manifest(encoded: bytes) -> Manifest:
     try:
         # First of all: what another format holds, this version cannot judge.
         found = msgspec.json.decode(encoded, type=_AnyFormat).format
-        if found != FORMAT:
-            raise BundleError(f"bundle format {found}; this version reads {FORMAT}")
+        if found not in _READABLE:
+            known = " and ".join(map(str, _READABLE))
+            raise BundleError(f"bundle format {found}; this version reads {known}")
         manifest = msgspec.json.decode(encoded, type=Manifest)
         _check_table(manifest)
     except (msgspec.DecodeError, ValueError, KeyError) as error:

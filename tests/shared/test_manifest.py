@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridge.shared.errors import BundleError
-from hybridge.shared.manifest import Manifest, Rate, decode_manifest, encode_manifest
+from hybridge.shared.manifest import BuildRecord, Manifest, Rate, decode_manifest, encode_manifest
 from hybridge.shared.plan import Plan
 
 from ..cloud.bundles import CUT
@@ -70,7 +70,7 @@ def split(plan: str) -> Values:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 2, "bundle format 2; this version reads 1"),
+        ("format", 3, "bundle format 3; this version reads 1 and 2"),
         ("format", "1", "Expected `int`"),
         ("name", "../etc", "matching regex"),
         ("name", "", "matching regex"),
@@ -107,8 +107,14 @@ def test_what_is_no_manifest(values: Values, where: str, value: object, message:
         decoded(values)
 
 
+def test_a_bundle_of_format_1_is_still_read(values: Values) -> None:
+    values["format"] = 1
+    del values["build"]
+    assert decoded(values).build == BuildRecord()
+
+
 def test_another_format_is_named_whatever_it_holds() -> None:
-    with pytest.raises(BundleError, match="bundle format 7; this version reads 1"):
+    with pytest.raises(BundleError, match="bundle format 7; this version reads 1 and 2"):
         decode_manifest(b'{"format": 7, "parts": []}')
 
 
