@@ -7,7 +7,8 @@ with Client("127.0.0.1:8600") as client:
 
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import cast
 
@@ -28,6 +29,8 @@ from .shared.errors import (
     from_rpc,
 )
 from .shared.security import Address, Security
+from .shared.side import Tensors, as_declared
+from .shared.tensor import TensorSpec
 
 _PATIENCE_MS = 5_000.0
 """How long after its budget an answer is still waited for: late and marked beats lost."""
@@ -35,7 +38,11 @@ _PATIENCE_MS = 5_000.0
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. Times are the agent's, but for `round_trip_ms`, which is the app's own."""
+    """One answer. Times are the agent's, but for `round_trip_ms`, which is the app's own.
+
+    `outputs` are what the large model gives beside its answer, [1, ...] each. An answer of the
+    device's own has none of them, and `missing_outputs` names those that were wanted.
+    """
 
     request_id: str
     labels: tuple[str, ...]
@@ -50,6 +57,8 @@ class Answer:
     within_budget: bool
     steps_ms: dict[str, float]
     round_trip_ms: float
+    outputs: Tensors = field(default_factory=dict)
+    missing_outputs: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -78,6 +87,7 @@ class Client:
             response_deserializer=pb.ModelMetadataResponse.FromString,
         )
         self._model = ""
+        self._specs: dict[str, tuple[TensorSpec, ...]] = {}
 
     def __enter__(self) -> "Client":
         return self
@@ -112,17 +122,38 @@ class Client:
         except grpc.RpcError as error:
             raise self._unreached(error, wait_ms) from error
 
+    def inputs(self, model: str = "", *, wait_ms: float = 3_000.0) -> tuple[TensorSpec, ...]:
+        """What a model takes beside a picture; most take nothing. Asked once."""
+        model = model or self._only_model()
+        if model not in self._specs:
+            try:
+                reply = self._metadata(
+                    pb.ModelMetadataRequest(name=model), timeout=wait_ms / 1e3, wait_for_ready=True
+                )
+            except grpc.RpcError as error:
+                raise self._unreached(error, wait_ms) from error
+            self._specs[model] = tuple(
+                TensorSpec(each.name, each.datatype, tuple(each.shape[1:]))
+                for each in reply.inputs
+                if each.name not in (messages.PICTURE, messages.PIXELS)
+            )
+        return self._specs[model]
+
     def infer(
         self,
         picture: bytes | npt.NDArray[np.uint8],
         *,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        outputs: Sequence[str] | None = None,
         budget_ms: float | None = None,
         model: str = "",
         request_id: str = "",
     ) -> Answer:
         """The answer for an encoded picture, or RGB uint8 [h, w, 3]; RemoteError if none came.
 
-        Without a budget the bundle's default holds.
+        `inputs` are what the model takes beside the picture, by name. `outputs` names those wanted
+        beside the answer: only a cloud makes them, and it is asked if there is time. If None, all
+        come that the best answer has. Without a budget the bundle's default holds.
         """
         request = pb.ModelInferRequest(
             model_name=model or self._only_model(), id=request_id or uuid.uuid4().hex
@@ -131,6 +162,11 @@ class Client:
             messages.add_bytes_input(request, "picture", [picture])
         else:
             messages.add_input(request, "pixels", picture)
+        if inputs:
+            self._add_inputs(request, inputs)
+        if outputs is not None:
+            for name in (messages.PROBABILITIES, messages.LABELS, *outputs):
+                request.outputs.add(name=name)
         timeout_s = None
         if budget_ms is not None:
             check_budget_ms(budget_ms)
@@ -148,6 +184,16 @@ class Client:
             return _read(response, round_trip_ms=round_trip_ms)
         except (RequestError, IndexError, ValueError) as error:
             raise RemoteRefused(f"its answer cannot be read ({error})") from error
+
+    def _add_inputs(
+        self, request: pb.ModelInferRequest, inputs: Mapping[str, npt.ArrayLike]
+    ) -> None:
+        specs = {spec.name: spec for spec in self.inputs(request.model_name)}
+        for name, values in inputs.items():
+            if name not in specs:
+                known = ", ".join(map(str, specs.values())) or "nothing"
+                raise RequestError(f"input {name!r} is unknown; beside a picture {known} is taken")
+            messages.add_input(request, name, as_declared(values, specs[name])[None])
 
     def _unreached(self, error: grpc.RpcError, wait_ms: float) -> RemoteError:
         fault = from_rpc(error)
@@ -177,6 +223,8 @@ def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
     labels = messages.output_elements(response, "labels")
     if not labels:
         raise ValueError("no labels")
+    own = (messages.PROBABILITIES, messages.LABELS)
+    missing = str(values.get(messages.MISSING_OUTPUTS, ""))
     return Answer(
         request_id=response.id,
         labels=tuple(label.decode() for label in labels),
@@ -191,4 +239,10 @@ def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
         within_budget=bool(values.get("within_budget", False)),
         steps_ms=steps,
         round_trip_ms=round_trip_ms,
+        outputs={
+            each.name: messages.output_array(response, each.name)
+            for each in response.outputs
+            if each.name not in own
+        },
+        missing_outputs=tuple(missing.split(",")) if missing else (),
     )

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 
+from ..shared.manifest import Precision
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
@@ -17,6 +18,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--instances", type=int, default=None, help="parallel runs per model")
     parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
     parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument(
+        "--precision",
+        choices=[str(each) for each in Precision],
+        default=str(Precision.FLOAT32),
+        help="arithmetic of whole models and tails; a bundle has what its recipe asked for",
+    )
     parser.add_argument(
         "--preload", action="store_true", help="serve nothing before every tail is loaded"
     )
@@ -40,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         trust=trust(options),
         queue_limit=options.queue,
         max_batch=options.max_batch,
+        precision=Precision(options.precision),
         preload=options.preload,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,

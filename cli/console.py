@@ -15,8 +15,8 @@ _PLAIN_WIDTH = 160
 
 _FIGURE = re.compile(r"[-\d.,/%± ]*")
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-notes = Console(stderr=True, highlight=False)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+notes = Console(stderr=True, highlight=False, emoji=False)
 """Progress and complaints: stdout is for results alone."""
 
 
@@ -59,6 +59,7 @@ class StepProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
             console=notes,
             disable=not notes.is_terminal,
         )
@@ -74,16 +75,16 @@ class StepProgress:
             self._close()
         self._progress.stop()
 
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """The builder's progress callback."""
+    def __call__(self, step: str, done: int, total: int, *, note: str = "") -> None:
+        """The builder's progress callback; a note stands behind the bar."""
         if step != self._name:
             self._close()
             self._name = step
-            self._task = self._progress.add_task(step, total=total or None)
+            self._task = self._progress.add_task(step, total=total or None, note="")
             if not notes.is_terminal:
                 notes.print(f"- {step}")
         if total:
-            self._progress.update(self._task, completed=done, total=total)
+            self._progress.update(self._task, completed=done, total=total, note=note)
 
     def _close(self) -> None:
         if self._task is not None:

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy.typing as npt
 from rich.table import Table
 
 from ..client import Answer, Client
-from ..shared.errors import PictureError, RemoteError, RemoteUnavailable
+from ..shared.errors import PictureError, RemoteError, RemoteUnavailable, RequestError
+from ..shared.side import from_text
+from ..shared.tensor import Array
 from .console import complain, console, print_json, table
 from .options import add_tls, security
 
@@ -31,6 +33,20 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--edge", default="127.0.0.1:8600", metavar="HOST:PORT")
     parser.add_argument("--budget", type=float, metavar="MS", help="the bundle's if not given")
     parser.add_argument("--model", default="", help="needed only where several are served")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help="what the model takes beside a picture, such as patient=63,1; for all the pictures",
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="wanted beside the answer: asks the cloud if there is time; shown with --json",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     add_tls(parser)
     parser.set_defaults(run=run)
@@ -42,10 +58,13 @@ def run(options: argparse.Namespace) -> int:
     faults: dict[str, str] = {}
     gone: RemoteUnavailable | None = None
     with Client(options.edge, security=security(options)) as client:
+        inputs = read_inputs(client, options.input, model=options.model)
         for name, picture in find_pictures(options.sources, most_frames=options.frames):
             try:
                 answers[name] = client.infer(
                     picture.read_bytes() if isinstance(picture, Path) else picture,
+                    inputs=inputs,
+                    outputs=options.output or None,
                     budget_ms=options.budget,
                     model=options.model,
                 )
@@ -65,6 +84,27 @@ def run(options: argparse.Namespace) -> int:
     if gone is not None:
         raise gone
     return _SOME_FAILED if faults else 0
+
+
+def read_inputs(client: Client, texts: Sequence[str], *, model: str) -> dict[str, Array]:
+    """The further inputs that NAME=VALUES texts say, as the model declares them.
+
+    RequestError for what the model does not take.
+    """
+    if not texts:
+        return {}
+    specs = {spec.name: spec for spec in client.inputs(model)}
+    found: dict[str, Array] = {}
+    for text in texts:
+        name, equals, values = text.rpartition("=")
+        if not equals or name not in specs:
+            known = ", ".join(map(str, specs.values())) or "nothing"
+            raise RequestError(
+                f"--input {text!r} is not NAME=VALUES of an input; "
+                f"beside a picture this model takes {known}"
+            )
+        found[name] = from_text(values, specs[name])
+    return found
 
 
 def find_pictures(
@@ -97,7 +137,11 @@ def _find(source: str, most_frames: int) -> Iterator[tuple[str, Path | npt.NDArr
 
 
 def as_json(answer: Answer) -> dict[str, object]:
-    """An answer without its full probability vector."""
+    """An answer without its full probability vector.
+
+    Outputs and what is missing of them are there only where a model has any.
+    """
+    outputs = answer.outputs
     return {
         "request_id": answer.request_id,
         "labels": list(answer.labels),
@@ -111,6 +155,8 @@ def as_json(answer: Answer) -> dict[str, object]:
         "within_budget": answer.within_budget,
         "steps_ms": answer.steps_ms,
         "round_trip_ms": answer.round_trip_ms,
+        **({"outputs": {k: v[0].tolist() for k, v in outputs.items()}} if outputs else {}),
+        **({"missing_outputs": list(answer.missing_outputs)} if answer.missing_outputs else {}),
     }
 
 
@@ -142,6 +188,8 @@ def note(answer: Answer) -> str:
         words.append("provisional")
     if answer.fallback:
         words.append(answer.fallback)
+    if answer.missing_outputs:
+        words.append(f"without {', '.join(answer.missing_outputs)}")
     if not answer.within_budget:
         words.append("LATE")
     return ", ".join(words)

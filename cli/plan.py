@@ -3,8 +3,16 @@
 import argparse
 from math import inf, isfinite
 
+from ..devices.boards import read_board
 from ..devices.probe import probe
-from ..devices.profile import Profile, StageTime, load_profile, load_profiles, tail_stage
+from ..devices.profile import (
+    Origin,
+    Profile,
+    StageTime,
+    load_profile,
+    load_profiles,
+    tail_stage,
+)
 from ..edge.outlook import outlook
 from ..edge.router import Option, explain
 from ..edge.stage_times import StageTimes
@@ -12,6 +20,7 @@ from ..shared.bundle import Bundle, find_bundle, open_bundle
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
 from ..shared.plan import PlanKind
+from .boards import estimated
 from .console import console, print_json, table
 from .options import add_bundles, trust
 
@@ -29,7 +38,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = commands.add_parser(
         "plan",
         help="show a bundle's table on a link and budget: which plan is taken, and why",
-        description="Device times are this machine's profile; cloud times are those of the machine "
+        description="Device times are this machine's profile, or an estimate for a board (see "
+        "`hybridge profile --boards`); cloud times are those of the machine "
         "that built the bundle, divided by --cloud-speed.",
     )
     parser.add_argument("bundle", metavar="NAME|DIR")
@@ -38,6 +48,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--rtt", type=float, metavar="MS", help="instead of the link's")
     parser.add_argument("--mbps", type=float, metavar="MBIT/S", help="instead of the link's")
     parser.add_argument("--cloud-speed", type=float, default=1.0, metavar="FACTOR")
+    parser.add_argument("--threads", type=int, default=1, help="per model run on the device")
+    parser.add_argument(
+        "--board", metavar="NAME", help="estimate for a board instead of this machine's profile"
+    )
     parser.add_argument("--json", action="store_true")
     add_bundles(parser)
     parser.set_defaults(run=run)
@@ -53,8 +67,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--rtt must not be negative, --mbps and --cloud-speed must be above 0")
     default_ms = bundle.manifest.default_budget_ms
     budget_ms = check_budget_ms(default_ms if options.budget is None else options.budget)
+    profile = _profile(bundle, board=options.board, threads=options.threads)
     rows = explain(
-        options_on(bundle, rtt_ms=rtt_ms, mbps=mbps, cloud_speed=options.cloud_speed),
+        options_on(bundle, profile, rtt_ms=rtt_ms, mbps=mbps, cloud_speed=options.cloud_speed),
         left_ms=budget_ms,
     )
     if options.json:
@@ -65,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
                 "budget_ms": budget_ms,
                 "rtt_ms": rtt_ms,
                 "mbps": mbps,
+                "device": profile.device.processor,
+                "device_times": profile.origin.value,
                 "plans": [_as_json(option, reason) for option, reason in rows],
             }
         )
@@ -72,12 +89,16 @@ def run(options: argparse.Namespace) -> int:
     title = f"{bundle.manifest.name}: {budget_ms:g} ms on {rtt_ms:g} ms / {mbps:g} Mbit/s"
     columns = ("plan", "agreement", "bytes", "device", "network", "cloud", "total ms", "why")
     console.print(table(title, columns, [_row(option, reason) for option, reason in rows]))
+    if profile.origin is Origin.ESTIMATED:
+        console.print(f"device times are ESTIMATED for a {profile.device.processor}")
     return 0
 
 
-def options_on(bundle: Bundle, *, rtt_ms: float, mbps: float, cloud_speed: float) -> list[Option]:
-    """The bundle's plans on an ideal link; ConfigError if this machine was never measured."""
-    times = StageTimes(_profile(bundle).stages)
+def options_on(
+    bundle: Bundle, profile: Profile, *, rtt_ms: float, mbps: float, cloud_speed: float
+) -> list[Option]:
+    """The bundle's plans on a device and an ideal link."""
+    times = StageTimes(profile.stages)
     cloud_times = StageTimes(_cloud_stages(bundle))
     tails = {
         bundle.manifest.contract(row.parsed()).id: cloud_times.p95_ms(tail_stage(row.parsed().cut))
@@ -92,11 +113,16 @@ def options_on(bundle: Bundle, *, rtt_ms: float, mbps: float, cloud_speed: float
     )
 
 
-def _profile(bundle: Bundle) -> Profile:
-    found = load_profile(bundle.profiles, probe(), bundle_sha256=bundle.sha256)
+def _profile(bundle: Bundle, *, board: str | None, threads: int) -> Profile:
+    """The board's estimate, or this machine's profile; ConfigError if it was never measured."""
+    if board is not None:
+        return estimated(bundle, read_board(board))
+    found = load_profile(bundle.profiles, probe(), bundle_sha256=bundle.sha256, threads=threads)
     if found is None:
+        with_threads = f" --threads {threads}" if threads > 1 else ""
         raise ConfigError(
-            f"this machine has no profile of the bundle; run `hybridge profile {bundle.path}`"
+            "this machine has no profile of the bundle; "
+            f"run `hybridge profile {bundle.path}{with_threads}`"
         )
     return found
 

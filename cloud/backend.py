@@ -1,6 +1,8 @@
 """What computes: a graph of a model, ready to run."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -8,10 +10,19 @@ import numpy.typing as npt
 import onnxruntime
 
 from ..shared.errors import BundleError
+from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
 from .weights import SessionSettings, Weights, open_session
 
 Output = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A graph's answer [n, classes], and its further outputs by name."""
+
+    answer: Output
+    outputs: Tensors = field(default_factory=dict)
 
 
 class Backend(ABC):
@@ -20,8 +31,11 @@ class Backend(ABC):
     device: str
 
     @abstractmethod
-    def run(self, batch: Array) -> Output:
-        """The graph's output [n, classes] for n items; raises whatever its runtime raises."""
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        """What the graph makes of n items and of what came beside them.
+
+        Raises whatever its runtime raises.
+        """
 
 
 class OnnxBackend(Backend):
@@ -32,27 +46,49 @@ class OnnxBackend(Backend):
     7.4 ms, one thread alone 181/s) and need their memory twice.
     """
 
-    def __init__(self, graph: bytes, *, weights: Weights) -> None:
+    def __init__(
+        self,
+        graph: bytes,
+        *,
+        weights: Weights,
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+    ) -> None:
+        """`inputs` come beside the tensor of the cut or the pixels, `outputs` beside the answer."""
         providers = _providers()
         self._session = open_session(
             graph, weights=weights, settings=SessionSettings(providers=providers)
         )
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise BundleError(f"a graph has {len(inputs)} inputs and {len(outputs)} outputs")
-        self._input = inputs[0].name
-        self._outputs = [outputs[0].name]
-        self._one_by_one = inputs[0].shape[0] == 1
+        taken = {value.name: value.shape for value in self._session.get_inputs()}
+        given = [value.name for value in self._session.get_outputs()]
+        self._input = _other(taken, inputs, "inputs")
+        self._further = tuple(outputs)
+        self._outputs = [_other(given, self._further, "outputs"), *self._further]
+        self._one_by_one = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
 
-    def run(self, batch: Array) -> Output:
+    def run(self, batch: Array, sides: Tensors) -> Result:
         if self._one_by_one and len(batch) > 1:  # exported with a fixed batch of 1
-            return np.concatenate([self._run(batch[at : at + 1]) for at in range(len(batch))])
-        return self._run(batch)
+            singles = [
+                self._run(batch[at : at + 1], items_of(sides, at, at + 1))
+                for at in range(len(batch))
+            ]
+            answer = np.concatenate([single.answer for single in singles])
+            return Result(answer, joined([single.outputs for single in singles]))
+        return self._run(batch, sides)
 
-    def _run(self, batch: Array) -> Output:
-        (output,) = self._session.run(self._outputs, {self._input: batch})
-        return cast(Output, output)
+    def _run(self, batch: Array, sides: Tensors) -> Result:
+        answer, *further = self._session.run(self._outputs, {self._input: batch, **sides})
+        return Result(cast(Output, answer), dict(zip(self._further, further, strict=True)))
+
+
+def _other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
+    """The one name of a graph that the manifest leaves unnamed."""
+    names, expected = list(there), set(known)
+    others = [name for name in names if name not in expected]
+    if len(others) != 1 or len(names) != len(expected) + 1:
+        raise BundleError(f"a graph has the {kind} {names}, its manifest names {sorted(expected)}")
+    return others[0]
 
 
 def _providers() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..shared.errors import ConfigError
+from ..shared.manifest import Precision
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
 
@@ -23,7 +24,8 @@ class CloudConfig:
     `instances` runs at a time, each on one core; `queue_limit` requests may wait per model; a
     batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
-    and measured; without, tails come in the background or with their first request.
+    and measured; without, tails come in the background or with their first request. Whole models
+    and tails compute in `precision`, which their bundles must have been built with.
     """
 
     bundles: Path
@@ -33,6 +35,7 @@ class CloudConfig:
     instances: int = field(default_factory=usable_cores)
     queue_limit: int = 64
     max_batch: int = 8
+    precision: Precision = Precision.FLOAT32
     preload: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0

@@ -45,4 +45,5 @@ def _tails(inference: Inference, request: pb.ProbeRequest) -> Iterator[pb.TailSt
                     contract=stage.contract.id,
                     compute_p50_ms=cost.quantile_ms(0.5),
                     compute_p95_ms=cost.quantile_ms(0.95),
+                    precision=model.precision,
                 )

@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip
 from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineUnmet, TensorError
-from .inputs import PIXELS, Input, ModelName, read_input
+from ..shared.errors import DeadlineUnmet
+from ..shared.side import wanted_outputs
+from .inputs import Input, ModelName, read_input
 from .loader import Loader
-from .model import ServedModel
 from .repository import Repository
 from .work import Answer
 from .worker import Worker
-
-PROBABILITIES = "probabilities"
 
 
 class Inference:
@@ -47,15 +45,17 @@ class Inference:
         if rpc_left_s is not None and rpc_left_s <= 0:
             raise DeadlineUnmet("it passed on the way here")
         deadline = Deadline.after_ms(budget_ms, now_s=start_s)
-        _check_outputs(request.outputs)
         found = await read_input(
-            oip.single_input(request), parameters, named=named, repository=self.repository
+            oip.inputs_of(request), parameters, named=named, repository=self.repository
+        )
+        wanted = wanted_outputs(
+            request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
         )
         await self._loader.ready(found.stage, deadline=deadline)
         answer = await self.worker.run(
-            found.stage, load=found.load, items=found.items, deadline=deadline
+            found.stage, load=found.load, items=found.items, sides=found.sides, deadline=deadline
         )
-        return self._response(request.id, found, answer)
+        return self._response(request.id, found, answer, wanted=wanted)
 
     def metadata(self, *, name: str, version: str) -> pb.ModelMetadataResponse:
         """What any client of the protocol needs; frames and pictures are for who knows us."""
@@ -65,11 +65,20 @@ class Inference:
             versions=[other.version for other in self.repository.versions(name)],
             platform="onnxruntime_onnx",
         )
-        response.inputs.add(name=PIXELS, datatype="UINT8", shape=[-1, *model.whole.contract.shape])
-        response.outputs.add(name=PROBABILITIES, datatype="FP32", shape=[-1, _classes(model)])
+        shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
+        response.inputs.add(name=oip.PIXELS, datatype="UINT8", shape=[-1, *shape])
+        response.outputs.add(name=oip.PROBABILITIES, datatype="FP32", shape=[-1, classes])
+        for target, specs in (
+            (response.inputs, model.whole.inputs),
+            (response.outputs, model.whole.outputs),
+        ):
+            for spec in specs:
+                target.add(name=spec.name, datatype=spec.datatype, shape=[-1, *spec.shape])
         return response
 
-    def _response(self, request_id: str, found: Input, answer: Answer) -> pb.ModelInferResponse:
+    def _response(
+        self, request_id: str, found: Input, answer: Answer, *, wanted: Iterable[str]
+    ) -> pb.ModelInferResponse:
         response = pb.ModelInferResponse(
             model_name=found.model.name, model_version=found.model.version, id=request_id
         )
@@ -82,19 +91,7 @@ class Inference:
                 oip.CONTRACT: found.stage.contract.id,
             },
         )
-        oip.add_output(response, PROBABILITIES, answer.probabilities)
+        oip.add_output(response, oip.PROBABILITIES, answer.probabilities)
+        for name in wanted:
+            oip.add_output(response, name, answer.outputs[name])
         return response
-
-
-def _classes(model: ServedModel) -> int:
-    return model.bundle.manifest.classes
-
-
-def _check_outputs(
-    outputs: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
-) -> None:
-    for output in outputs:
-        if output.name != PROBABILITIES:
-            raise TensorError(f"output {output.name!r} is not {PROBABILITIES!r}")
-        if "classification" in output.parameters:
-            raise TensorError("the classification extension is not served; rank probabilities")

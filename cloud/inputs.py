@@ -4,11 +4,13 @@
     pixels   UINT8 [S,S,3] or [n,S,S,3]  what any client of the protocol can send
     picture  BYTES [1]                   an encoded picture of exactly S x S
 
-Larger pictures are an edge's business, which resizes as the model was trained.
+Larger pictures are an edge's business, which resizes as the model was trained. A model's further
+inputs come beside it, one item for each of its items.
 """
 
 import asyncio
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..shared import oip
@@ -17,13 +19,12 @@ from ..shared.contract import Contract
 from ..shared.errors import PictureError, RequestError, TensorError
 from ..shared.frame import FrameHeader, decode_payload, read_header
 from ..shared.picture import decode_picture, picture_size
+from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
 from .model import ServedModel
 from .repository import Repository
 from .stage import Stage
 from .work import Load
-
-FRAME, PIXELS, PICTURE = "frame", "pixels", "picture"
 
 _CHECK_ON_LOOP_BYTES = 1 << 19
 """A checksum over so much takes a quarter of a millisecond; longer ones are left to a thread."""
@@ -39,6 +40,7 @@ class Input:
     stage: Stage
     items: int
     load: Load = field(repr=False)
+    sides: Tensors = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +52,25 @@ class ModelName:
 
 
 async def read_input(
-    tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
+    sent: Iterable[oip.InputTensor],
+    parameters: Parameters,
+    *,
+    named: ModelName,
+    repository: Repository,
 ) -> Input:
     """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
     model = repository.model(named.name, named.version)
-    match tensor.name:
-        case "frame":
-            found = await _read_frame(tensor, parameters, named=named, repository=repository)
-        case "pixels":
-            found = _read_pixels(tensor, model)
-        case "picture":
-            found = _read_picture(tensor, model)
-        case _:
-            raise TensorError(
-                f"input {tensor.name!r} is none of {FRAME!r}, {PIXELS!r} and {PICTURE!r}"
-            )
+    tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
+    if tensor.name == oip.FRAME:
+        found = await _read_frame(tensor, parameters, named=named, repository=repository)
+    elif tensor.name == oip.PIXELS:
+        found = _read_pixels(tensor, model)
+    else:
+        found = _read_picture(tensor, model)
     _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
     _check_parameter(parameters, oip.CUT, found.stage.key.cut)
-    return found
+    sides = read_sides(beside, found.stage.inputs, items=found.items)
+    return dataclasses.replace(found, sides=sides) if sides else found
 
 
 async def _read_frame(
@@ -116,7 +119,7 @@ def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
         if (width, height) != (size, size):
             raise PictureError(
                 f"{width}x{height}, and this model takes {size}x{size}: send it through an edge, "
-                f"or resize it and send {PIXELS!r}"
+                f"or resize it and send {oip.PIXELS!r}"
             )
         return decode_picture(encoded, max_pixels=size * size)[None]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..shared.bundle import list_bundles, open_bundle
 from ..shared.errors import BundleError, ConfigError, ModelFault, UnknownContract, UnknownModel
+from ..shared.manifest import Precision
 from ..shared.signing import TrustStore
 from .model import ServedModel
 from .stage import Stage
@@ -55,7 +56,13 @@ class Repository:
         raise UnknownContract(f"{digest.hex()[:12]} is not served (served: {known})")
 
 
-def load_repository(root: Path, *, trust: TrustStore, max_batch: int) -> Repository:
+def load_repository(
+    root: Path,
+    *,
+    trust: TrustStore,
+    max_batch: int,
+    precision: Precision = Precision.FLOAT32,
+) -> Repository:
     """Opens every bundle under a directory and loads its whole model; blocking.
 
     A broken bundle is logged and left out; ConfigError if none is left.
@@ -65,7 +72,7 @@ def load_repository(root: Path, *, trust: TrustStore, max_batch: int) -> Reposit
     for name, paths in list_bundles(root).items():
         for path in reversed(paths):
             try:
-                model = _load(path, trust=trust, max_batch=max_batch)
+                model = _load(path, trust=trust, max_batch=max_batch, precision=precision)
             except (BundleError, ModelFault) as error:
                 log.warning("bundle %s/%s is not served: %s", name, path.name, error)
                 reasons.append(f"{name}/{path.name}: {error}")
@@ -77,17 +84,18 @@ def load_repository(root: Path, *, trust: TrustStore, max_batch: int) -> Reposit
     return Repository(models)
 
 
-def _load(path: Path, *, trust: TrustStore, max_batch: int) -> ServedModel:
+def _load(path: Path, *, trust: TrustStore, max_batch: int, precision: Precision) -> ServedModel:
     bundle = open_bundle(path, trust=trust)
     manifest = bundle.manifest
     if (manifest.name, manifest.version) != (path.parent.name, path.name):
         raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
-    model = ServedModel.of(bundle, max_batch=max_batch)
+    model = ServedModel.of(bundle, max_batch=max_batch, precision=precision)
     model.whole.load()
     cost = model.whole.cost
     log.info(
-        "%s: %.1f ms for one picture%s",
+        "%s in %s: %.1f ms for one picture%s",
         model.whole.key,
+        model.precision,
         cost.predict_ms(1),
         f", batches of {cost.batch_items}" if cost.batch_items > 1 else ", no batching gain",
     )

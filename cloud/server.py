@@ -49,7 +49,11 @@ class CloudServer:
         if on_listening is not None:
             on_listening(self.address)
         repository = await asyncio.to_thread(
-            load_repository, config.bundles, trust=config.trust, max_batch=config.max_batch
+            load_repository,
+            config.bundles,
+            trust=config.trust,
+            max_batch=config.max_batch,
+            precision=config.precision,
         )
         self._worker = Worker(instances=config.instances, queue_limit=config.queue_limit)
         self._loader = Loader(self._worker)

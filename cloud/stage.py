@@ -13,7 +13,8 @@ from ..shared.answer import Probabilities, to_probabilities
 from ..shared.contract import Contract
 from ..shared.errors import HybridgeError, ModelFault
 from ..shared.manifest import OutputKind
-from ..shared.tensor import DTYPES, Array
+from ..shared.side import Tensors
+from ..shared.tensor import DTYPES, Array, TensorSpec
 from .backend import Backend
 from .cost import Cost
 from .scheduler import StageKey
@@ -22,9 +23,20 @@ _ONE_RUNS, _FULL_RUNS = 7, 3
 _MEASURE_AT_MOST_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Probabilities [n, classes], and the model's further outputs [n, ...] by name."""
+
+    probabilities: Probabilities
+    outputs: Tensors
+
+
 @dataclass(kw_only=True, eq=False)
 class Stage:
-    """The whole large model (`key.cut` empty) or the tail behind one cut."""
+    """The whole large model (`key.cut` empty) or the tail behind one cut.
+
+    `inputs` and `outputs` are those beside the tensor of the cut and beside the answer.
+    """
 
     key: StageKey
     contract: Contract
@@ -32,6 +44,8 @@ class Stage:
     classes: int
     max_batch: int
     open: Callable[[], Backend] = field(repr=False)
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     _backend: Backend | None = field(default=None, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -53,23 +67,31 @@ class Stage:
                 self._backend = self.open()
                 self._cost = self._measure()
 
-    def run(self, batch: Array) -> Probabilities:
-        """Probabilities [n, classes] of n inputs; ModelFault if the model fails on them."""
+    def run(self, batch: Array, sides: Tensors) -> Computed:
+        """What the model makes of n inputs; ModelFault if it fails on them."""
         assert self._backend is not None, f"{self.key} is not loaded"
         try:
-            output = self._backend.run(batch)
+            result = self._backend.run(batch, sides)
         except HybridgeError:
             raise
         except Exception as error:  # a runtime raises what it likes
             raise ModelFault(f"{self.key}: {_first_line(error)}") from error
-        if output.shape != (len(batch), self.classes) or output.dtype != np.float32:
-            raise ModelFault(
-                f"{self.key} gave {output.dtype} {list(output.shape)} "
-                f"instead of float32 {[len(batch), self.classes]}"
-            )
-        if not np.isfinite(output).all():
+        answer = result.answer
+        self._check("its answer", answer, (len(batch), self.classes), np.dtype(np.float32))
+        if not np.isfinite(answer).all():
             raise ModelFault(f"{self.key} gave numbers that are not finite")
-        return to_probabilities(output, self.output)
+        for spec in self.outputs:
+            self._check(spec.name, result.outputs[spec.name], (len(batch), *spec.shape), spec.dtype)
+        return Computed(to_probabilities(answer, self.output), result.outputs)
+
+    def _check(
+        self, what: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+    ) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise ModelFault(
+                f"{self.key} gave {what} as {array.dtype} {list(array.shape)} "
+                f"instead of {dtype} {list(shape)}"
+            )
 
     def _measure(self) -> Cost:
         one_ms = self._time_ms(1, _ONE_RUNS)
@@ -78,11 +100,15 @@ class Stage:
 
     def _time_ms(self, items: int, runs: int) -> float:
         batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
-        self.run(batch)  # the first run allocates
+        sides = {
+            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
+            for spec in self.inputs
+        }
+        self.run(batch, sides)  # the first run allocates
         times_s: list[float] = []
         while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
             start_s = time.perf_counter()
-            self.run(batch)
+            self.run(batch, sides)
             times_s.append(time.perf_counter() - start_s)
         return statistics.median(times_s) * 1e3
 

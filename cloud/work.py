@@ -10,9 +10,10 @@ import numpy as np
 from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
 from ..shared.errors import DeadlineUnmet, ModelFault, TensorError
+from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
 from .scheduler import Job
-from .stage import Stage
+from .stage import Computed, Stage
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +23,24 @@ Load = Callable[[], Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Probabilities [items, classes], and where the time went."""
+    """Probabilities [items, classes], the model's further outputs, and where the time went."""
 
     probabilities: Probabilities
+    outputs: Tensors = field(default_factory=dict)
     queue_ms: float
     compute_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Work:
-    """A job, its input and whoever waits for it (faults as values: the waiter may be gone)."""
+    """A job, its input and whoever waits for it (faults as values: the waiter may be gone).
+
+    `sides` are the model's further inputs, [items, ...] each.
+    """
 
     job: Job
     load: Load = field(repr=False)
+    sides: Tensors = field(default_factory=dict, repr=False)
     answer: asyncio.Future[Answer | Exception]
 
     @property
@@ -56,7 +62,7 @@ def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
     """Loads, computes and checks a batch on the calling thread; never raises."""
     started_s = clock()
     outcomes: list[Answer | Exception | None] = [None] * len(works)
-    inputs: dict[int, Array] = {}
+    inputs: dict[int, _Loaded] = {}
     for at, work in enumerate(works):
         if work.unwanted:
             continue
@@ -74,37 +80,50 @@ def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
             outcomes[at] = result
         else:
             outcomes[at] = Answer(
-                probabilities=result,
+                probabilities=result.probabilities,
+                outputs=result.outputs,
                 queue_ms=(started_s - works[at].job.arrived_s) * 1e3,
                 compute_ms=took_ms,
             )
     return Execution(
         outcomes=tuple(outcomes),
-        items=sum(len(array) for array in inputs.values()),
+        items=sum(len(loaded.tensor) for loaded in inputs.values()),
         took_ms=took_ms,
     )
 
 
-def _load(work: Work, stage: Stage) -> Array:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    tensor: Array
+    sides: Tensors
+
+
+def _load(work: Work, stage: Stage) -> _Loaded:
     array = work.load()
     if array.shape != (work.job.items, *stage.contract.shape):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
-    return array
+    return _Loaded(array, work.sides)
 
 
-def _compute(inputs: dict[int, Array], stage: Stage) -> dict[int, Probabilities | Exception]:
+def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | Exception]:
     """One run for all; if that fails, one for each, so that a fault stays with its request."""
     if not inputs:
         return {}
-    arrays = list(inputs.values())
+    tensors = [loaded.tensor for loaded in inputs.values()]
     try:
-        batch = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        probabilities = stage.run(batch)
+        batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+        computed = stage.run(batch, joined([loaded.sides for loaded in inputs.values()]))
     except Exception as error:
         if len(inputs) > 1:
-            return {at: _compute({at: array}, stage)[at] for at, array in inputs.items()}
+            return {at: _compute({at: loaded}, stage)[at] for at, loaded in inputs.items()}
         if isinstance(error, ModelFault):
             log.warning("%s", error)
         return dict.fromkeys(inputs, error)
-    ends = np.cumsum([len(array) for array in arrays])[:-1]
-    return dict(zip(inputs, np.split(probabilities, ends), strict=True))
+    ends = np.cumsum([len(tensor) for tensor in tensors])
+    return {
+        at: Computed(
+            computed.probabilities[end - len(tensor) : end],
+            items_of(computed.outputs, end - len(tensor), end),
+        )
+        for at, tensor, end in zip(inputs, tensors, ends, strict=True)
+    }

@@ -7,6 +7,7 @@ from functools import partial
 
 from ..shared.deadline import Clock, Deadline, monotonic
 from ..shared.errors import DeadlineUnmet
+from ..shared.side import Tensors
 from .cost import OnlineCost
 from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
@@ -39,8 +40,16 @@ class Worker:
         """How long a request that arrived now would wait."""
         return self._scheduler.forecast_ms(now_s=self._clock())
 
-    async def run(self, stage: Stage, *, load: Load, items: int, deadline: Deadline) -> Answer:
-        """The answer of a stage to what `load` makes.
+    async def run(
+        self,
+        stage: Stage,
+        *,
+        load: Load,
+        items: int,
+        deadline: Deadline,
+        sides: Tensors | None = None,
+    ) -> Answer:
+        """The answer of a stage to what `load` makes and to what came beside it.
 
         Raises Overloaded or DeadlineUnmet at once if it cannot be had in time, DeadlineUnmet at
         the deadline if it was not, else whatever `load` or the model raises.
@@ -54,7 +63,12 @@ class Worker:
             deadline_s=deadline.at_s,
         )
         self._scheduler.submit(job, now_s=now_s)
-        work = Work(job=job, load=load, answer=asyncio.get_running_loop().create_future())
+        work = Work(
+            job=job,
+            load=load,
+            sides=sides or {},
+            answer=asyncio.get_running_loop().create_future(),
+        )
         self._works[job.id] = work
         try:
             self._pump()

@@ -47,7 +47,7 @@ def runtime() -> Runtime:
 
 
 class LiteRtModel:
-    """One signature of one TFLite file, with one input and one output. Thread-safe.
+    """One signature of one TFLite file, with one input. Thread-safe.
 
     Calls from several threads take turns: an interpreter has one arena, and a small device gains
     nothing from two. The GIL is free while the interpreter runs.
@@ -66,13 +66,10 @@ class LiteRtModel:
             raise ConfigError(f"LiteRT cannot load the model: {error}") from error
         self._inputs = self._runner.get_input_details()
         self._outputs = self._runner.get_output_details()
-        if len(self._inputs) != 1 or len(self._outputs) != 1:
-            raise ConfigError(
-                f"signature {signature!r} has {len(self._inputs)} inputs and "
-                f"{len(self._outputs)} outputs; one of each is needed"
-            )
+        if len(self._inputs) != 1:
+            raise ConfigError(f"signature {signature!r} has {len(self._inputs)} inputs, not one")
         ((self._input, self._input_details),) = self._inputs.items()
-        (self._output,) = self._outputs
+        self._names = sorted(self._outputs)
         self._interpreter = interpreter  # the runner borrows its memory
         self._lock = threading.Lock()
 
@@ -83,12 +80,19 @@ class LiteRtModel:
 
     @property
     def quantization(self) -> tuple[float, int]:
-        """Scale and zero point of the output; (0.0, 0) if it is not quantized."""
-        scale, zero_point = self._outputs[self._output]["quantization"]
+        """Scale and zero point of the first output; (0.0, 0) if it is not quantized."""
+        scale, zero_point = self._outputs[self._names[0]]["quantization"]
         return float(scale), int(zero_point)
 
     def run(self, tensor: Array) -> Array:
-        """The output for one input; TensorError if the input does not fit, ModelFault otherwise."""
+        """The only output for one input, or the first by name; errors as `outputs`."""
+        return self.outputs(tensor)[0]
+
+    def outputs(self, tensor: Array) -> list[Array]:
+        """All outputs by name for one input.
+
+        TensorError if the input does not fit, ModelFault if the runtime fails.
+        """
         if tensor.dtype != self._input_details["dtype"] or not self._fits(tensor.shape):
             raise TensorError(
                 f"the model takes {self._input_details['dtype'].__name__} "
@@ -96,10 +100,10 @@ class LiteRtModel:
             )
         with self._lock:
             try:
-                output: Array = self._runner(**{self._input: tensor})[self._output]
+                made = self._runner(**{self._input: tensor})
             except (ValueError, RuntimeError) as error:
                 raise ModelFault(f"LiteRT: {error}") from error
-        return output
+        return [made[name] for name in self._names]
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         declared = self.input_shape

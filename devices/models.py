@@ -1,7 +1,7 @@
 """The device's part of a bundle: preprocessing, light model and heads, loaded as they are used."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import cast
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from ..shared.answer import Probabilities, to_probabilities
 from ..shared.bundle import Bundle
 from ..shared.codec import codec_by_name
-from ..shared.contract import Contract
+from ..shared.contract import Contract, Part
 from ..shared.errors import TensorError
 from ..shared.frame import encode_frame
-from ..shared.manifest import Precision, Preprocessing
+from ..shared.manifest import Manifest, Precision, Preprocessing
 from ..shared.plan import Plan, PlanKind
 from ..shared.tensor import Array
 from .litert import LiteRtModel
@@ -63,7 +63,7 @@ class DeviceModels:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
-        self._threads = threads
+        self.threads = threads
         self._for_light = _Preprocess(bundle, manifest.light.preprocessing, threads=threads)
         self._for_large = _Preprocess(bundle, manifest.large.preprocessing, threads=threads)
         self._light = LiteRtModel(bundle.file(manifest.light.blob), threads=threads)
@@ -90,15 +90,23 @@ class DeviceModels:
     def light(self, pixels: Pixels) -> Probabilities:
         """The light model's probabilities [classes] for its pixels."""
         output = cast(npt.NDArray[np.float32], self._light.run(self._for_light.normalize(pixels)))
-        return cast(Probabilities, to_probabilities(output, self.bundle.manifest.light.output)[0])
+        light = self.bundle.manifest.light
+        return cast(
+            Probabilities,
+            to_probabilities(output, light.output, temperature=light.temperature)[0],
+        )
 
     def head(self, cut: str, precision: Precision, pixels: Pixels) -> Array:
-        """The tensor of a cut, int8 as its contract says, for the large model's pixels."""
+        """What a cut sends, int8 as its contract says, for the large model's pixels.
+
+        Several tensors come as one flat one.
+        """
         contract = self.bundle.manifest.cut(cut).contract
-        output: Array = self._head(cut, precision).run(self._for_large.normalize(pixels))[0]
-        if output.dtype == np.int8:
-            return output
-        return quantize(cast(npt.NDArray[np.float32], output), contract)
+        outputs = self._head(cut, precision).outputs(self._for_large.normalize(pixels))
+        if not contract.parts:
+            return _on_grid(outputs[0][0], contract)
+        parts = zip(outputs, contract.parts, strict=True)
+        return np.concatenate([_on_grid(output[0], part).ravel() for output, part in parts])
 
     def tensor(self, plan: Plan, pixels: Pixels) -> Array:
         """What a remote plan sends, not yet encoded: the pixels themselves, or a head's tensor."""
@@ -114,7 +122,7 @@ class DeviceModels:
                 self._heads[key] = LiteRtModel(
                     self.bundle.file(large.head_files[precision]),
                     signature=self.bundle.manifest.cut(cut).heads[precision],
-                    threads=self._threads,
+                    threads=self.threads,
                 )
             return self._heads[key]
 
@@ -129,7 +137,14 @@ def check_picture(picture: Array) -> None:
         raise TensorError(f"a picture of {list(picture.shape)} has no pixels")
 
 
-def quantize(tensor: npt.NDArray[np.float32], contract: Contract) -> Array:
+def _on_grid(output: Array, contract: Contract | Part) -> Array:
+    """A head's output as int8, whatever the head's own arithmetic."""
+    if output.dtype == np.int8:
+        return output
+    return quantize(cast(npt.NDArray[np.float32], output), contract)
+
+
+def quantize(tensor: npt.NDArray[np.float32], contract: Contract | Part) -> Array:
     """A float32 tensor on its contract's int8 grid: round to nearest even, then saturate."""
     if contract.scale is None or contract.zero_point is None:
         raise ValueError(f"the contract of {contract.tensor} has no quantization")
@@ -137,8 +152,21 @@ def quantize(tensor: npt.NDArray[np.float32], contract: Contract) -> Array:
     return cast(Array, np.clip(scaled, -128, 127).astype(np.int8))
 
 
-def stage_work(models: DeviceModels, picture: Array) -> dict[str, Callable[[], object]]:
-    """Every stage of a bundle by name, each ready to run on one picture.
+def stage_names(manifest: Manifest) -> tuple[str, ...]:
+    """Every stage that the plans of a bundle's table run on the device."""
+    plans = [row.parsed() for row in manifest.table]
+    heads = sorted({(p.cut, p.head) for p in plans if p.kind is PlanKind.SPLIT})
+    return (
+        *(RESIZE_LIGHT, LIGHT, RESIZE_LARGE),
+        *(head_stage(cut, head) for cut, head in heads),
+        *(encode_stage(plan) for plan in plans if plan.kind is not PlanKind.LOCAL),
+    )
+
+
+def stage_work(
+    models: DeviceModels, picture: Array, names: Collection[str] | None = None
+) -> dict[str, Callable[[], object]]:
+    """Stages of a bundle by name (all of them, or those named), each ready to run on one picture.
 
     Encoding takes this picture's own tensors.
     """
@@ -148,13 +176,14 @@ def stage_work(models: DeviceModels, picture: Array) -> dict[str, Callable[[], o
         LIGHT: partial(models.light, for_light),
         RESIZE_LARGE: partial(models.resize_large, picture),
     }
-    plans = [row.parsed() for row in models.bundle.manifest.table]
-    for cut, head in sorted({(p.cut, p.head) for p in plans if p.kind is PlanKind.SPLIT}):
-        work[head_stage(cut, head)] = partial(models.head, cut, Precision(head), for_large)
-    for plan in plans:
-        if plan.kind is not PlanKind.LOCAL:
+    for plan in (row.parsed() for row in models.bundle.manifest.table):
+        if plan.kind is PlanKind.SPLIT:
+            head = head_stage(plan.cut, plan.head)
+            work[head] = partial(models.head, plan.cut, Precision(plan.head), for_large)
+        if plan.kind is not PlanKind.LOCAL and (names is None or encode_stage(plan) in names):
             work[encode_stage(plan)] = _encoding(models, plan, for_large)
-    return work
+    wanted = stage_names(models.bundle.manifest)
+    return {name: work[name] for name in wanted if names is None or name in names}
 
 
 def measure_stages(
@@ -173,7 +202,7 @@ def measure_stages(
     for name, run in work.items():
         if on_stage is not None:
             on_stage(name, len(stages), len(work))
-        stages[name] = measure(run, runs=runs)
+        stages[name] = measure(run, runs=runs, threads=models.threads)
     return stages
 
 

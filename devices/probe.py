@@ -25,7 +25,10 @@ _TELLING_FEATURES = (
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine as far as it decides the speed of a model."""
+    """A machine as far as it decides the speed of a model.
+
+    `quota_cores` is how many cores' time a container's quota leaves it; 0 if there is no quota.
+    """
 
     processor: str
     architecture: str
@@ -34,11 +37,14 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...]
     system: str
     runtime: str
+    quota_cores: float = 0.0
 
     @property
     def fingerprint(self) -> str:
-        """Names the machine's profile: same processor, cores and runtime, same name."""
-        facts = (self.processor, self.architecture, str(self.cores), self.runtime)
+        """Names the machine's profile: same processor, cores, quota and runtime, same name."""
+        facts = [self.processor, self.architecture, str(self.cores), self.runtime]
+        if self.quota_cores:
+            facts.append(f"{self.quota_cores:g} cores")
         return hashlib.sha256("|".join(facts).encode()).hexdigest()[:16]
 
 
@@ -55,6 +61,7 @@ def probe() -> Device:
         features=tuple(flag for flag in _TELLING_FEATURES if flag in flags),
         system=f"{platform.system()} {platform.release()}",
         runtime=f"{found.package} {found.version}",
+        quota_cores=_quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")),
     )
 
 
@@ -77,3 +84,33 @@ def _board() -> str:
         return Path("/proc/device-tree/model").read_text().strip("\0\n ")
     except OSError:
         return ""
+
+
+def _quota_cores(groups: Path, root: Path) -> float:
+    """The tightest CPU quota of this process's control groups, version 2 or 1, in cores."""
+    quotas: list[float] = []
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return 0.0
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = root / (controllers or ".") / path.lstrip("/")
+        within = [folder, *folder.parents]
+        for each in within[: within.index(root) + 1]:
+            quotas.extend(_quotas_of(each))
+    return round(min(quotas), 2) if quotas else 0.0
+
+
+def _quotas_of(folder: Path) -> list[float]:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        return [int(quota) / int(period)] if int(quota) > 0 else []
+    except (OSError, ValueError):  # no such file here, or "max": no quota
+        return []

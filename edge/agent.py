@@ -7,7 +7,7 @@ an answer of the device's own is there whatever the cloud does.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -31,11 +31,12 @@ from ..shared.errors import HybridgeError, Overloaded, RemoteError, RemoteRefuse
 from ..shared.frame import encode_frame
 from ..shared.picture import MAX_PIXELS, decode_picture
 from ..shared.plan import Plan, PlanKind
-from ..shared.tensor import Array
-from .outlook import outlook
+from ..shared.side import Tensors
+from ..shared.tensor import Array, TensorSpec
+from .outlook import in_float32, outlook
 from .router import Option, choose, explain
 from .stage_times import StageTimes
-from .uplink import CloudAnswer, Uplink
+from .uplink import NOTHING, Beside, CloudAnswer, Uplink
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Answer:
 
     `provisional`: the deadline came before the cloud's answer. `fallback`: why the device answered
     although another plan had been taken, or would have been with a cloud in reach; else empty.
+    `outputs` are the model's further ones, `missing` those that were wanted and that the device
+    cannot make.
     """
 
     probabilities: Probabilities
@@ -64,6 +67,8 @@ class Answer:
     steps_ms: dict[str, float]
     total_ms: float
     budget_ms: float
+    outputs: Tensors = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float:
@@ -80,6 +85,7 @@ class _Request:
 
     deadline: Deadline
     picture: Array
+    beside: Beside = NOTHING
     steps_ms: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
 
@@ -138,9 +144,13 @@ class Agent:
         self._pool.shutdown(cancel_futures=True)
         self._light_pool.shutdown(cancel_futures=True)
 
-    async def answer(self, picture: bytes | Array, deadline: Deadline) -> Answer:
+    async def answer(
+        self, picture: bytes | Array, deadline: Deadline, beside: Beside = NOTHING
+    ) -> Answer:
         """The best answer the deadline allows, for an encoded picture or RGB uint8 [h, w, 3].
 
+        `beside` goes to the cloud as it is; the light model sees the picture alone. Outputs that
+        are wanted by name make the cloud's plans the only ones, as long as one of them fits.
         Raises PictureError or TensorError for what is no picture, Overloaded if too many requests
         are under way. A cloud that fails raises nothing: the device answers.
         """
@@ -149,8 +159,11 @@ class Agent:
         self._under_way += 1
         try:
             request = await self._admit(picture, deadline)
+            request.beside = beside
             left_ms = deadline.left_ms(self._clock()) - reserve_ms(deadline)
             options = self.options()
+            if beside.named:
+                options = _from_cloud(options, left_ms=left_ms)
             option = choose(options, left_ms=left_ms).option
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%.0f ms left: %s", left_ms, explain(options, left_ms=left_ms))
@@ -171,6 +184,7 @@ class Agent:
                 uplink.link.forecast_ms(size, now_s=now_s) if uplink else float("inf")
             ),
             cloud_ms=uplink.cloud.forecast_ms if uplink else lambda _: float("inf"),
+            cloud_precision=uplink.cloud.precision if uplink else in_float32,
             reachable=uplink is not None and uplink.breaker.closed,
         )
 
@@ -234,7 +248,7 @@ class Agent:
         left_ms = request.deadline.left_ms(self._clock()) - reserve_ms(request.deadline)
         if left_ms <= 0:
             raise RemoteTooLate("the device's share took all the time there was")
-        request.sent_bytes = len(frame)
+        request.sent_bytes = len(frame) + request.beside.size_bytes
         parameters: dict[str, messages.Value] = {
             messages.CONTRACT: self.manifest.contract(plan).id,
             messages.CODEC: plan.codec,
@@ -242,9 +256,13 @@ class Agent:
         if plan.cut:
             parameters[messages.CUT] = plan.cut
         answer = await uplink.infer(
-            frame, version=self.manifest.version, parameters=parameters, left_ms=left_ms
+            frame,
+            version=self.manifest.version,
+            parameters=parameters,
+            left_ms=left_ms,
+            beside=request.beside,
         )
-        _check_answer(answer.probabilities, classes=self.manifest.classes)
+        _check_answer(answer, classes=self.manifest.classes, specs=self.manifest.large.outputs)
         return answer
 
     async def _light(self, request: _Request) -> Probabilities:
@@ -294,7 +312,7 @@ class Agent:
         request.steps_ms["network"] = answer.network_ms
         request.steps_ms["cloud_queue"] = answer.queue_ms
         request.steps_ms["cloud_compute"] = answer.compute_ms
-        return self._finish(request, answer.probabilities, plan)
+        return self._finish(request, answer.probabilities, plan, outputs=answer.outputs)
 
     def _finish(
         self,
@@ -304,6 +322,7 @@ class Agent:
         *,
         provisional: bool = False,
         fallback: str = "",
+        outputs: Tensors | None = None,
     ) -> Answer:
         return Answer(
             probabilities=probabilities,
@@ -314,13 +333,30 @@ class Agent:
             steps_ms=dict(request.steps_ms),
             total_ms=request.deadline.spent_ms(self._clock()),
             budget_ms=request.deadline.budget_ms,
+            outputs=outputs or {},
+            missing=request.beside.wanted if outputs is None else (),
         )
 
 
-def _check_answer(probabilities: Probabilities, *, classes: int) -> None:
+def _from_cloud(options: list[Option], *, left_ms: float) -> list[Option]:
+    """The remote options that fit, if there are any."""
+    remote = [
+        option
+        for option in options
+        if option.plan.kind is not PlanKind.LOCAL and option.total_ms <= left_ms
+    ]
+    return remote or options
+
+
+def _check_answer(answer: CloudAnswer, *, classes: int, specs: Sequence[TensorSpec]) -> None:
     """RemoteRefused unless this could be an answer: a cloud need not be one of ours."""
+    probabilities = answer.probabilities
     if probabilities.shape != (classes,) or not np.isfinite(probabilities).all():
         raise RemoteRefused(f"its answer is not {classes} probabilities")
+    for spec in specs:
+        found = answer.outputs.get(spec.name)
+        if found is not None and (found.shape != (1, *spec.shape) or found.dtype != spec.dtype):
+            raise RemoteRefused(f"its output is {found.dtype} {list(found.shape)}, not {spec}")
 
 
 def _fault(remote: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:

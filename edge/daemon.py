@@ -8,9 +8,11 @@ import os
 import grpc
 import numpy as np
 
+from ..devices.conditions import Watch
 from ..devices.models import DeviceModels, measure_stages
 from ..devices.probe import probe
-from ..devices.profile import Profile, load_profile, save_profile
+from ..devices.profile import Profile, load_profile, save_profile, today
+from ..devices.yardstick import measure_yardstick
 from ..protos import oip
 from ..shared import daemon
 from ..shared.bundle import Bundle, open_bundle
@@ -93,7 +95,7 @@ class EdgeDaemon:
         config = self._config
         bundle = open_bundle(config.bundle, trust=config.trust)
         models = DeviceModels(bundle, threads=config.threads)
-        profile = ready_profile(bundle, models, threads=config.threads)
+        profile = ready_profile(bundle, models)
         models.warm_up(golden_picture(bundle))
         return Agent(
             models,
@@ -143,16 +145,33 @@ async def rehearse(agent: Agent, *, max_pixels: int) -> None:
     agent.times = times
 
 
-def ready_profile(bundle: Bundle, models: DeviceModels, *, threads: int) -> Profile:
-    """This machine's profile of a bundle; at first start the bundle is tested and measured."""
+def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:
+    """This machine's own profile of a bundle for so many threads.
+
+    At first start the bundle is tested and measured, quickly and in this process; `hybridge
+    profile` does it with more care. An estimate is never used: what a machine can measure, it does.
+    """
     device = probe()
-    known = load_profile(bundle.profiles, device, bundle_sha256=bundle.sha256)
+    known = load_profile(
+        bundle.profiles, device, bundle_sha256=bundle.sha256, threads=models.threads
+    )
     if known is not None:
         return known
     log.info("first start with this bundle on this machine: testing and measuring it")
-    self_test(bundle, threads=threads)
+    self_test(bundle, threads=models.threads)
+    watch = Watch()
     stages = measure_stages(models, golden_picture(bundle), runs=20)
-    profile = Profile(device=device, bundle_sha256=bundle.sha256, stages=stages)
+    profile = Profile(
+        device=device,
+        bundle_sha256=bundle.sha256,
+        stages=stages,
+        threads=models.threads,
+        conditions=watch.conditions(),
+        yardstick_ms=measure_yardstick(),
+        measured_on=today(),
+    )
+    for warning in profile.conditions.warnings():
+        log.warning("while measuring: %s", warning)
     try:
         save_profile(profile, bundle.profiles)
     except OSError as error:

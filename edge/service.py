@@ -11,13 +11,13 @@ from ..shared.answer import top_classes
 from ..shared.bundle import Bundle
 from ..shared.deadline import Clock, Deadline
 from ..shared.errors import RequestError, TensorError, UnknownModel
+from ..shared.manifest import Large
+from ..shared.oip import LABELS, PICTURE, PIXELS, PROBABILITIES
+from ..shared.side import read_sides, split_inputs, wanted_outputs
 from ..shared.tensor import Array
 from .agent import Agent, Answer
+from .uplink import NOTHING, Beside
 
-PICTURE = "picture"
-PIXELS = "pixels"
-PROBABILITIES = "probabilities"
-LABELS = "labels"
 TOP_K = "top_k"
 _TOP_K = 5
 
@@ -68,10 +68,18 @@ class EdgeService(oip.Servicer):
             inputs=[
                 tensor(name=PICTURE, datatype="BYTES", shape=[1]),
                 tensor(name=PIXELS, datatype="UINT8", shape=[-1, -1, 3]),
+                *(
+                    tensor(name=spec.name, datatype=spec.datatype, shape=[1, *spec.shape])
+                    for spec in manifest.large.inputs
+                ),
             ],
             outputs=[
                 tensor(name=PROBABILITIES, datatype="FP32", shape=[1, manifest.classes]),
                 tensor(name=LABELS, datatype="BYTES", shape=[1, -1]),
+                *(
+                    tensor(name=spec.name, datatype=spec.datatype, shape=[1, *spec.shape])
+                    for spec in manifest.large.outputs
+                ),
             ],
         )
 
@@ -92,7 +100,7 @@ class EdgeService(oip.Servicer):
     ) -> pb.ModelInferResponse:
         arrived_s = self._clock()
         self._check_model(request.model_name, request.model_version)
-        _check_outputs(request)
+        picture, beside = read_request(request, self._bundle.manifest.large)
         parameters = messages.get_parameters(request.parameters)
         top_k = read_top_k(parameters)
         deadline = Deadline.after_ms(
@@ -103,7 +111,7 @@ class EdgeService(oip.Servicer):
             ),
             now_s=arrived_s,
         )
-        answer = await self._agent.answer(read_picture(request), deadline)
+        answer = await self._agent.answer(picture, deadline, beside)
         return self._response(request.id, answer, top_k=top_k)
 
     def _check_model(self, name: str, version: str) -> None:
@@ -122,6 +130,8 @@ class EdgeService(oip.Servicer):
         labels = [self._bundle.labels[position].encode() for position in top]
         messages.add_output(response, PROBABILITIES, cast(Array, answer.probabilities[None]))
         messages.add_bytes_output(response, LABELS, labels, shape=[1, len(labels)])
+        for name, array in answer.outputs.items():
+            messages.add_output(response, name, array)
         messages.set_parameters(response.parameters, answer_parameters(answer))
         return response
 
@@ -137,6 +147,7 @@ def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
         "total_ms": answer.total_ms,
         "budget_ms": answer.budget_ms,
         "within_budget": answer.within_budget,
+        **({messages.MISSING_OUTPUTS: ",".join(answer.missing)} if answer.missing else {}),
         **{f"step_{name}_ms": ms for name, ms in answer.steps_ms.items()},
     }
 
@@ -151,24 +162,28 @@ def read_top_k(parameters: Mapping[str, messages.Value]) -> int:
     return int(asked)
 
 
-def _check_outputs(request: pb.ModelInferRequest) -> None:
-    for output in request.outputs:
-        if output.name not in (PROBABILITIES, LABELS):
-            raise TensorError(f"output {output.name!r} is neither {PROBABILITIES!r} nor {LABELS!r}")
-        if "classification" in output.parameters:
-            raise TensorError(f"the classification extension is not served; use {LABELS!r}")
+def read_request(request: pb.ModelInferRequest, large: Large) -> tuple[bytes | Array, Beside]:
+    """The picture of a request, what came beside it, and which outputs are wanted beside."""
+    tensor, sent = split_inputs(messages.inputs_of(request), pictures=(PICTURE, PIXELS))
+    wanted = wanted_outputs(request.outputs, own=(PROBABILITIES, LABELS), specs=large.outputs)
+    sides = read_sides(sent, large.inputs, items=1)
+    if not large.inputs and not large.outputs:
+        return read_picture(tensor), NOTHING
+    beside = Beside(
+        inputs=sides,
+        outputs=wanted if large.outputs else None,
+        named=bool(request.outputs and wanted),
+    )
+    return read_picture(tensor), beside
 
 
-def read_picture(request: pb.ModelInferRequest) -> bytes | Array:
+def read_picture(tensor: messages.InputTensor) -> bytes | Array:
     """What a request shows: `picture` BYTES [1], or `pixels` UINT8 [h, w, 3] or [1, h, w, 3]."""
-    tensor = messages.single_input(request)
     if tensor.name == PICTURE:
         if tensor.datatype != "BYTES" or tensor.shape not in ((1,), (1, 1)):
             raise TensorError(f"{PICTURE} is BYTES [1], one encoded picture a request")
         return tensor.elements()[0]
-    if tensor.name == PIXELS:
-        shape = tensor.shape[1:] if len(tensor.shape) == 4 else tensor.shape
-        if tensor.datatype != "UINT8" or tensor.shape[:-3] not in ((), (1,)):
-            raise TensorError(f"{PIXELS} is UINT8 [height, width, 3], one picture a request")
-        return tensor.array().reshape(shape)
-    raise RequestError(f"input {tensor.name!r} is unknown; send {PICTURE!r} or {PIXELS!r}")
+    shape = tensor.shape[1:] if len(tensor.shape) == 4 else tensor.shape
+    if tensor.datatype != "UINT8" or tensor.shape[:-3] not in ((), (1,)):
+        raise TensorError(f"{PIXELS} is UINT8 [height, width, 3], one picture a request")
+    return tensor.array().reshape(shape)

@@ -1,12 +1,57 @@
-"""How long each stage takes on this device now: a profile first, then what is seen. Pure."""
+"""How long each stage takes on this device now: a profile first, then what is seen. Pure.
+
+    p95 = (1 - w) * profile's p95 * slowness + w * p95 of what was seen,    w = n / (n + 8)
+
+so that the profile fades as runs come in. `slowness` is the median of the last nine runs over the
+profile's median, three of which are, until there are nine, what stages of fixed work (the light
+model, the heads) show at the moment: a clock that sinks slows all of them, also those that nobody
+has run for a while. A step upwards is mostly in the forecast after five runs, as the median of nine
+is. When all nine are clearly slower, or quicker, than what came before, that is forgotten. The
+p99.9, on which the net hangs, forgets nothing within its window.
+"""
 
 from collections import deque
+from itertools import islice
 
+from ..devices.models import LIGHT
 from ..devices.profile import StageTime
 
 _WINDOW = 64
-_ENOUGH = 8
-"""So many runs seen outweigh the profile."""
+_RECENT = 9
+_TRUSTED = 3
+"""Until a stage was seen so often, the other stages have a say in how slow it is."""
+_PROFILE_RUNS = 8
+"""A profile weighs as much as so many runs seen."""
+_QUICKER = 0.8
+_LATE = 20
+_STALE = 32
+"""So many runs of other stages later, a stage's own are read as those of a machine of then."""
+
+
+class _Stage:
+    """The runs of one stage, the oldest first."""
+
+    def __init__(self) -> None:
+        self.seen_ms: deque[float] = deque(maxlen=_WINDOW)
+        self.current = 0
+        """How many of them, from the end, tell how fast the stage is now."""
+        self.at = 0
+        self.slowness = 1.0
+        """When the last was seen, in runs of fixed work, and how slow the machine was."""
+
+    def observe(self, ms: float, *, at: int, slowness: float) -> None:
+        self.seen_ms.append(ms)
+        self.current = min(self.current + 1, _WINDOW)
+        self.at, self.slowness = at, slowness
+        if self.current >= 2 * _RECENT:
+            now_ms = self.now_ms()
+            before, recent = now_ms[:-_RECENT], now_ms[-_RECENT:]
+            usual_ms = _median(before)
+            if max(recent) < _QUICKER * usual_ms or min(recent) > usual_ms / _QUICKER:
+                self.current = _RECENT
+
+    def now_ms(self) -> list[float]:
+        return list(islice(self.seen_ms, len(self.seen_ms) - self.current, None))
 
 
 class StageTimes:
@@ -14,27 +59,70 @@ class StageTimes:
 
     def __init__(self, profile: dict[str, StageTime]) -> None:
         self._profile = profile
-        self._seen: dict[str, deque[float]] = {}
+        self._stages: dict[str, _Stage] = {}
+        self._fixed: deque[float] = deque([1.0] * _RECENT, maxlen=_RECENT)
+        self._fixed_runs = 0
+        self._p95_ms: dict[str, float] = {}
+        """What was asked for since the last run."""
 
     def observe(self, stage: str, ms: float) -> None:
         """One run of a stage took so long."""
-        self._seen.setdefault(stage, deque(maxlen=_WINDOW)).append(ms)
+        self._p95_ms.clear()
+        known = self._profile.get(stage)
+        if known is not None and known.p50_ms > 0 and (stage == LIGHT or stage.startswith("head:")):
+            self._fixed.append(ms / known.p50_ms)
+            self._fixed_runs += 1
+        seen = self._stages.setdefault(stage, _Stage())
+        seen.observe(ms, at=self._fixed_runs, slowness=self._slowness())
 
     def p95_ms(self, stage: str) -> float:
-        seen = self._seen.get(stage)
-        if seen is not None and len(seen) >= _ENOUGH:
-            return _quantile(seen, 0.95)
-        known = self._profile.get(stage)
-        return known.p95_ms if known else float("inf")
+        """What nineteen runs of twenty stay below."""
+        if stage not in self._p95_ms:
+            self._p95_ms[stage] = self._forecast_p95_ms(stage)
+        return self._p95_ms[stage]
 
     def p999_ms(self, stage: str) -> float:
-        """No window shows a p99.9: the profile's, or a fifth above the slowest seen."""
-        known = self._profile.get(stage)
-        profile_ms = known.p999_ms if known else float("inf")
-        slowest = max(self._seen.get(stage, ()), default=0.0)
-        return max(profile_ms, 1.2 * slowest)
+        """No window shows a p99.9: the profile's, or a fifth above the slowest seen.
+
+        A slow machine adds to the profile's what it adds to a usual run: what makes one run in a
+        thousand late is mostly not the work itself.
+        """
+        known, seen = self._profile.get(stage), self._stages.get(stage)
+        slowest = max(seen.seen_ms) if seen is not None else 0.0
+        if known is None:
+            return float("inf")
+        added_ms = known.p50_ms * max(self._slowness() - 1, 0.0)
+        return max(known.p999_ms + added_ms, 1.2 * slowest)
+
+    def _forecast_p95_ms(self, stage: str) -> float:
+        known, seen = self._profile.get(stage), self._stages.get(stage)
+        now_ms = seen.now_ms() if seen is not None else []
+        if known is None:
+            return _quantile(now_ms, 0.95) if len(now_ms) >= _PROFILE_RUNS else float("inf")
+        machine = self._slowness()
+        if seen is None:
+            return known.p95_ms * machine
+        stale = self._fixed_runs - seen.at >= _STALE
+        since = machine / seen.slowness if stale else 1.0
+        own = [ms / known.p50_ms for ms in now_ms[-_RECENT:]] if known.p50_ms > 0 else []
+        slowness = _median([*own, *[machine] * min(_TRUSTED, _RECENT - len(own))]) * since
+        weight = len(now_ms) / (len(now_ms) + _PROFILE_RUNS)
+        expected_ms = known.p95_ms * slowness
+        return (1 - weight) * expected_ms + weight * _upper(now_ms) * since
+
+    def _slowness(self) -> float:
+        return _median(self._fixed)
 
 
-def _quantile(values: "deque[float]", share: float) -> float:
+def _upper(now_ms: list[float]) -> float:
+    """The p95 of a window, or the second largest of its last runs if they rose above that."""
+    return max(_quantile(now_ms, 0.95), _quantile(now_ms[-_LATE:], 0.9))
+
+
+def _median(values: "list[float] | deque[float]") -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _quantile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import grpc
@@ -16,7 +16,9 @@ from ..shared import oip as messages
 from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
 from ..shared.errors import RemoteError, RemoteRefused, RemoteTooLate, RequestError, from_rpc
+from ..shared.manifest import Precision
 from ..shared.security import Address, Security
+from ..shared.side import Tensors
 from .breaker import Breaker
 from .link import LinkEstimate
 
@@ -27,8 +29,33 @@ _PROBE_TIMEOUT_S = 2.0
 _PROBE_EVERY_S = 1.0
 _IDLE_S = 2.0
 """A link that carried something within this time needs no probe."""
+_PRECISIONS = frozenset(map(str, Precision))
 _OVERHEAD_BYTES = 400
 """HTTP/2 framing and the request's own fields around a frame, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What goes with a frame: the model's further inputs, and which of its outputs are wanted.
+
+    `outputs` is None where the model has none but its answer; `named` says that the request asked
+    for them by name, and is not content with an answer that lacks them.
+    """
+
+    inputs: Tensors = field(default_factory=dict)
+    outputs: tuple[str, ...] | None = None
+    named: bool = False
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.outputs or ()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(array.nbytes for array in self.inputs.values())
+
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +67,35 @@ class CloudAnswer:
     compute_ms: float
     forecast_ms: float
     network_ms: float
+    outputs: Tensors = field(default_factory=dict)
 
 
 class CloudTimes:
-    """What the cloud says about itself: compute times per contract, and its queue."""
+    """What the cloud says about itself: times and precision per contract, and its queue."""
 
     def __init__(self) -> None:
         self._compute_ms: dict[str, float] = {}
+        self._precision: dict[str, Precision] = {}
         self.queue_ms = 0.0
 
     def learn(self, state: fleet_pb2.ProbeResponse) -> None:
         self._compute_ms = {tail.contract: tail.compute_p95_ms for tail in state.tails}
+        self._precision = {
+            tail.contract: Precision(tail.precision)
+            for tail in state.tails
+            if tail.precision in _PRECISIONS
+        }
         self.queue_ms = state.queue_forecast_ms
 
     def forecast_ms(self, contract: str) -> float:
         """Waiting and computing; a tail never measured costs as much as the slowest stage known."""
         slowest = max(self._compute_ms.values(), default=float("inf"))
         return self.queue_ms + self._compute_ms.get(contract, slowest)
+
+    def precision(self, contract: str) -> Precision:
+        """What a tail computes in; a tail still to be loaded will be as the others are."""
+        others = next(iter(self._precision.values()), Precision.FLOAT32)
+        return self._precision.get(contract, others)
 
 
 class Uplink:
@@ -88,16 +127,27 @@ class Uplink:
         await self._channel.close()
 
     async def infer(
-        self, frame: bytes, *, version: str, parameters: dict[str, messages.Value], left_ms: float
+        self,
+        frame: bytes,
+        *,
+        version: str,
+        parameters: dict[str, messages.Value],
+        left_ms: float,
+        beside: Beside = NOTHING,
     ) -> CloudAnswer:
         """Sends one frame and waits for its answer; RemoteError if none comes in the time left."""
         request = pb.ModelInferRequest(model_name=self._model, model_version=version)
         request.inputs.add(name="frame", datatype="UINT8", shape=[len(frame)])
         request.raw_input_contents.append(frame)
+        for name, array in beside.inputs.items():
+            messages.add_input(request, name, array)
+        if beside.outputs is not None:
+            for name in (messages.PROBABILITIES, *beside.outputs):
+                request.outputs.add(name=name)
         messages.set_parameters(
             request.parameters, {**parameters, messages.LATENCY_BUDGET_MS: left_ms}
         )
-        size_bytes = len(frame) + _OVERHEAD_BYTES
+        size_bytes = len(frame) + beside.size_bytes + _OVERHEAD_BYTES
         start_s = self._last_used_s = self._clock()
         try:
             response = await self._stub.ModelInfer(request, timeout=left_ms / 1e3)
@@ -110,7 +160,8 @@ class Uplink:
                 size_bytes, (self._clock() - start_s) * 1e3, now_s=self._clock()
             )
             raise
-        answer = _read_answer(response, total_ms=(self._clock() - start_s) * 1e3)
+        total_ms = (self._clock() - start_s) * 1e3
+        answer = _read_answer(response, total_ms=total_ms, wanted=beside.wanted)
         self.cloud.queue_ms = answer.forecast_ms
         self.link.observe(size_bytes, answer.network_ms, now_s=self._clock())
         self.breaker.succeed()
@@ -157,9 +208,12 @@ class Uplink:
             await asyncio.sleep(_PROBE_EVERY_S)  # the interval itself, not a wait for something
 
 
-def _read_answer(response: pb.ModelInferResponse, *, total_ms: float) -> CloudAnswer:
+def _read_answer(
+    response: pb.ModelInferResponse, *, total_ms: float, wanted: tuple[str, ...]
+) -> CloudAnswer:
     try:
-        probabilities = messages.output_array(response, "probabilities")[0]
+        probabilities = messages.output_array(response, messages.PROBABILITIES)[0]
+        outputs = {name: messages.output_array(response, name) for name in wanted}
         parameters = messages.get_parameters(response.parameters)
         queue_ms = messages.number(parameters, messages.QUEUE_MS) or 0.0
         compute_ms = messages.number(parameters, messages.COMPUTE_MS) or 0.0
@@ -172,4 +226,5 @@ def _read_answer(response: pb.ModelInferResponse, *, total_ms: float) -> CloudAn
         compute_ms=compute_ms,
         forecast_ms=forecast_ms,
         network_ms=max(total_ms - queue_ms - compute_ms, 0.0),
+        outputs=outputs,
     )

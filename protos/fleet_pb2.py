@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhybridge/protos/fleet.proto\x12\x11hybridge.fleet.v1\"J\n\x0cProbeRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x96\x01\n\rProbeResponse\x12\x13\n\x0bserver_name\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12+\n\x05tails\x18\x03 \x03(\x0b\x32\x1c.hybridge.fleet.v1.TailState\x12\x19\n\x11queue_forecast_ms\x18\x04 \x01(\x01\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\"M\n\tTailState\x12\x10\n\x08\x63ontract\x18\x01 \x01(\t\x12\x16\n\x0e\x63ompute_p50_ms\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ompute_p95_ms\x18\x03 \x01(\x01\x32S\n\x05\x46leet\x12J\n\x05Probe\x12\x1f.hybridge.fleet.v1.ProbeRequest\x1a .hybridge.fleet.v1.ProbeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhybridge/protos/fleet.proto\x12\x11hybridge.fleet.v1\"J\n\x0cProbeRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x96\x01\n\rProbeResponse\x12\x13\n\x0bserver_name\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12+\n\x05tails\x18\x03 \x03(\x0b\x32\x1c.hybridge.fleet.v1.TailState\x12\x19\n\x11queue_forecast_ms\x18\x04 \x01(\x01\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\"`\n\tTailState\x12\x10\n\x08\x63ontract\x18\x01 \x01(\t\x12\x16\n\x0e\x63ompute_p50_ms\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ompute_p95_ms\x18\x03 \x01(\x01\x12\x11\n\tprecision\x18\x04 \x01(\t2S\n\x05\x46leet\x12J\n\x05Probe\x12\x1f.hybridge.fleet.v1.ProbeRequest\x1a .hybridge.fleet.v1.ProbeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBERESPONSE']._serialized_start=127
   _globals['_PROBERESPONSE']._serialized_end=277
   _globals['_TAILSTATE']._serialized_start=279
-  _globals['_TAILSTATE']._serialized_end=356
-  _globals['_FLEET']._serialized_start=358
-  _globals['_FLEET']._serialized_end=441
+  _globals['_TAILSTATE']._serialized_end=375
+  _globals['_FLEET']._serialized_start=377
+  _globals['_FLEET']._serialized_end=460
 # @@protoc_insertion_point(module_scope)

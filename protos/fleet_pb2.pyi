@@ -89,21 +89,25 @@ class TailState(_message.Message):
     CONTRACT_FIELD_NUMBER: _builtins.int
     COMPUTE_P50_MS_FIELD_NUMBER: _builtins.int
     COMPUTE_P95_MS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     contract: _builtins.str
     """The contract that the tail shares with its head: lower-case hex."""
     compute_p50_ms: _builtins.float
     """Time of one execution, waiting not included."""
     compute_p95_ms: _builtins.float
+    precision: _builtins.str
+    """The arithmetic it computes in: float32, float16 or int8. Empty: float32."""
     def __init__(
         self,
         *,
         contract: _builtins.str = ...,
         compute_p50_ms: _builtins.float = ...,
         compute_p95_ms: _builtins.float = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_p50_ms", b"compute_p50_ms", "compute_p95_ms", b"compute_p95_ms", "contract", b"contract"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_p50_ms", b"compute_p50_ms", "compute_p95_ms", b"compute_p95_ms", "contract", b"contract", "precision", b"precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

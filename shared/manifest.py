@@ -14,6 +14,7 @@ from .contract import Contract
 from .errors import BundleError
 from .plan import Plan, PlanKind
 from .preprocess import PreprocessSpec
+from .tensor import TensorSpec
 
 FORMAT = 2
 _READABLE = (1, 2)
@@ -57,11 +58,15 @@ class Preprocessing(_Record, frozen=True):
 
 
 class Light(_Record, frozen=True):
-    """The device's own model: int8 inside, float32 [1, S, S, 3] to float32 [1, classes]."""
+    """The device's own model: int8 inside, float32 [1, S, S, 3] to float32 [1, classes].
+
+    `temperature` divides its logits, so that its confidence is how often the large model agrees.
+    """
 
     preprocessing: Preprocessing
     blob: Blob
     output: OutputKind
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
 
 class Cut(_Record, frozen=True):
@@ -76,8 +81,21 @@ class Cut(_Record, frozen=True):
     tail: Blob
 
 
+class Variant(_Record, frozen=True):
+    """The cloud's graphs in one precision, and the weights they share; `tails` is by cut."""
+
+    whole: Blob
+    weights: Blob
+    weights_index: Blob
+    tails: dict[Name, Blob]
+
+
 class Large(_Record, frozen=True):
-    """The large model: whole and in parts, all graphs sharing one file of weights."""
+    """The large model: whole and in parts, all graphs sharing one file of weights.
+
+    `inputs` are what callers send beside the picture, `outputs` what they get beside the answer;
+    every graph takes all the inputs and gives all the outputs, by these names.
+    """
 
     preprocessing: Preprocessing
     sha256: Sha256
@@ -88,6 +106,30 @@ class Large(_Record, frozen=True):
     head_files: dict[Precision, Blob]
     cuts: tuple[Cut, ...]
     output: OutputKind
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    variants: dict[Precision, Variant] = {}
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those in which a cloud can serve the model."""
+        return (Precision.FLOAT32, *sorted(self.variants))
+
+    def variant(self, precision: Precision) -> Variant:
+        """The cloud's graphs in a precision; BundleError if they were not built."""
+        if precision is Precision.FLOAT32:
+            return Variant(
+                whole=self.whole,
+                weights=self.weights,
+                weights_index=self.weights_index,
+                tails={cut.name: cut.tail for cut in self.cuts},
+            )
+        if precision not in self.variants:
+            raise BundleError(
+                f"the model was not built in {precision}; it is there in "
+                f"{', '.join(self.precisions)} (`tails` under [large] in the recipe adds more)"
+            )
+        return self.variants[precision]
 
 
 class Rate(_Record, frozen=True):
@@ -113,14 +155,29 @@ class Rate(_Record, frozen=True):
         return cls(value=round(hits / samples, 6), standard_error=round(error, 3), samples=samples)
 
 
+class Rates(_Record, frozen=True):
+    """How often answers are the uncompressed float32 large model's, how often they are right."""
+
+    agreement: Rate
+    accuracy: Rate | None = None
+
+
 class PlanRow(_Record, frozen=True):
-    """What one plan gives and costs, on pictures kept out of calibration."""
+    """What one plan gives and costs, on pictures kept out of calibration.
+
+    `variants` has the rates where the cloud computes in another precision than float32.
+    """
 
     plan: str
     agreement: Rate
     accuracy: Rate | None
     bytes_p50: int
     bytes_p95: int
+    variants: dict[Precision, Rates] = {}
+
+    def rates(self, precision: Precision = Precision.FLOAT32) -> Rates:
+        """With a cloud of this precision; float32's where it makes no difference."""
+        return self.variants.get(precision, Rates(agreement=self.agreement, accuracy=self.accuracy))
 
     def parsed(self) -> Plan:
         return Plan.parse(self.plan)
@@ -146,7 +203,8 @@ class Quantized(_Record, frozen=True):
 
     `part` is `light`, `large` (its heads), `whole` or `tail:CUT`; `method` names the scheme and how
     the ranges were found, such as `static/min_max`; `kept_float` the operators that stayed in
-    float. `agreement` is with the same part in float, `accuracy` with the labels where there are.
+    float. `agreement` is with the same part in float, `accuracy` with the labels where there are,
+    `snr_db` the power of the float answers over that of their error, in decibels.
     Times are in the profile of the machine that built it.
     """
 
@@ -156,6 +214,7 @@ class Quantized(_Record, frozen=True):
     bytes: int
     agreement: Rate
     accuracy: Rate | None = None
+    snr_db: float | None = None
     kept_float: tuple[str, ...] = ()
     chosen: bool = False
 
@@ -164,15 +223,15 @@ class CutRecord(_Record, frozen=True):
     """A place where the large model could be split, and what became of it.
 
     `tensors` are ONNX names; `work` is the share of the model's multiply-adds before the cut,
-    `error` that of float head and float tail together against the whole model. `fate` is `kept` or
-    says why not.
+    `error` that of float head and float tail together against the whole model (none where no head
+    could be made). `fate` is `kept` or says why not.
     """
 
     name: str
     tensors: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     work: float
-    error: float
+    error: float | None
     fate: str
     int8_snr_db: float | None = None
     int8_agreement: float | None = None
@@ -243,6 +302,11 @@ class Manifest(_Record, frozen=True):
             large.weights_index,
             *large.head_files.values(),
             *(cut.tail for cut in large.cuts),
+            *(
+                blob
+                for each in large.variants.values()
+                for blob in (each.whole, each.weights, each.weights_index, *each.tails.values())
+            ),
             self.golden.blob,
         ]
         return list(dict.fromkeys(blobs))
@@ -266,10 +330,29 @@ def decode_manifest(encoded: bytes) -> Manifest:
             known = " and ".join(map(str, _READABLE))
             raise BundleError(f"bundle format {found}; this version reads {known}")
         manifest = msgspec.json.decode(encoded, type=Manifest)
+        _check_names(manifest.large)
+        _check_variants(manifest.large)
         _check_table(manifest)
     except (msgspec.DecodeError, ValueError, KeyError) as error:
         raise BundleError(f"manifest.json: {error}") from error
     return manifest
+
+
+def _check_names(large: Large) -> None:
+    """ValueError unless a tensor beside the picture or the answer is known by its name."""
+    for specs in (large.inputs, large.outputs):
+        names = [spec.name for spec in specs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tensors {', '.join(names)} do not have names of their own")
+
+
+def _check_variants(large: Large) -> None:
+    """ValueError unless every further precision has a tail for every cut."""
+    if Precision.FLOAT32 in large.variants:
+        raise ValueError("float32 is no further precision")
+    for precision, variant in large.variants.items():
+        if variant.tails.keys() != {cut.name for cut in large.cuts}:
+            raise ValueError(f"the {precision} tails are not those of the cuts")
 
 
 def _check_table(manifest: Manifest) -> None:

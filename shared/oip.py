@@ -4,13 +4,20 @@ What the protocol lacks travels as parameters; their names are the constants bel
 """
 
 import math
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..protos import open_inference_pb2 as pb
 from .deadline import MAX_BUDGET_MS, check_budget_ms
 from .errors import RequestError, TensorError
-from .tensor import Array, bytes_from_raw, bytes_to_raw, datatype_of, from_raw, to_raw
+from .tensor import DTYPES, Array, bytes_from_raw, bytes_to_raw, datatype_of, from_raw, to_raw
+
+PICTURE, PIXELS, FRAME = "picture", "pixels", "frame"
+"""Inputs: an encoded picture, its pixels, what an edge sends of it."""
+PROBABILITIES, LABELS = "probabilities", "labels"
+"""Outputs: the answer."""
 
 LATENCY_BUDGET_MS = "latency_budget_ms"
 TIMEOUT_US = "timeout"
@@ -21,10 +28,20 @@ CODEC = "codec"
 PLAN = "plan"
 CONFIDENCE = "confidence"
 PROVISIONAL = "provisional"
+MISSING_OUTPUTS = "missing_outputs"
+"""Outputs that were asked for and that the device does not make; their names, by comma."""
 QUEUE_MS = "queue_ms"
 COMPUTE_MS = "compute_ms"
 FORECAST_MS = "forecast_ms"
 """What the cloud expects its queue to hold a request that arrived now."""
+
+_LISTED = {
+    "b": ("bool_contents",),
+    "i": ("int_contents", "int64_contents"),
+    "u": ("uint_contents", "uint64_contents"),
+    "f": ("fp32_contents", "fp64_contents"),
+}
+"""Where the values of a tensor lie that is not sent raw, by the kind of its dtype."""
 
 Value = bool | int | float | str
 Parameters = MutableMapping[str, pb.InferParameter]
@@ -105,20 +122,33 @@ class InputTensor:
         return bytes_from_raw(self.raw, count=math.prod(self.shape))
 
 
-def single_input(request: pb.ModelInferRequest) -> InputTensor:
-    """The one input of a request; TensorError if there are others, or no contents."""
-    if len(request.inputs) != 1:
-        raise TensorError(f"exactly one input is taken, {len(request.inputs)} were sent")
-    tensor = request.inputs[0]
-    if any(size < 0 for size in tensor.shape):
-        raise TensorError(f"shape {list(tensor.shape)} has a negative size")
-    if len(request.raw_input_contents) == 1:
-        raw = request.raw_input_contents[0]
-    elif tensor.contents.bytes_contents:
-        raw = bytes_to_raw(tensor.contents.bytes_contents)
-    else:
-        raise TensorError("send the input in raw_input_contents (or bytes_contents)")
-    return InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), raw)
+def inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
+    """The inputs of a request; TensorError for one without contents or with two."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise TensorError(f"{len(request.inputs)} inputs came with {len(raw)} raw contents")
+    for position, tensor in enumerate(request.inputs):
+        if any(size < 0 for size in tensor.shape):
+            raise TensorError(f"shape {list(tensor.shape)} has a negative size")
+        contents = raw[position] if raw else _listed(tensor)
+        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), contents)
+
+
+def _listed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
+    """The contents of a tensor that came as a list of values, as if they had come raw."""
+    if tensor.datatype == "BYTES" and tensor.contents.bytes_contents:
+        return bytes_to_raw(tensor.contents.bytes_contents)
+    dtype = DTYPES.get(tensor.datatype)
+    for field in _LISTED[dtype.kind] if dtype is not None else ():
+        if values := getattr(tensor.contents, field):
+            try:
+                return to_raw(np.array(list(values), dtype))
+            except OverflowError as error:
+                raise TensorError(f"input {tensor.name!r}: {error}") from None
+    raise TensorError(
+        f"input {tensor.name!r} has no contents; send the input in raw_input_contents "
+        f"(or in the contents of its datatype)"
+    )
 
 
 def add_input(request: pb.ModelInferRequest, name: str, array: Array) -> None:

@@ -34,3 +34,7 @@ class Paths:
     @property
     def build_cache(self) -> Path:
         return self.root / "build"
+
+    @property
+    def distillations(self) -> Path:
+        return self.root / "distill"

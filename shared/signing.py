@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +28,15 @@ class SigningKey:
     def load_or_create(cls, path: Path) -> "SigningKey":
         """The key in a file (32 raw bytes, mode 0600), made on first use."""
         try:
-            seed = path.read_bytes()
-        except FileNotFoundError:
-            seed = Ed25519PrivateKey.generate().private_bytes_raw()
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:  # another build made it meanwhile
-                return cls.load_or_create(path)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(seed)
+                seed = path.read_bytes()
+            except FileNotFoundError:
+                seed = _create(path)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot keep a signing key at {path}: {error.strerror}; "
+                "set HYBRIDGE_HOME to a folder where you may write"
+            ) from error
         if len(seed) != 32:
             raise ConfigError(f"{path} is no signing key: {len(seed)} bytes instead of 32")
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
@@ -84,6 +85,20 @@ class TrustStore:
                 "pass --trust FILE with that public key, or put it into the trusted/ folder"
             )
         return str(key)
+
+
+def _create(path: Path) -> bytes:
+    """A new seed, or the one that another build put there meanwhile; never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Ed25519PrivateKey.generate().private_bytes_raw())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(part)
+    finally:
+        Path(part).unlink()
+    return path.read_bytes()
 
 
 def _read_public_key(file: Path) -> str:

@@ -7,6 +7,7 @@ by their length as a little-endian uint32 (KServe V2 specification, "Raw Tensor 
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,39 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "FP64": np.dtype("<f8"),
 }
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor of a model beside its picture or its answer; `shape` is per item."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.isprintable() or "," in self.name:
+            raise ValueError(f"tensor name {self.name!r} is empty, or holds what cannot be listed")
+        if self.datatype not in DTYPES:
+            raise ValueError(f"datatype {self.datatype!r} is not one of {', '.join(DTYPES)}")
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"shape {self.shape} must have sizes of at least 1")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype} {list(self.shape)}"
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return DTYPES[self.datatype]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def item_bytes(self) -> int:
+        """What one item takes on the wire."""
+        return self.elements * self.dtype.itemsize
 
 
 def datatype_of(array: Array) -> str:

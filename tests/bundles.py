@@ -120,7 +120,8 @@ def build_small(folder: Path, *, cache: Path) -> Small:
     """Builds the bundle; the slow conversions are taken from the cache where it has them."""
     key = SigningKey.load_or_create(folder / "keys" / "signing.key")
     built = build(
-        _recipe(folder), root=folder / "built", key=key, cache=StepCache(cache / _version()),
+        small_recipe(folder), root=folder / "built", key=key,
+        cache=StepCache(cache / compiler_version()),
         progress=lambda step, done, total: None,
     )  # fmt: skip
     trust = TrustStore(frozenset({key.public_hex}))
@@ -146,7 +147,8 @@ def stage_times(
     return times
 
 
-def _recipe(folder: Path) -> Recipe:
+def small_recipe(folder: Path) -> Recipe:
+    """What the small bundle is made of; its pictures are put into the folder."""
     for name, seeds in (("calibration", range(8)), ("evaluation", range(100, 104))):
         (folder / name).mkdir()
         for seed in seeds:
@@ -181,9 +183,9 @@ def _with_known_table(manifest: Manifest) -> Manifest:
     return msgspec.structs.replace(manifest, table=table)
 
 
-def _version() -> str:
+def compiler_version() -> str:
     """Of the compiler: another one makes everything anew."""
     digest = hashlib.sha256()
-    for file in sorted(Path(compiler.__path__[0]).glob("*.py")):
+    for file in sorted(Path(compiler.__path__[0]).rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

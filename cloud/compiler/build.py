@@ -6,27 +6,36 @@ large  ──▶ ONNX ───────────────┐
             int8 TFLite ─┘                 ──▶ table, Pareto front ──▶ manifest, signed
 """
 
-import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from ...devices.models import DeviceModels
+from ...devices.profile import StageTime
 from ...shared.bundle import Bundle
 from ...shared.errors import BuildError
-from ...shared.manifest import FORMAT, Golden, Manifest, PlanRow, encode_manifest
+from ...shared.manifest import FORMAT, Blob, Golden, Manifest, PlanRow, encode_manifest
 from ...shared.signing import SigningKey
 from .cache import StepCache
+from .checks import check_labelled, check_pictures, read_class_names
 from .cloud_side import CloudSide
+from .files import explained
 from .golden import golden_arrays, pack_arrays, tolerances
+from .light_temperature import with_temperature
 from .parts import LargeParts, light_part
 from .pictures import PictureSet, open_pictures, read_picture
 from .recipe import MIN_CALIBRATION_PICTURES, Recipe
+from .selection import records
+from .side_values import side_values, with_table
 from .sources import ModelSource, open_source
 from .steps import Progress, Steps, sha256
-from .table import candidate_plans, measure_table, pareto
-from .writer import BlobStore, write_blobs, write_bundle
+from .table import Measured, candidate_plans, measure_table, pareto
+from .writer import BlobStore, Staging
+
+OnTimes = Callable[[Mapping[str, StageTime]], None]
 
 
 @dataclass(frozen=True)
@@ -41,18 +50,39 @@ class _Inputs:
 
 
 def build(
-    recipe: Recipe, *, root: Path, key: SigningKey, cache: StepCache, progress: Progress
+    recipe: Recipe,
+    *,
+    root: Path,
+    key: SigningKey,
+    cache: StepCache,
+    progress: Progress,
+    on_times: OnTimes | None = None,
 ) -> Path:
-    """Builds a bundle into ROOT/NAME/VERSION and returns that path; BuildError says what failed."""
-    progress("reading models and pictures", 0, 0)
-    inputs = _open(recipe)
-    steps = Steps(cache, inputs.calibration, progress)
-    store = BlobStore()
+    """Builds a bundle into ROOT/NAME/VERSION and returns that path; BuildError says what failed.
+
+    `on_times` is told what models took here, in float and in int8, by stage name: `light/float32`.
+    """
+    try:
+        inputs = _open(recipe, progress)
+        with Staging.opened(root, recipe.name) as staging:
+            steps = Steps(cache, inputs.calibration, progress)
+            final = _make(recipe, inputs, steps, staging)
+            progress("writing the bundle", 0, 0)
+            path = staging.commit(final, key=key)
+        if on_times is not None:
+            on_times(steps.times)
+        return path
+    except OSError as error:  # whatever else meets a full disk, such as temporary files
+        raise BuildError(f"the build cannot go on: {explained(error)}") from error
+
+
+def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Manifest:
+    store, progress = staging.store, steps.progress
     classes = len(inputs.labels)
     light = light_part(inputs.light, recipe.light, steps=steps, store=store, classes=classes)
     parts = LargeParts.convert(inputs.large, recipe.large, steps=steps, classes=classes)
     progress("cutting heads and tails", 0, 0)
-    candidates = parts.useful_pairs(most=recipe.max_cuts)
+    selection = parts.selection(most=recipe.max_cuts)
     draft = Manifest(
         format=FORMAT,
         name=recipe.name,
@@ -62,7 +92,7 @@ def build(
         classes=classes,
         default_budget_ms=recipe.default_budget_ms,
         light=light,
-        large=parts.assemble(candidates, codecs=recipe.tensor_codecs, store=store),
+        large=parts.assemble(selection.cuts, codecs=recipe.tensor_codecs, store=store),
         table=(),
         golden=Golden(blob=store.add(b""), tolerance={}),
         provenance={
@@ -73,24 +103,25 @@ def build(
             **steps.tools,
         },
     )
-    with tempfile.TemporaryDirectory(prefix="hybridge-build-") as scratch:
-        staged = _stage(draft, store, Path(scratch))
-        rows = _measure(staged, recipe, inputs.evaluation, steps)
-        table = pareto(rows, depth=parts.depth())
-        used = {row.parsed().cut for row in table}
-        kept = [pair for pair in candidates if pair.name in used]
-        large = parts.assemble(kept, codecs=recipe.tensor_codecs, store=store)
-        final = msgspec.structs.replace(draft, table=table, large=large)
-        final = _with_golden(_stage(final, store, Path(scratch)), inputs.calibration, store)
-    progress("writing the bundle", 0, 0)
-    return write_bundle(final, store.contents, root=root, key=key)
+    draft = with_temperature(staging.bundle(draft), inputs.light, steps)
+    work = parts.work()
+    rows = _measure(staging.bundle(draft), recipe, inputs.evaluation, steps, work=work)
+    table = pareto(rows, work=work)
+    used = {row.parsed().cut for row in table}
+    kept = [pair for pair in selection.cuts if pair.name in used]
+    large = parts.assemble(kept, codecs=recipe.tensor_codecs, store=store)
+    found = msgspec.structs.replace(
+        draft.build,
+        conversions=dict(steps.conversions),
+        quantized=tuple(steps.tried),
+        cuts=tuple(records(parts.pairing, selection, kept=used)),
+    )
+    final = msgspec.structs.replace(draft, table=table, large=large, build=found)
+    return _with_golden(staging.bundle(final), inputs.calibration, store)
 
 
-def _open(recipe: Recipe) -> _Inputs:
-    try:
-        labels = tuple(recipe.labels.read_text().splitlines())
-    except OSError as error:
-        raise BuildError(f"cannot read labels {recipe.labels}: {error.strerror}") from error
+def _open(recipe: Recipe, progress: Progress) -> _Inputs:
+    labels = read_class_names(recipe.labels)
     pictures = recipe.pictures
     calibration = open_pictures(
         pictures.calibration, labels=None, classes=len(labels), minimum=MIN_CALIBRATION_PICTURES
@@ -98,23 +129,26 @@ def _open(recipe: Recipe) -> _Inputs:
     evaluation = open_pictures(
         pictures.evaluation, labels=pictures.labels, classes=len(labels), minimum=1
     )
+    calibration, evaluation = with_table((calibration, evaluation), pictures.inputs)
+    check_labelled(evaluation, pictures.labels)
+    check_pictures(calibration, evaluation, on_picture=partial(progress, "checking pictures"))
+    progress("reading models", 0, 0)
     return _Inputs(
         labels=labels,
-        light=open_source(recipe.light.model),
-        large=open_source(recipe.large.model),
+        light=open_source(recipe.light.model, allow_pickle=recipe.light.allow_pickle),
+        large=open_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle),
         calibration=calibration,
         evaluation=evaluation,
     )
 
 
-def _stage(manifest: Manifest, store: BlobStore, folder: Path) -> Bundle:
-    """A bundle that is not signed yet, for running what is in it."""
-    write_blobs(manifest, store.contents, folder)
-    return Bundle(path=folder, manifest=manifest, sha256="")
-
-
 def _measure(
-    bundle: Bundle, recipe: Recipe, evaluation: PictureSet, steps: Steps
+    bundle: Bundle,
+    recipe: Recipe,
+    evaluation: PictureSet,
+    steps: Steps,
+    *,
+    work: Mapping[str, float],
 ) -> tuple[PlanRow, ...]:
     manifest = bundle.manifest
 
@@ -122,30 +156,52 @@ def _measure(
         plans = candidate_plans(
             manifest, picture_codecs=recipe.picture_codecs, tensor_codecs=recipe.tensor_codecs
         )
-        rows = measure_table(
+        measured = measure_table(
             DeviceModels(bundle, threads=2),
             CloudSide.open(bundle, threads=2),
             plans,
             evaluation,
+            work=work,
+            further={
+                precision: CloudSide.open(bundle, threads=2, precision=precision)
+                for precision in manifest.large.variants
+            },
             view_count=recipe.pictures.views,
             on_picture=lambda done, total: steps.progress("measuring every plan", done, total),
         )
-        return msgspec.json.encode(rows)
+        return msgspec.json.encode(measured)
 
     encoded = steps.cache.get(
         "table",
         inputs=[
-            sha256(encode_manifest(manifest)),
+            sha256(encode_manifest(_without_names(manifest))),
             recipe.pictures.views,
             recipe.picture_codecs,
             recipe.tensor_codecs,
+            work,
         ],
         make=make,
     )
-    return msgspec.json.decode(encoded, type=tuple[PlanRow, ...])
+    measured = msgspec.json.decode(encoded, type=Measured)
+    counts = f"{measured.evaluations:,} of {measured.possible:,} plans times pictures"
+    steps.progress(f"measured {counts}", 0, 0)
+    return measured.rows
+
+
+def _without_names(manifest: Manifest) -> Manifest:
+    """What a table depends on: a new version, name or budget makes no other one."""
+    return msgspec.structs.replace(
+        manifest,
+        name="any",
+        version="1",
+        default_budget_ms=0.0,
+        labels=Blob(sha256="0" * 64, bytes=0),
+        provenance=manifest.provenance | {"light": "", "large": "", "calibration": ""},
+    )
 
 
 def _with_golden(bundle: Bundle, calibration: PictureSet, store: BlobStore) -> Manifest:
-    arrays = golden_arrays(DeviceModels(bundle), read_picture(calibration.files[0]))
+    (beside, *_) = side_values(calibration, bundle.manifest.large.inputs)
+    arrays = golden_arrays(DeviceModels(bundle), read_picture(calibration.files[0]), beside)
     golden = Golden(blob=store.add(pack_arrays(arrays)), tolerance=tolerances(arrays))
     return msgspec.structs.replace(bundle.manifest, golden=golden)

@@ -11,6 +11,7 @@ from ...devices.profile import StageTime, measure, tail_stage
 from ...shared.bundle import Bundle
 from ...shared.manifest import Precision
 from ...shared.plan import Plan
+from ...shared.side import Tensors
 from ...shared.tensor import Array
 from ..weights import SessionSettings, SharedSession, Weights
 
@@ -22,12 +23,14 @@ class CloudSide:
     sessions: Mapping[str, SharedSession]
 
     @classmethod
-    def open(cls, bundle: Bundle, *, threads: int = 1) -> "CloudSide":
-        large = bundle.manifest.large
+    def open(
+        cls, bundle: Bundle, *, threads: int = 1, precision: Precision = Precision.FLOAT32
+    ) -> "CloudSide":
+        variant = bundle.manifest.large.variant(precision)
         weights = Weights.from_file(
-            bundle.file(large.weights), table=bundle.read(large.weights_index)
+            bundle.file(variant.weights), table=bundle.read(variant.weights_index)
         )
-        graphs = {"": large.whole} | {cut.name: cut.tail for cut in large.cuts}
+        graphs = {"": variant.whole} | variant.tails
         settings = SessionSettings(threads=threads)
         return cls(
             {
@@ -36,27 +39,33 @@ class CloudSide:
             }
         )
 
-    def run(self, cut: str, tensor: Array) -> Array:
-        """The last tensor [classes] for one decoded tensor of a cut, or pixels for cut ""."""
-        session = self.sessions[cut]
-        (name,) = (value.name for value in session.get_inputs())
-        output: Array = session.run(None, {name: tensor[None]})[0][0]
+    def run(self, cut: str, tensor: Array, beside: Tensors | None = None) -> Array:
+        """The answer [classes] to one decoded tensor of a cut, or pixels for cut "".
+
+        `beside` holds what the model takes beside the picture, [1, ...] each.
+        """
+        session, beside = self.sessions[cut], beside or {}
+        (name,) = {value.name for value in session.get_inputs()} - beside.keys()
+        answer = session.get_outputs()[0].name
+        output: Array = session.run([answer], {name: tensor[None], **beside})[0][0]
         return output
 
-    def answer(self, plan: Plan, tensor: Array) -> int:
+    def answer(self, plan: Plan, tensor: Array, beside: Tensors | None = None) -> int:
         """The class of one decoded tensor."""
-        return int(np.argmax(self.run(plan.cut, tensor)))
+        return int(np.argmax(self.run(plan.cut, tensor, beside)))
 
 
 def measure_cloud(bundle: Bundle, picture: Array, *, runs: int = 20) -> dict[str, StageTime]:
-    """Times the whole model and every tail on one thread of this machine."""
-    models, cloud = DeviceModels(bundle), CloudSide.open(bundle)
+    """Times the whole model and every tail, in every precision, on one thread of this machine."""
+    models, large = DeviceModels(bundle), bundle.manifest.large
+    clouds = {each: CloudSide.open(bundle, precision=each) for each in large.precisions}
     pixels = models.resize_large(picture)
     tensors = {"": pixels} | {
-        cut.name: models.head(cut.name, Precision.INT8, pixels)
-        for cut in bundle.manifest.large.cuts
+        cut.name: models.head(cut.name, Precision.INT8, pixels) for cut in large.cuts
     }
+    beside = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in large.inputs}
     return {
-        tail_stage(cut): measure(partial(cloud.run, cut, tensor), runs=runs)
+        tail_stage(cut, precision): measure(partial(cloud.run, cut, tensor, beside), runs=runs)
         for cut, tensor in tensors.items()
+        for precision, cloud in clouds.items()
     }

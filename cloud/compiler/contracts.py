@@ -1,12 +1,14 @@
 """Contracts of cuts: the int8 grid a head and its tail share, and what its codecs need to know."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ...shared.contract import Contract
-from .pairing import PairedCut
+from ...shared.contract import Contract, Part
+from ...shared.errors import BuildError
+from .paired_cut import PairedCut
 
 _CODES = np.arange(-128, 128, dtype=np.float64)
 _CLIPPED_SHARES = (0.0, 1e-4, 5e-4, 2e-3, 5e-3, 1e-2)
@@ -19,23 +21,54 @@ def cut_contract(
     model_sha256: str,
     codecs: Sequence[str],
 ) -> Contract:
-    """The contract of a cut whose int8 head made these calibration tensors."""
+    """The contract of a cut of which these are calibration tensors, as they cross the link.
+
+    The parts of a cut of several tensors have distributions of their own, so each has a grid and
+    clipping ranges of its own.
+    """
     wire = pair.int8_wire
-    values = np.concatenate([tensor.ravel() for tensor in tensors])
-    tables: dict[str, dict[str, float]] = {}
-    for name in codecs:
-        bits = int(name.removeprefix("affine"))
-        low, high = clipping_range(values, bits=bits)
-        tables[name] = {"low": low, "high": high}
+    if not wire.parts:
+        return Contract(
+            tensor=pair.onnx.tensor,
+            shape=wire.shape,
+            dtype="INT8",
+            model=model_sha256,
+            scale=wire.scale,
+            zero_point=wire.zero_point,
+            codecs=_tables(np.concatenate([tensor.ravel() for tensor in tensors]), codecs),
+        )
+    parts: list[Part] = []
+    start = 0
+    for own, onnx in zip(wire.parts, pair.onnx.tensors, strict=True):
+        if own.scale is None or own.zero_point is None:
+            raise BuildError(f"part {onnx.tensor!r} of cut {pair.name} has no int8 grid")
+        end = start + math.prod(own.shape)
+        values = np.concatenate([tensor.ravel()[start:end] for tensor in tensors])
+        parts.append(
+            Part(
+                tensor=onnx.tensor,
+                shape=own.shape,
+                scale=own.scale,
+                zero_point=own.zero_point,
+                codecs=_tables(values, codecs),
+            )
+        )
+        start = end
     return Contract(
         tensor=pair.onnx.tensor,
-        shape=pair.shape,
+        shape=wire.shape,
         dtype="INT8",
         model=model_sha256,
-        scale=wire.scale,
-        zero_point=wire.zero_point,
-        codecs=tables,
+        parts=tuple(parts),
     )
+
+
+def _tables(values: npt.NDArray[np.int8], codecs: Sequence[str]) -> dict[str, dict[str, float]]:
+    tables: dict[str, dict[str, float]] = {}
+    for name in codecs:
+        low, high = clipping_range(values, bits=int(name.removeprefix("affine")))
+        tables[name] = {"low": low, "high": high}
+    return tables
 
 
 def clipping_range(values: npt.NDArray[np.int8], *, bits: int) -> tuple[float, float]:

@@ -8,8 +8,10 @@ import numpy as np
 
 from ...devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, DeviceModels, head_stage
 from ...shared.plan import PlanKind
+from ...shared.side import Tensors
 from ...shared.tensor import Array
 
+_SIDE = "input:"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # Relative to the largest value. Resizing rounds to whole levels; int8 kernels of different
@@ -19,8 +21,13 @@ _LIGHT_TOLERANCE = 0.1
 _HEAD_TOLERANCE = 0.15
 
 
-def golden_arrays(models: DeviceModels, picture: Array) -> dict[str, Array]:
-    """A picture and what each device stage of the table makes of it, by stage name."""
+def golden_arrays(
+    models: DeviceModels, picture: Array, beside: Tensors | None = None
+) -> dict[str, Array]:
+    """A picture and what each device stage of the table makes of it, by stage name.
+
+    What comes beside the picture is there too, by `side_name`.
+    """
     for_light, for_large = models.resize_light(picture), models.resize_large(picture)
     arrays: dict[str, Array] = {
         "picture": picture,
@@ -32,7 +39,12 @@ def golden_arrays(models: DeviceModels, picture: Array) -> dict[str, Array]:
         plan = row.parsed()
         if plan.kind is PlanKind.SPLIT:
             arrays.setdefault(head_stage(plan.cut, plan.head), models.tensor(plan, for_large))
-    return arrays
+    return arrays | {side_name(name): array for name, array in (beside or {}).items()}
+
+
+def side_name(name: str) -> str:
+    """What an input beside the picture is called among golden arrays."""
+    return f"{_SIDE}{name}"
 
 
 def tolerances(arrays: Mapping[str, Array]) -> dict[str, float]:
@@ -42,7 +54,8 @@ def tolerances(arrays: Mapping[str, Array]) -> dict[str, float]:
         RESIZE_LARGE: _PIXELS_TOLERANCE,
         LIGHT: _LIGHT_TOLERANCE,
     }
-    return {name: fixed.get(name, _HEAD_TOLERANCE) for name in sorted(arrays) if name != "picture"}
+    given = ("picture", *(name for name in arrays if name.startswith(_SIDE)))
+    return {name: fixed.get(name, _HEAD_TOLERANCE) for name in sorted(arrays) if name not in given}
 
 
 def pack_arrays(arrays: Mapping[str, Array]) -> bytes:

@@ -1,6 +1,6 @@
 """Torch modules as float LiteRT (TFLite) models with channels-last input, checked by value."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,15 +23,20 @@ def convert_module(
 ) -> bytes:
     """A float32 TFLite model of a torch module.
 
-    `module` takes float32 [1, c, h, w], or [1, h, w, c] if its channels are last, and returns one
-    tensor; `shape` is (h, w, c), and the model's input is float32 [1, h, w, c]. BuildError if the
-    module is in training mode or cannot be converted.
+    `module` takes float32 [1, c, h, w], or [1, h, w, c] if its channels are last, and returns a
+    tensor or a tuple of them; `shape` is (h, w, c), and the model's input is float32 [1, h, w, c].
+    BuildError if the module is in training mode or cannot be converted.
     """
     refuse_training_mode(module)
     with quiet("conversion to LiteRT"):
         import litert_torch
         import torch
 
+        from .torch_source import plain
+
+        height, width, channels = shape
+        sizes = shape if channels_last else (channels, height, width)
+        module, _ = plain(module, (torch.zeros(1, *sizes),))
         if not channels_last:
             module = litert_torch.to_channel_last_io(module, args=[0]).eval()
         edge_model = litert_torch.convert(module, (torch.zeros(1, *shape),))
@@ -57,6 +62,26 @@ def relative_error(values: Tensor, reference: Tensor) -> float:
     return difference / scale if scale > 0 else difference
 
 
+def worst_error(
+    model: bytes, original: Callable[[Floats], Sequence[Tensor]], tensors: Iterable[Floats]
+) -> float:
+    """The worst `relative_error` of a TFLite model against its original, over inputs and outputs.
+
+    `tensors` are float32 [1, h, w, c], real inputs: noise does not reach every branch of a model.
+    """
+    runner = Runner(model)
+    worst = 0.0
+    for tensor in tensors:
+        made, wanted = runner.outputs(tensor), original(tensor)
+        if [each.shape for each in made] != [each.shape for each in wanted]:
+            raise BuildError(
+                f"the model in LiteRT answers {[each.shape for each in made]}, "
+                f"the original {[each.shape for each in wanted]}"
+            )
+        worst = max(worst, *(relative_error(*pair) for pair in zip(made, wanted, strict=True)))
+    return worst
+
+
 def compare_with_module(
     model: bytes,
     module: "torch.nn.Module",
@@ -64,25 +89,57 @@ def compare_with_module(
     *,
     channels_last: bool = False,
 ) -> float:
-    """The worst `relative_error` of a TFLite model against its module, per input.
+    """`worst_error` of a TFLite model against its module."""
+    return worst_error(model, run_module(module, channels_last=channels_last), tensors)
 
-    `tensors` are float32 [1, h, w, c], real inputs: noise does not reach every branch of a model.
-    """
-    import torch
 
+def run_module(
+    module: "torch.nn.Module", *, channels_last: bool = False
+) -> Callable[[Floats], list[Tensor]]:
+    """A module as a function from float32 [1, h, w, c] to its outputs."""
     refuse_training_mode(module)
-    runner = Runner(model)
-    worst = 0.0
-    for tensor in tensors:
+
+    def run(tensor: Floats) -> list[Tensor]:
+        import torch
+
+        from .torch_source import named_outputs
+
         arranged = tensor if channels_last else tensor.transpose(0, 3, 1, 2)
-        with torch.inference_mode():
-            wanted = module(torch.from_numpy(arranged.copy())).numpy()
-        worst = max(worst, relative_error(runner.run(tensor), wanted))
-    return worst
+        with torch.inference_mode(), quiet("running of the torch module"):
+            made = named_outputs(module(torch.from_numpy(arranged.copy())))
+        return [each.numpy() for each in made.values()]
+
+    return run
+
+
+def refuse_foreign_operators(model: bytes) -> None:
+    """BuildError if a TFLite model has operators that LiteRT itself does not bring.
+
+    Custom and flex operators need a library beside the runtime that no device has; StableHLO ones
+    are for compilers, and LiteRT runs hardly any.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if model[4:8] != b"TFL3":
+        raise BuildError("not a TFLite model (its identifier is missing)")
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
+    codes = schema.ModelT.InitFromPackedBuf(model, 0).operatorCodes
+    foreign = set()
+    for code in codes:
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        name = names.get(number, f"number {number}")
+        if number == schema.BuiltinOperator.CUSTOM:
+            foreign.add((code.customCode or b"custom").decode(errors="replace"))
+        elif name.startswith(("number", "STABLEHLO_", "DELEGATE")):
+            foreign.add(name)
+    if foreign:
+        raise BuildError(
+            f"operators {', '.join(sorted(foreign))} are not built into LiteRT and run on no device"
+        )
 
 
 class Runner:
-    """One signature, with one input and one output, of a TFLite model: to build with, not serve."""
+    """A signature of one input of a TFLite model: to build with, not to serve."""
 
     def __init__(self, model: bytes, *, signature: str | None = None, threads: int = 1) -> None:
         with quiet("loading of a TFLite model"):
@@ -94,9 +151,22 @@ class Runner:
             self._signature = signature or next(iter(signatures))
             self._runner = self._interpreter.get_signature_runner(self._signature)
         (self.input_name,) = signatures[self._signature]["inputs"]
-        (self.output_name,) = signatures[self._signature]["outputs"]
+        # The converters number them: output_2 comes before output_10.
+        self.output_names = sorted(
+            signatures[self._signature]["outputs"], key=lambda name: (len(name), name)
+        )
+
+    @property
+    def output_name(self) -> str:
+        """The name of the only output."""
+        (name,) = self.output_names
+        return name
 
     def run(self, tensor: Tensor) -> Tensor:
-        """The output for one input, both as the model has them."""
-        outputs: dict[str, Tensor] = self._runner(**{self.input_name: tensor})
-        return outputs[self.output_name]
+        """The only output for one input, both as the model has them."""
+        return self.outputs(tensor)[0]
+
+    def outputs(self, tensor: Tensor) -> list[Tensor]:
+        """All outputs for one input, in their order."""
+        made: dict[str, Tensor] = self._runner(**{self.input_name: tensor})
+        return [made[name] for name in self.output_names]

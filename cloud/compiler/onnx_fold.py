@@ -5,6 +5,7 @@ Shape, Gather and Concat into constants and keep to ONNX's own operators.
 """
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ from onnx.numpy_helper import from_array, to_array
 
 from ...shared.errors import BuildError
 from .litert import relative_error
-from .onnx_graph import OnnxCut
-from .onnx_source import copy_of
+from .onnx_source import copy_of, random_inputs
 from .quiet import quiet
 
 _SQRT2, _ROOT_HALF = 2**0.5, 0.5**0.5
@@ -27,8 +27,10 @@ _SAME_ANSWER = 1e-5
 def fold(model: ModelProto) -> ModelProto:
     """The model for a batch of one, constants folded; its other sizes must be known."""
     fixed = copy_of(model)
-    for value in (fixed.graph.input[0], fixed.graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        for dim in value.type.tensor_type.shape.dim[:1]:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = 1
     with (
         quiet("folding of the ONNX model"),
         tempfile.TemporaryDirectory(prefix="hybridge-fold-") as folder,
@@ -75,28 +77,29 @@ def with_constant_reshapes(model: ModelProto) -> ModelProto:
 
 
 def _same_answers(model: ModelProto, other: ModelProto) -> bool:
-    value = model.graph.input[0]
-    batch, *sizes = value.type.tensor_type.shape.dim
-    count = batch.dim_value or 2
-    tensor = np.random.default_rng(0).random((count, *(d.dim_value for d in sizes)), np.float32)
+    inputs = random_inputs(model, items=2)
     with quiet("comparison of ONNX models"):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         one, two = (
             onnxruntime.InferenceSession(
                 each.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            ).run(None, {value.name: tensor})[0]
+            ).run(None, inputs)
             for each in (model, other)
         )
-        return one.shape == two.shape and relative_error(two, one) < _SAME_ANSWER
+        return all(
+            a.shape == b.shape and relative_error(b, a) < _SAME_ANSWER
+            for a, b in zip(one, two, strict=True)
+        )
 
 
-def prefix(model: ModelProto, cut: OnnxCut) -> ModelProto:
-    """The graph from the input to a cut, which becomes its output."""
+def prefix(model: ModelProto, outputs: Mapping[str, Sequence[int]]) -> ModelProto:
+    """The graph from its first input to float32 tensors of these sizes, now its outputs."""
     result = copy_of(model)
-    del result.graph.output[:]
-    result.graph.output.append(
-        helper.make_tensor_value_info(cut.tensor, onnx.TensorProto.FLOAT, [1, *cut.shape])
+    del result.graph.output[:], result.graph.input[1:]
+    result.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes)
+        for name, sizes in outputs.items()
     )
     return pruned(result)
 
@@ -138,6 +141,25 @@ def with_gelus(model: ModelProto) -> ModelProto:
             if last is not None:
                 last.CopyFrom(helper.make_node("Gelu", [x], [last.output[0]], name=last.name))
                 break
+    return pruned(result)
+
+
+def without_nan_guards(model: ModelProto) -> ModelProto:
+    """The model with Softmax for Where(IsNaN(Softmax), 0, Softmax): masked attention from torch.
+
+    Only a row that is masked out altogether is NaN; a device would pay two operators for that in
+    every attention.
+    """
+    result = copy_of(model)
+    links = _Links(result)
+    for guard in [node for node in result.graph.node if node.op_type == "Where"]:
+        condition, values = links.makers.get(guard.input[0]), guard.input[2]
+        softmax = links.makers.get(values)
+        if condition is None or condition.op_type != "IsNaN" or condition.input[0] != values:
+            continue
+        if softmax is not None and softmax.op_type == "Softmax":
+            identity = helper.make_node("Identity", [values], [guard.output[0]], name=guard.name)
+            guard.CopyFrom(identity)
     return pruned(result)
 
 

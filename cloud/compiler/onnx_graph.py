@@ -1,19 +1,21 @@
 """ONNX graphs: where a model can be cut, its tails, and whole models to serve.
 
 Every graph made here takes what crosses the link, so that dequantising, transposing and normalising
-are its first nodes. Their names begin with `hybridge/`, which no exporter uses.
+are its first nodes. Their names begin with `hybridge/`, which no exporter uses. Beside it every
+graph takes all the model's further inputs, whether it needs them or not, and gives all its outputs.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
 
 from ...shared.errors import BuildError
 from ...shared.preprocess import PreprocessSpec
+from .onnx_flow import OnnxFlow, batch_is_dynamic, picture_input, reads, sizes_of
 from .onnx_source import BATCH, copy_of
 
 TAIL_INPUT = "cut"
@@ -21,149 +23,141 @@ PIXELS_INPUT = "pixels"
 OWN = "hybridge/"
 
 _NHWC_TO_NCHW = (0, 3, 1, 2)
-_BATCHES = (3, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxCut:
-    """A tensor that alone separates the input from the output; `shape` is per item, as in ONNX."""
+    """Tensors that together separate the picture from the outputs.
+
+    One tensor: its name, its shape per item as in ONNX, and no `parts`. Several: `parts` holds
+    them, the name is all of theirs and the shape (N,), as they cross the link one after the other.
+    `node` is the last node before the cut.
+    """
 
     node: int
     tensor: str
     shape: tuple[int, ...]
+    parts: tuple["OnnxCut", ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence["OnnxCut"]) -> "OnnxCut":
+        """The cut of one tensor, or of several."""
+        if len(parts) == 1:
+            return parts[0]
+        size = sum(math.prod(part.shape) for part in parts)
+        name = "+".join(part.tensor for part in parts)
+        return cls(max(part.node for part in parts), name, (size,), tuple(parts))
+
+    @property
+    def tensors(self) -> tuple["OnnxCut", ...]:
+        """Each tensor by itself."""
+        return self.parts or (self,)
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """What a tail takes: int8 with a scale and a zero point, or float32 without; channels last."""
+    """What a tail takes: int8 with a scale and a zero point, or float32 without; channels last.
+
+    Several tensors cross as one flat one: then `shape` is (N,) and the rest stands in `parts`.
+    """
 
     shape: tuple[int, ...]
-    channels_first: bool
+    channels_first: bool = False
     scale: float | None = None
     zero_point: int | None = None
+    parts: tuple["Wire", ...] = ()
 
     def __post_init__(self) -> None:
         if (self.scale is None) != (self.zero_point is None):
             raise ValueError("scale and zero_point come together")
         if self.channels_first and len(self.shape) != 3:
             raise ValueError(f"shape {self.shape} has no channels to put first")
+        if len({part.is_int8 for part in self.parts}) > 1:
+            raise ValueError("the parts of a wire have one dtype")
+
+    @classmethod
+    def joined(cls, parts: Sequence["Wire"]) -> "Wire":
+        """The wire of one tensor, or of several."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(shape=(sum(math.prod(part.shape) for part in parts),), parts=tuple(parts))
+
+    @property
+    def is_int8(self) -> bool:
+        return any(part.scale is not None for part in (self, *self.parts))
 
 
 def input_of(model: ModelProto) -> tuple[str, tuple[int | None, ...]]:
-    """Name and sizes of the one input; None stands for a dynamic size."""
-    value = model.graph.input[0]
-    return value.name, _sizes(value)
-
-
-def batch_is_dynamic(model: ModelProto) -> bool:
-    """Whether the model takes any number of items at once."""
-    return input_of(model)[1][0] is None
+    """Name and sizes of the input that takes the picture; None stands for a dynamic size."""
+    value = picture_input(model)
+    return value.name, sizes_of(value)
 
 
 def find_cuts(model: ModelProto) -> list[OnnxCut]:
     """The single-tensor cuts of known size per item, float32 and batch first, from the input on."""
-    shapes = _shapes_per_item(model)
-    graph_input = model.graph.input[0]
-    output = model.graph.output[0].name
-    depends = {graph_input.name}
-    last_use: dict[str, int] = {}
-    for index, node in enumerate(model.graph.node):
-        reads = list(_reads(node))
-        last_use.update(dict.fromkeys(reads, index))
-        if depends.intersection(reads):
-            depends.update(name for name in node.output if name)
-    last_use[output] = len(model.graph.node)
-
-    cuts: list[OnnxCut] = []
-    live = {graph_input.name}
-    for index, node in enumerate(model.graph.node):
-        if not depends.intersection(_reads(node)):
-            continue
-        live.update(name for name in node.output if name)
-        live = {name for name in live if last_use.get(name, -1) > index}
-        if len(live) != 1 or output in live:
-            continue
-        (tensor,) = live
-        if tensor in shapes and not (cuts and cuts[-1].tensor == tensor):
-            cuts.append(OnnxCut(node=index, tensor=tensor, shape=shapes[tensor]))
-    return cuts
-
-
-def _shapes_per_item(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    """The shapes of float32 tensors whose first size is the batch and whose others are known.
-
-    Shape inference loses a symbolic batch at the first Reshape; two numbers it does not lose.
-    """
-    batches = _BATCHES if batch_is_dynamic(model) else (1,)
-    found = [_inferred_shapes(model, batch=batch) for batch in batches]
-    return {
-        name: shape
-        for name, shape in found[0].items()
-        if shape and all(other.get(name) == shape for other in found)
-    }
-
-
-def _inferred_shapes(model: ModelProto, *, batch: int) -> dict[str, tuple[int, ...]]:
-    """The sizes behind the first of float32 tensors that hold `batch` items."""
-    fixed = copy_of(model)
-    for value in (fixed.graph.input[0], fixed.graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_value = batch
-    shapes: dict[str, tuple[int, ...]] = {}
-    for value in onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph.value_info:
-        first, *rest = _sizes(value) or (None,)
-        known = [size for size in rest if size is not None]
-        is_float = value.type.tensor_type.elem_type == TensorProto.FLOAT
-        if is_float and first == batch and len(known) == len(rest):
-            shapes[value.name] = tuple(known)
-    return shapes
+    found = OnnxFlow.of(model)
+    return [
+        OnnxCut(node=node, tensor=tensor, shape=found.shapes[tensor])
+        for node, tensor in found.flow.separators()
+        if tensor in found.shapes
+    ]
 
 
 def with_outputs(model: ModelProto, cuts: Sequence[OnnxCut]) -> ModelProto:
-    """The model with the cuts as outputs too, before its own; for measuring."""
+    """The model with the cuts' tensors as outputs too, before its own; for measuring."""
     result = copy_of(model)
-    own = result.graph.output[0]
+    own = list(result.graph.output)
+    names = {value.name for value in own}
     del result.graph.output[:]
     result.graph.output.extend(
-        helper.make_tensor_value_info(cut.tensor, TensorProto.FLOAT, None) for cut in cuts
+        helper.make_tensor_value_info(part.tensor, TensorProto.FLOAT, None)
+        for cut in cuts
+        for part in cut.tensors
+        if part.tensor not in names
     )
-    result.graph.output.append(own)
+    result.graph.output.extend(own)
     return result
 
 
 def extract_tail(model: ModelProto, *, cut: OnnxCut, wire: Wire) -> ModelProto:
-    """The graph from a cut to the output, with `cut` [n, *wire.shape] as its input.
+    """The graph from a cut to the outputs, with `cut` [n, *wire.shape] as its input.
 
-    First nodes: DequantizeLinear for an int8 wire, Transpose for channels first, Reshape where the
-    two runtimes differ in sizes of one ([k] and [k, 1, 1]).
+    First nodes, of each part of a cut of several tensors: Slice; of each: DequantizeLinear for an
+    int8 wire, Transpose for channels first, Reshape where the two runtimes differ in sizes of one
+    ([k] and [k, 1, 1]) or where it was flat.
     """
+    names = {part.tensor for part in cut.tensors}
     kept: list[NodeProto] = []
-    needed = {model.graph.output[0].name}
+    needed = {value.name for value in model.graph.output}
     for node in reversed(model.graph.node):
-        if needed.intersection(node.output) and cut.tensor not in node.output:
+        if (needed - names).intersection(node.output):
             kept.append(node)
-            needed.update(_reads(node))
+            needed.update(reads(node))
     kept.reverse()
-    if model.graph.input[0].name in needed or cut.tensor not in needed:
+    if picture_input(model).name in needed or not names <= needed:
         raise BuildError(f"{cut.tensor!r} does not separate the model's input from its output")
-
-    front = _Front(TAIL_INPUT)
-    if wire.scale is not None:
-        scale = front.constant("scale", np.array(wire.scale, np.float32))
-        zero_point = front.constant("zero_point", np.array(wire.zero_point, np.int8))
-        front.then("DequantizeLinear", scale, zero_point)
-    shape = wire.shape
-    if wire.channels_first:
-        front.transpose(_NHWC_TO_NCHW)
-        shape = (shape[2], shape[0], shape[1])
-    if shape != cut.shape:
-        front.then("Reshape", front.constant("shape", np.array([-1, *cut.shape], np.int64)))
-    dtype = TensorProto.FLOAT if wire.scale is None else TensorProto.INT8
+    wires = wire.parts or (wire,)
+    if len(wires) != len(cut.tensors):
+        raise BuildError(f"{cut.tensor!r} are {len(cut.tensors)} tensors, the wire {len(wires)}")
+    nodes: list[NodeProto] = []
+    constants: list[TensorProto] = []
+    start = 0
+    for number, (part, own_wire) in enumerate(zip(cut.tensors, wires, strict=True)):
+        front = _Front(TAIL_INPUT, prefix=f"{OWN}{number}/" if wire.parts else OWN)
+        size = math.prod(own_wire.shape)
+        if wire.parts:
+            front.slice(start, start + size)
+        front.values(own_wire, wanted=part.shape, flat=bool(wire.parts))
+        start += size
+        nodes.extend(front.ending_in(part.tensor))
+        constants.extend(front.constants)
+    dtype = TensorProto.INT8 if wire.is_int8 else TensorProto.FLOAT
     batch = BATCH if batch_is_dynamic(model) else 1
     return _rebuilt(
         model,
         graph_input=helper.make_tensor_value_info(TAIL_INPUT, dtype, [batch, *wire.shape]),
-        nodes=[*front.ending_in(cut.tensor), *kept],
-        constants=front.constants,
+        nodes=[*nodes, *kept],
+        constants=constants,
     )
 
 
@@ -194,16 +188,41 @@ def whole_from_pixels(model: ModelProto, *, spec: PreprocessSpec) -> ModelProto:
 class _Front:
     """A chain of nodes put before a graph."""
 
-    def __init__(self, graph_input: str) -> None:
+    def __init__(self, graph_input: str, *, prefix: str = OWN) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._last = graph_input
+        self._prefix = prefix
+
+    def slice(self, start: int, end: int) -> None:
+        """Elements [start, end) of a flat tensor [n, N]."""
+        bounds = {"start": start, "end": end, "axis": 1}
+        self.then("Slice", *(self.constant(k, np.array([v], np.int64)) for k, v in bounds.items()))
+
+    def values(self, wire: Wire, *, wanted: tuple[int, ...], flat: bool) -> None:
+        """What came over a wire of one tensor, as real values in the model's own shape."""
+        if wire.scale is not None:
+            scale = self.constant("scale", np.array(wire.scale, np.float32))
+            zero_point = self.constant("zero_point", np.array(wire.zero_point, np.int8))
+            self.then("DequantizeLinear", scale, zero_point)
+        shape = wire.shape
+        if wire.channels_first:
+            if flat:
+                self.reshape(shape, name="nhwc")
+                flat = False
+            self.transpose(_NHWC_TO_NCHW)
+            shape = (shape[2], shape[0], shape[1])
+        if flat or shape != wanted:
+            self.reshape(wanted, name="shape")
+
+    def reshape(self, shape: tuple[int, ...], *, name: str) -> None:
+        self.then("Reshape", self.constant(name, np.array([-1, *shape], np.int64)))
 
     def constant(
         self, name: str, value: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"
     ) -> str:
-        self.constants.append(from_array(value, OWN + name))
-        return OWN + name
+        self.constants.append(from_array(value, self._prefix + name))
+        return self._prefix + name
 
     def then(self, operator: str, *constants: str) -> None:
         self._append(helper.make_node(operator, [self._last, *constants], [self._next()]))
@@ -222,10 +241,10 @@ class _Front:
         return self.nodes
 
     def _next(self) -> str:
-        return f"{OWN}{len(self.nodes)}"
+        return f"{self._prefix}{len(self.nodes)}"
 
     def _append(self, node: NodeProto) -> None:
-        node.name = f"{OWN}{node.op_type}"
+        node.name = f"{self._prefix}{node.op_type}"
         self.nodes.append(node)
         self._last = node.output[0]
 
@@ -237,28 +256,14 @@ def _rebuilt(
     nodes: Sequence[NodeProto],
     constants: Sequence[TensorProto],
 ) -> ModelProto:
-    used = {name for node in nodes for name in _reads(node)}
+    used = {name for node in nodes for name in reads(node)}
+    used |= {value.name for value in model.graph.output}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    picture = picture_input(model).name
+    inputs = [graph_input, *(value for value in model.graph.input if value.name != picture)]
     graph = helper.make_graph(
-        list(nodes), "hybridge", [graph_input], list(model.graph.output), [*constants, *weights]
+        list(nodes), "hybridge", inputs, list(model.graph.output), [*constants, *weights]
     )
     result = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     result.producer_name = "hybridge"
     return result
-
-
-def _reads(node: NodeProto) -> Iterator[str]:
-    """The tensors a node reads, those its subgraphs take from outside included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for graph in graphs:
-            inside = {value.name for value in graph.input} | {t.name for t in graph.initializer}
-            for inner in graph.node:
-                yield from (name for name in _reads(inner) if name not in inside)
-                inside.update(inner.output)
-
-
-def _sizes(value: ValueInfoProto) -> tuple[int | None, ...]:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)

@@ -263,6 +263,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": _plain(functional.hardswish),
     "Identity": Operator(_first),
     "InstanceNormalization": Operator(layers.instance_normalization),
+    "IsNaN": _plain(torch.isnan),
     "LayerNormalization": Operator(layers.layer_normalization),
     "LeakyRelu": Operator(_leaky_relu),
     "Log": _plain(torch.log),

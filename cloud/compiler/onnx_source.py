@@ -1,17 +1,20 @@
 """Where ONNX models come from: torch modules and .onnx files, brought into one plain form."""
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx.inliner
 import onnxruntime
-from onnx import ModelProto, TensorProto
+from google.protobuf.message import Message
+from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.numpy_helper import from_array, to_array
 
 from ...shared.errors import BuildError
-from .litert import Floats, refuse_training_mode, relative_error
+from .litert import Tensor, refuse_training_mode, relative_error
 from .quiet import quiet
 
 if TYPE_CHECKING:
@@ -22,32 +25,64 @@ BATCH = "n"
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _OLDEST_OPSET = 13  # DequantizeLinear, Clip and ReduceMean as the tails write or keep them
 _SAME_ANSWER = 1e-4
-_CHANNELS = 3
+_CHANNELS = (3, 1)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
-def export_module(module: "torch.nn.Module", *, shape: tuple[int, int, int]) -> ModelProto:
+def export_module(
+    module: "torch.nn.Module",
+    *,
+    shape: tuple[int, int, int],
+    example: "tuple[torch.Tensor, ...]" = (),
+) -> ModelProto:
     """The ONNX model of a torch module that takes float32 [n, c, h, w]; `shape` is (h, w, c).
 
-    Its input is `input`, its output `logits`, its batch dynamic.
+    Its input is `input`, its output `logits`, or what the module itself calls them if it has
+    several; its batch is dynamic where that can be. `example` are the inputs of a module that takes
+    more than a picture.
     """
     refuse_training_mode(module)
-    with quiet("export to ONNX"):
-        import torch
+    import torch
 
-        height, width, channels = shape
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(2, channels, height, width),),
-            dynamo=True,
-            verbose=False,
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        )
-        if program is None:
-            raise BuildError("torch exported nothing")
-        return normalized(program.model_proto)
+    from .torch_source import plain
+
+    height, width, channels = shape
+    one = example or (torch.zeros(1, channels, height, width),)
+    names = ["input"] if len(one) == 1 else list(inspect.signature(module.forward).parameters)
+    module, outputs = plain(module, one)
+    try:
+        with quiet("export to ONNX"):
+            two = tuple(each.repeat_interleave(2, 0) for each in one)
+            free = tuple({0: torch.export.Dim.DYNAMIC} for _ in two)
+            return _exported(module, two, names[: len(one)], outputs, free)
+    except BuildError:  # a program of one picture, or a module that counts its pictures
+        with quiet("export to ONNX"):
+            return free_batch(_exported(module, one, names[: len(one)], outputs, None))
+
+
+def _exported(
+    module: "torch.nn.Module",
+    inputs: "tuple[torch.Tensor, ...]",
+    names: list[str],
+    outputs: tuple[str, ...],
+    free: tuple[dict[int, Any], ...] | None,
+) -> ModelProto:
+    import torch
+
+    from .torch_source import PlainOutputs
+
+    program = torch.onnx.export(
+        module,
+        inputs,
+        dynamo=True,
+        verbose=False,
+        input_names=names,
+        output_names=list(outputs),
+        dynamic_shapes=(free,) if free and isinstance(module, PlainOutputs) else free,
+    )
+    if program is None:
+        raise BuildError("torch exported nothing")
+    return normalized(program.model_proto)
 
 
 def load_model(path: Path, *, shape: tuple[int, int, int] | None = None) -> ModelProto:
@@ -61,15 +96,7 @@ def load_model(path: Path, *, shape: tuple[int, int, int] | None = None) -> Mode
     with quiet(f"loading of {path.name}"):
         model = onnx.load(path, load_external_data=False)
         folder = path.parent.resolve()
-        for tensor in model.graph.initializer:
-            location = {entry.key: entry.value for entry in tensor.external_data}.get("location")
-            if location is None:
-                continue
-            weights = (folder / location).resolve()
-            if not weights.is_relative_to(folder):
-                raise BuildError(f"{path.name} keeps {tensor.name!r} outside its own folder")
-            if not weights.is_file():
-                raise BuildError(f"{path.name} needs its external data file {location!r} beside it")
+        _external_files(model, path)
         onnx.load_external_data_for_model(model, str(folder))
         _refuse_nan(model, path.name)
         model = normalized(model)
@@ -78,17 +105,96 @@ def load_model(path: Path, *, shape: tuple[int, int, int] | None = None) -> Mode
         return free_batch(model)
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files beside an .onnx file that hold its weights; BuildError as `load_model` says."""
+    with quiet(f"reading of {path.name}"):
+        return _external_files(onnx.load(path, load_external_data=False), path)
+
+
+def _external_files(model: ModelProto, path: Path) -> list[Path]:
+    folder = path.parent.resolve()
+    found: set[Path] = set()
+    for tensor in _tensors(model):
+        location = {entry.key: entry.value for entry in tensor.external_data}.get("location")
+        if location is None:
+            continue
+        weights = (folder / location).resolve()
+        if not weights.is_relative_to(folder):
+            raise BuildError(
+                f"{path.name} keeps {tensor.name!r} outside its own folder; save the model again "
+                "with its weights beside it"
+            )
+        if not weights.is_file():
+            raise BuildError(
+                f"{path.name} needs its external data file {location!r} beside it; copy it there"
+            )
+        found.add(weights)
+    return sorted(found)
+
+
+def _tensors(message: Message) -> Iterator[TensorProto]:
+    """Every tensor of a model: initializers, constants, those inside subgraphs and functions."""
+    if isinstance(message, TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in value if field.is_repeated else (value,):
+                yield from _tensors(part)
+
+
 def takes_channels_last(model: ModelProto) -> bool:
-    """Whether the input is [n, h, w, c] rather than [n, c, h, w]."""
+    """Whether the picture comes as [n, h, w, c] rather than [n, c, h, w]."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
-    return len(dims) == 4 and dims[3].dim_value == _CHANNELS != dims[1].dim_value
+    return len(dims) == 4 and dims[3].dim_value in _CHANNELS and dims[1].dim_value not in _CHANNELS
+
+
+def random_inputs(model: ModelProto, *, items: int) -> dict[str, Tensor]:
+    """One value for each input, always the same; `items` where the batch is dynamic."""
+    generator = np.random.default_rng(0)
+    made: dict[str, Tensor] = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        sizes = [dim.dim_value or items for dim in kind.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        made[value.name] = np.asarray(generator.random(sizes, np.float32)).astype(dtype)
+    return made
+
+
+def _picture_first(model: ModelProto, name: str) -> None:
+    """Puts the picture before the side inputs: the only float one of four sizes, 3 or 1 channels.
+
+    BuildError if there is none, or more than one.
+    """
+    inputs = list(model.graph.input)
+    pictures = [value for value in inputs if _may_be_picture(value)]
+    if len(inputs) > 1 and len(pictures) != 1:
+        found = ", ".join(value.name for value in inputs)
+        raise BuildError(
+            f"{name} has {len(pictures)} inputs that may be pictures among {found}; one float "
+            "input [n, 3, h, w] or [n, h, w, 3] is needed, the others must look different"
+        )
+    rest = [value for value in inputs if value not in pictures[:1]]
+    del model.graph.input[:]
+    model.graph.input.extend([*pictures[:1], *rest])
+
+
+def _may_be_picture(value: ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    sizes = [dim.dim_value for dim in kind.shape.dim]
+    # A dynamic size counts as 0: it may become anything.
+    return (
+        kind.elem_type in _FLOATS
+        and len(sizes) == 4
+        and not {sizes[1], sizes[3]}.isdisjoint({*_CHANNELS, 0})
+    )
 
 
 def _refuse_nan(model: ModelProto, name: str) -> None:
     """Infinities may be masks; a NaN is never meant."""
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model):
         if tensor.data_type in _FLOATS and bool(np.isnan(to_array(tensor)).any()):
-            raise BuildError(f"{name}: weights {tensor.name!r} hold NaN")
+            raise BuildError(f"{name}: weights {tensor.name!r} hold NaN; the training diverged")
 
 
 def _set_picture_shape(model: ModelProto, shape: tuple[int, int, int]) -> None:
@@ -97,10 +203,16 @@ def _set_picture_shape(model: ModelProto, shape: tuple[int, int, int]) -> None:
     if len(dims) != 4:
         raise BuildError(f"the model takes {len(dims)} axes, a picture has 4")
     height, width, channels = shape
-    last = takes_channels_last(model)
-    for dim, size in zip(dims[1:], shape if last else (channels, height, width), strict=True):
+    wanted = shape if takes_channels_last(model) else (channels, height, width)
+    for dim, size in zip(dims[1:], wanted, strict=True):
         if not dim.HasField("dim_value"):
             dim.dim_value = size
+    found = tuple(dim.dim_value for dim in dims[1:])
+    if found != wanted:
+        raise BuildError(
+            f"the model takes {'x'.join(map(str, found))}, preprocessing makes "
+            f"{'x'.join(map(str, wanted))}; set size_px of its preprocessing to its own size"
+        )
 
 
 def normalized(model: ModelProto) -> ModelProto:
@@ -108,7 +220,7 @@ def normalized(model: ModelProto) -> ModelProto:
 
     The batch dimension is renamed `n`; stack traces and source paths, which exporters leave in the
     metadata, are dropped. BuildError for operators that ONNX Runtime does not have, an opset below
-    13, or more than one input or output.
+    13, or several inputs of which not exactly one may be the picture; that one becomes the first.
     """
     with quiet("checking of the ONNX model"):
         result = onnx.inliner.inline_local_functions(model) if model.functions else copy_of(model)
@@ -124,20 +236,22 @@ def normalized(model: ModelProto) -> ModelProto:
         graph = result.graph
         initializers = {tensor.name for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in initializers]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise BuildError(
-                f"the model has {len(inputs)} inputs and {len(graph.output)} outputs, not one each"
-            )
         del graph.input[:], graph.value_info[:], graph.quantization_annotation[:]
         graph.input.extend(inputs)
-        for message in (result, graph, *graph.node, *graph.initializer, inputs[0], graph.output[0]):
+        if not inputs or not graph.output:
+            raise BuildError(
+                f"the model has {len(inputs)} inputs and {len(graph.output)} outputs; it needs one "
+                "of each at least"
+            )
+        _picture_first(result, "the model")
+        ends = (*graph.input, *graph.output)
+        for message in (result, graph, *graph.node, *graph.initializer, *ends):
             message.ClearField("doc_string")
             message.ClearField("metadata_props")
-        for value in (graph.input[0], graph.output[0]):
-            value.ClearField("metadata_props")
-            first = value.type.tensor_type.shape.dim[0]
-            if first.HasField("dim_param") or not first.HasField("dim_value"):
-                first.dim_param = BATCH
+        for value in ends:
+            for first in value.type.tensor_type.shape.dim[:1]:
+                if first.HasField("dim_param") or not first.HasField("dim_value"):
+                    first.dim_param = BATCH
         onnx.checker.check_model(result)
         return result
 
@@ -153,8 +267,10 @@ def free_batch(model: ModelProto) -> ModelProto:
     if size.dim_value != 1:
         raise BuildError(f"the model takes batches of exactly {size.dim_value}; export it with one")
     freed = copy_of(model)
-    for value in (freed.graph.input[0], freed.graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    for value in (*freed.graph.input, *freed.graph.output):
+        for first in value.type.tensor_type.shape.dim[:1]:
+            if first.dim_value in (0, 1):
+                first.dim_param = BATCH
     shapes = {node.input[1] for node in freed.graph.node if node.op_type == "Reshape"}
     for tensor in freed.graph.initializer:
         if tensor.name in shapes:
@@ -167,17 +283,18 @@ def free_batch(model: ModelProto) -> ModelProto:
 
 
 def _batches_agree(model: ModelProto) -> bool:
-    value = model.graph.input[0]
-    rest = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-    pair: Floats = np.random.default_rng(0).random((2, *rest), np.float32)
+    pair = random_inputs(model, items=2)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        together = session.run(None, {value.name: pair})[0]
-        apart = [session.run(None, {value.name: pair[i : i + 1]})[0] for i in range(2)]
+        together = session.run(None, pair)
+        apart = [
+            session.run(None, {name: value[i : i + 1] for name, value in pair.items()})
+            for i in range(2)
+        ]
     except (
         onnxruntime.capi.onnxruntime_pybind11_state.Fail,
         onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
@@ -185,8 +302,12 @@ def _batches_agree(model: ModelProto) -> bool:
         onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
     ):
         return False
-    separate = np.concatenate(apart)
-    return together.shape == separate.shape and (relative_error(together, separate) < _SAME_ANSWER)
+    return all(
+        whole.ndim > 0
+        and whole.shape == (one.shape[0] + two.shape[0], *one.shape[1:])
+        and relative_error(whole, np.concatenate([one, two])) < _SAME_ANSWER
+        for whole, one, two in zip(together, *apart, strict=True)
+    )
 
 
 def copy_of(model: ModelProto) -> ModelProto:

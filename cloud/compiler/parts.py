@@ -1,8 +1,7 @@
 """The two models of a bundle as its manifest describes them; their files go into a blob store."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +10,23 @@ from onnx import ModelProto
 
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
-from ...shared.manifest import Cut, Large, Light, OutputKind, Precision, Preprocessing
+from ...shared.manifest import Cut, Large, Light, OutputKind, Precision, Preprocessing, Variant
 from ...shared.preprocess import PreprocessSpec
+from ...shared.side import Tensors
+from ...shared.tensor import TensorSpec
+from .checking import as_sent
 from .contracts import cut_contract
+from .conversion import served_whole
 from .external import externalize
+from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
-from .onnx_graph import extract_tail, input_of, whole_from_pixels
+from .onnx_graph import OWN, extract_tail, input_of, whole_from_pixels
 from .onnx_source import takes_channels_last
-from .pairing import PairedCut
+from .paired_cut import PairedCut, Pairing
+from .quantization.onnx_models import float16
 from .recipe import ModelRecipe
+from .selection import Selection, select
+from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, onnx_bytes, sha256
 from .tflite_graph import pack_heads
@@ -27,10 +34,8 @@ from .writer import BlobStore
 
 WHOLE = "whole"
 _ONE = 1e-3
-
-
-class _Runs(Protocol):
-    def run(self, tensor: Tensor) -> Tensor: ...
+_LOOKED_AT = 4
+"""Pictures on which a model shows what its outputs are."""
 
 
 def light_part(
@@ -50,13 +55,20 @@ def light_part(
     return Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
         blob=store.add(model),
-        output=output_kind(Runner(model), tensors, classes=classes, what="light"),
+        output=output_kind(
+            np.concatenate([Runner(model).run(tensor) for tensor in tensors[:_LOOKED_AT]]),
+            classes=classes,
+            what="light",
+        ),
     )
 
 
 @dataclass(frozen=True)
 class LargeParts:
-    """The converted large model, and all cuts at which it could be split."""
+    """The converted large model, and all cuts at which it could be split.
+
+    `inputs` are those beside the picture, `outputs` those beside the answer, which comes first.
+    """
 
     spec: PreprocessSpec
     preprocess: bytes
@@ -64,8 +76,11 @@ class LargeParts:
     onnx: ModelProto
     float32: bytes
     int8: bytes
-    pairs: Sequence[PairedCut]
+    pairing: Pairing
     output: OutputKind
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    further: Mapping[Precision, ModelProto] = field(default_factory=dict)
 
     @classmethod
     def convert(
@@ -73,54 +88,58 @@ class LargeParts:
     ) -> "LargeParts":
         """Converts the large model.
 
-        One that is ONNX alone has heads up to the first operator that no device runs; where that
-        fails altogether it is served whole, and `progress` is told why.
+        It has heads up to the first operator that no device runs; one that no road brings to a
+        device is served whole, and `progress` and the bundle are told why.
         """
         spec = recipe.preprocessing
         preprocess = steps.preprocess(spec)
         tensors = steps.calibration_tensors(preprocess)
         model = steps.onnx(source, spec)
-        output = output_kind(_OnnxRunner(model), tensors, classes=classes, what="large")
-        if source.module is None:
-            try:
-                float32, int8, pairs = _heads_of_onnx(model, tensors, steps)
-            except BuildError as error:
-                steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
-                float32, int8, pairs = b"", b"", []
-            return cls(spec, preprocess, tensors, model, float32, int8, pairs, output)
-        float32 = steps.litert(source, spec, tensors, what="large")
-        int8 = steps.int8(float32, tensors, what="large")
-        pairs = steps.pairs(model, float32, int8, tensors)
-        return cls(spec, preprocess, tensors, model, float32, int8, pairs, output)
+        inputs = side_inputs(model, picture=input_of(model)[0])
+        sides = side_values(steps.calibration, inputs)
+        made = _run_onnx(model, tensors[:_LOOKED_AT], sides)
+        named = name_outputs(
+            made, items=len(tensors[:_LOOKED_AT]), classes=classes, answer=recipe.answer
+        )
+        model = with_answer_first(model, named.answer)
+        output = output_kind(made[named.answer], classes=classes, what="large")
+        try:
+            float32, int8, pairs = _heads(source, model, (tensors, sides), steps, spec=spec)
+        except BuildError as error:
+            steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
+            steps.conversions["large"] = served_whole(error)
+            float32, int8, pairs = b"", b"", Pairing(pairs=())
+        feeds = feeds_of(model, tensors, sides)
+        cuts = [part.tensor for pair in pairs.pairs for part in pair.onnx.tensors]
+        further: dict[Precision, ModelProto] = {
+            precision: steps.in_precision(model, precision, feeds, cuts=cuts)
+            for precision in recipe.tails
+            if precision is not Precision.FLOAT32
+        }
+        return cls(
+            spec, preprocess, tensors, model, float32, int8, pairs, output, inputs,
+            named.further, further,
+        )  # fmt: skip
 
-    def useful_pairs(self, *, most: int) -> list[PairedCut]:
-        """Cuts with an int8 head, smaller than the pixels and than every useful cut before.
+    @property
+    def pairs(self) -> Sequence[PairedCut]:
+        """The cuts for which there are heads, from the input on."""
+        return self.pairing.pairs
 
-        A later cut that is not smaller costs more time on the device for no fewer bytes. Where
-        there are too many, the widest go: they are the ones a picture codec beats.
-        """
-        useful: list[PairedCut] = []
-        smallest = self.spec.size_px**2 * 3
-        for pair in self.pairs:
-            if pair.int8 is not None and pair.elements < smallest:
-                useful.append(pair)
-                smallest = pair.elements
-        return useful[max(0, len(useful) - most) :]
+    def selection(self, *, most: int) -> Selection:
+        """Which cuts to measure, and why not the others."""
+        return select(self.pairs, pixels=self.spec.size_px**2 * 3, most=most)
 
-    def depth(self) -> dict[str, float]:
-        """The share of the large model's operators before each cut."""
-        last = max((pair.float32.operator for pair in self.pairs), default=0) + 1
-        return {pair.name: (pair.float32.operator + 1) / last for pair in self.pairs}
+    def work(self) -> dict[str, float]:
+        """The share of the large model's multiply-adds before each cut."""
+        return {pair.name: pair.work for pair in self.pairs}
 
     def assemble(
         self, pairs: Sequence[PairedCut], *, codecs: Sequence[str], store: BlobStore
     ) -> Large:
         """The manifest's large model with these cuts."""
         digest = sha256(onnx_bytes(self.onnx))
-        graphs = {WHOLE: whole_from_pixels(self.onnx, spec=self.spec)}
-        for pair in pairs:
-            graphs[pair.name] = extract_tail(self.onnx, cut=pair.onnx, wire=pair.int8_wire)
-        shared = externalize(graphs)
+        shared = externalize(self._graphs(self.onnx, pairs))
         heads: dict[Precision, bytes] = {}
         if pairs:
             int8_cuts = {pair.name: pair.int8 for pair in pairs if pair.int8 is not None}
@@ -133,7 +152,7 @@ class LargeParts:
                 name=pair.name,
                 contract=cut_contract(
                     pair,
-                    self._sent(heads[Precision.INT8], pair.name),
+                    self._sent(heads[Precision.INT8], pair),
                     model_sha256=digest,
                     codecs=codecs,
                 ),
@@ -157,48 +176,94 @@ class LargeParts:
             head_files={precision: store.add(content) for precision, content in heads.items()},
             cuts=tuple(cuts),
             output=self.output,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            variants={
+                precision: self._variant(precision, pairs, store=store)
+                for precision in self.further
+            },
         )
 
-    def _sent(self, heads: bytes, name: str) -> list[npt.NDArray[np.int8]]:
-        runner = Runner(heads, signature=name)
-        return [cast(npt.NDArray[np.int8], runner.run(tensor)) for tensor in self.tensors]
+    def _graphs(self, model: ModelProto, pairs: Sequence[PairedCut]) -> dict[str, ModelProto]:
+        """The whole and the tails of the large model in one precision."""
+        graphs = {WHOLE: whole_from_pixels(model, spec=self.spec)}
+        for pair in pairs:
+            graphs[pair.name] = extract_tail(model, cut=pair.onnx, wire=pair.int8_wire)
+        return graphs
+
+    def _variant(
+        self, precision: Precision, pairs: Sequence[PairedCut], *, store: BlobStore
+    ) -> Variant:
+        if precision is Precision.FLOAT16:
+            # Graph by graph: what comes in and its normalization stay float32 in each.
+            full = self._graphs(self.onnx, pairs)
+            graphs = {name: float16(graph, front=OWN) for name, graph in full.items()}
+        else:
+            graphs = self._graphs(self.further[precision], pairs)
+        shared = externalize(graphs)
+        return Variant(
+            whole=store.add(shared.graphs[WHOLE]),
+            weights=store.add(shared.weights),
+            weights_index=store.add(shared.table),
+            tails={pair.name: store.add(shared.graphs[pair.name]) for pair in pairs},
+        )
+
+    def _sent(self, heads: bytes, pair: PairedCut) -> list[npt.NDArray[np.int8]]:
+        runner = Runner(heads, signature=pair.name)
+        return [as_sent(runner.outputs(tensor), pair.int8_wire) for tensor in self.tensors]
 
 
-def _heads_of_onnx(
-    model: ModelProto, tensors: Sequence[Floats], steps: Steps
-) -> tuple[bytes, bytes, list[PairedCut]]:
-    """Float and int8 TFLite and the cuts of a model that has no torch source."""
-    converted = steps.litert_of_onnx(model, tensors, what="large")
-    if converted.ended_by:
-        steps.progress(f"large model without later cuts: {converted.ended_by}", 0, 0)
+def _heads(
+    source: ModelSource,
+    model: ModelProto,
+    samples: tuple[Sequence[Floats], Sequence[Tensors]],
+    steps: Steps,
+    *,
+    spec: PreprocessSpec,
+) -> tuple[bytes, bytes, Pairing]:
+    """Float and int8 TFLite of the large model, or of its part for devices, and its cuts."""
+    tensors, sides = samples
+    converted = steps.device_model(source, spec, tensors, what="large")
+    ended_by = converted.conversion.ended_by
+    if ended_by:
+        steps.progress(f"large model without later cuts: {ended_by}", 0, 0)
     int8 = steps.int8(converted.model, tensors, what="large")
-    whole = not converted.ended_by
-    return converted.model, int8, steps.pairs(model, converted.model, int8, tensors, whole=whole)
+    pairs = steps.pairs(model, converted.model, int8, tensors, sides=sides, whole=not ended_by)
+    return converted.model, int8, pairs
 
 
 def _first_line(error: BuildError) -> str:
     return str(error).partition("\n")[0]
 
 
-class _OnnxRunner:
-    """An ONNX classifier that takes the normalized tensor in its own layout."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._session = onnxruntime.InferenceSession(
-            onnx_bytes(model), providers=["CPUExecutionProvider"]
-        )
-        self._name, _ = input_of(model)
-        self._channels_last = takes_channels_last(model)
-
-    def run(self, tensor: Tensor) -> Tensor:
-        arranged = tensor if self._channels_last else tensor.transpose(0, 3, 1, 2)
-        output: Tensor = self._session.run(None, {self._name: arranged})[0]
-        return output
+def _run_onnx(
+    model: ModelProto, tensors: Sequence[Floats], sides: Sequence[Tensors]
+) -> dict[str, Tensor]:
+    """All outputs by name, for normalized pictures in our layout and what comes beside each."""
+    session = onnxruntime.InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+    runs = [session.run(None, feed) for feed in feeds_of(model, tensors, sides)]
+    names = [value.name for value in session.get_outputs()]
+    parts = zip(*runs, strict=True)
+    return {
+        name: np.concatenate(each) if each[0].ndim else each[0]
+        for name, each in zip(names, parts, strict=True)
+    }
 
 
-def output_kind(model: _Runs, tensors: Sequence[Floats], *, classes: int, what: str) -> OutputKind:
-    """Logits or probabilities, by what comes out; BuildError unless there is one per class."""
-    outputs = np.concatenate([model.run(tensor) for tensor in tensors[:4]])
+def feeds_of(
+    model: ModelProto, tensors: Sequence[Floats], sides: Sequence[Tensors]
+) -> list[dict[str, Tensor]]:
+    """All that an ONNX model takes, picture by picture, in its own layout."""
+    name, _ = input_of(model)
+    turn = not takes_channels_last(model)
+    return [
+        {name: tensor.transpose(0, 3, 1, 2) if turn else tensor, **beside}
+        for tensor, beside in zip(tensors, sides, strict=False)
+    ]
+
+
+def output_kind(outputs: Tensor, *, classes: int, what: str) -> OutputKind:
+    """Logits or probabilities, by what came out; BuildError unless there is one per class."""
     if outputs.shape[1:] != (classes,):
         raise BuildError(
             f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels"

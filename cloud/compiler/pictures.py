@@ -17,13 +17,30 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _VIEW_SHARE = 0.875
 
 
+@dataclass(frozen=True, kw_only=True)
+class SideLine:
+    """What a table says of one picture, not yet understood."""
+
+    file: Path
+    number: int
+    columns: tuple[str, ...]
+    cells: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
+
+
 @dataclass(frozen=True)
 class PictureSet:
-    """Picture files in a stable order, with the class index of each where it is known."""
+    """Picture files in a stable order, with the class index of each where it is known.
+
+    `beside` says what comes beside each, where the recipe names a table of that.
+    """
 
     files: tuple[Path, ...]
     labels: tuple[int | None, ...]
     sha256: str
+    beside: tuple[SideLine, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)

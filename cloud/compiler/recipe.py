@@ -12,6 +12,7 @@
 
     [large]
     model = "large.onnx"               # an .onnx file, or MODULE:FUNCTION
+    tails = ["float32", "int8"]        # optional: also float16; what a cloud can compute in
     [large.preprocessing]
     size_px = 260
     crop_padding_px = 32
@@ -20,6 +21,7 @@
     calibration = "pictures/calibration"
     evaluation = "pictures/evaluation"
     labels = "pictures/labels.tsv"     # optional: FILE <tab> CLASS INDEX
+    inputs = "pictures/inputs.tsv"     # where the large model takes more than a picture
 
 Paths are relative to the recipe.
 """
@@ -34,7 +36,9 @@ import msgspec
 
 from ...shared.deadline import check_budget_ms
 from ...shared.errors import BudgetError, BuildError
+from ...shared.manifest import Precision
 from ...shared.preprocess import PreprocessSpec
+from .sources import is_path
 
 PICTURE_CODECS = (
     "raw",
@@ -53,16 +57,28 @@ MIN_CALIBRATION_PICTURES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """A model, and what is done to a picture before it."""
+    """A model, and what is done to a picture before it.
+
+    `answer` names the output with a value per class where several could be it. `tails` are the
+    precisions in which a cloud can serve the large model, each at the cost of its size on disk.
+    """
 
     model: str
     preprocessing: PreprocessSpec
+    allow_pickle: bool = False
+    answer: str = ""
+    tails: tuple[Precision, ...] = (Precision.FLOAT32,)
+
+    def __post_init__(self) -> None:
+        if Precision.FLOAT32 not in self.tails or len(set(self.tails)) != len(self.tails):
+            raise ValueError("tails holds float32, the reference, and each precision once")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesRecipe:
     """Folders of pictures; those of `evaluation` are never used for calibration.
 
+    `inputs` says what comes beside each picture where the large model takes more than one.
     `views` above 1 also evaluates that many crops and mirrorings of each evaluation picture. They
     refine the table, but its standard errors count pictures, not views.
     """
@@ -70,6 +86,7 @@ class PicturesRecipe:
     calibration: Path
     evaluation: Path
     labels: Path | None = None
+    inputs: Path | None = None
     views: int = 1
 
     def __post_init__(self) -> None:
@@ -95,6 +112,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.max_cuts <= 64:
             raise ValueError(f"max_cuts {self.max_cuts}: 0 to 64 are possible")
+        if self.light.tails != (Precision.FLOAT32,):
+            raise ValueError("tails are the large model's; a light model has none")
         if "raw" not in self.picture_codecs:
             raise ValueError("picture_codecs must hold raw, the only one that loses nothing else")
         try:
@@ -148,11 +167,12 @@ def _relative_to(recipe: Recipe, folder: Path) -> Recipe:
             calibration=folder / pictures.calibration,
             evaluation=folder / pictures.evaluation,
             labels=folder / pictures.labels if pictures.labels else None,
+            inputs=folder / pictures.inputs if pictures.inputs else None,
         ),
     )
 
 
 def _model_relative_to(model: ModelRecipe, folder: Path) -> ModelRecipe:
-    if Path(model.model).suffix in (".onnx", ".tflite"):
+    if is_path(model.model):
         return replace(model, model=str(folder / model.model))
     return model

@@ -1,77 +1,126 @@
-"""Models as their owners have them: torch modules made by a function, ONNX and TFLite files."""
+"""Models as their owners have them: torch, ONNX, Keras, SavedModel and TFLite.
+
+Files are data: nothing in them is executed, and what could only be loaded by executing it is
+refused unless the recipe says `allow_pickle = true`. MODULE:FUNCTION is imported, as any Python
+import is.
+"""
 
 import hashlib
-import importlib
-import inspect
+import importlib.metadata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...shared.errors import BuildError
-from .quiet import quiet
+from .untrusted import check_keras, check_saved_model, refuse_pickle, require
 
 if TYPE_CHECKING:
     import torch
 
+    from .torch_source import TorchModel
+
+KERAS_SUFFIXES = (".keras", ".h5")
+_PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
+FILE_SUFFIXES = (".onnx", ".tflite", ".pt2", *KERAS_SUFFIXES, *_PICKLES)
+_SAVED_MODEL = "saved_model.pb"
+KINDS = "an .onnx, .pt2, .keras, .h5 or .tflite file, a SavedModel folder or MODULE:FUNCTION"
+
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A torch module, or the path of an .onnx or .tflite file, and a hash of what it computes."""
+    """A torch module, or the path of a model, and a hash of what it computes.
+
+    `example` are the inputs to try a module with that takes more than a picture.
+    """
 
     module: "torch.nn.Module | None"
     file: Path | None
     sha256: str
+    example: "tuple[torch.Tensor, ...]" = ()
+    allow_pickle: bool = False
 
     @property
     def suffix(self) -> str:
         return self.file.suffix if self.file else ""
 
+    @property
+    def from_tensorflow(self) -> bool:
+        """Whether it is a Keras model or a SavedModel."""
+        return self.file is not None and (self.suffix in KERAS_SUFFIXES or self.file.is_dir())
 
-def open_source(text: str) -> ModelSource:
+    def more_tools(self) -> dict[str, str]:
+        """The versions of tools that only such a source needs; BuildError if one is missing."""
+        if not self.from_tensorflow:
+            return {}
+        require("tf2onnx")
+        return {name: importlib.metadata.version(name) for name in ("keras", "tf2onnx")}
+
+
+def is_path(text: str) -> bool:
+    """Whether a recipe means a file or a folder, not MODULE:FUNCTION."""
+    return Path(text).suffix in FILE_SUFFIXES or ":" not in text
+
+
+def open_source(text: str, *, allow_pickle: bool = False) -> ModelSource:
     """The model that MODULE:FUNCTION returns, or that lies at a path; BuildError if there is none.
 
-    Files are data and nothing in them is executed; MODULE is imported, as any Python import is.
+    FUNCTION returns a torch module, or a module and a tuple of example inputs.
     """
-    if Path(text).suffix in (".onnx", ".tflite"):
-        return _open_file(Path(text))
-    module_name, colon, function_name = text.partition(":")
-    if not colon:
-        raise BuildError(f"model {text!r} is neither an .onnx or .tflite file nor MODULE:FUNCTION")
-    try:
-        factory = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise BuildError(f"model {text!r}: {error}") from error
-    with quiet(f"making of {text}"):
-        import torch
+    if not is_path(text):
+        from .torch_source import call_factory  # torch: only who needs it pays for it
 
-        module = factory()
-    if not isinstance(module, torch.nn.Module):
-        raise BuildError(f"model {text!r} returned {type(module).__name__}, not a torch module")
-    _refuse_not_finite(module, text)
-    return ModelSource(module=module, file=None, sha256=_digest(module))
+        made = call_factory(text)
+        return _of_torch(made, file=None, sha256=made.digest())
+    file = Path(text)
+    if file.is_dir():
+        if not (file / _SAVED_MODEL).is_file():
+            raise BuildError(f"model {text!r} is a folder without {_SAVED_MODEL}; name {KINDS}")
+        check_saved_model(file / _SAVED_MODEL)
+        inside = sorted(path for path in file.rglob("*") if path.is_file())
+        return ModelSource(None, file, _digest(inside, folder=file))
+    if file.suffix not in FILE_SUFFIXES:
+        raise BuildError(f"model {text!r} is neither {KINDS}")
+    return _open_file(file, allow_pickle=allow_pickle)
 
 
-def _open_file(file: Path) -> ModelSource:
-    try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BuildError(f"cannot read model {file}: {error.strerror}") from error
-    return ModelSource(module=None, file=file, sha256=digest)
+def _open_file(file: Path, *, allow_pickle: bool) -> ModelSource:
+    sha256 = _digest([file])
+    if file.suffix in _PICKLES:
+        refuse_pickle(file, allowed=allow_pickle)
+        from .torch_source import unpickle
+
+        return _of_torch(unpickle(file), file=None, sha256=sha256)
+    if file.suffix == ".pt2":
+        from .exported import read_program
+        from .torch_source import TorchModel
+
+        made = TorchModel(*read_program(file)).checked(file.name)
+        return _of_torch(made, file=None, sha256=sha256)
+    if file.suffix == ".onnx":
+        from .onnx_source import external_files
+
+        if beside := external_files(file):
+            sha256 = _digest([file, *beside])
+    if file.suffix in KERAS_SUFFIXES:
+        check_keras(file, allow_pickle=allow_pickle)
+    return ModelSource(None, file, sha256, allow_pickle=allow_pickle)
 
 
-def _refuse_not_finite(module: "torch.nn.Module", text: str) -> None:
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise BuildError(f"model {text!r}: weights {name!r} hold NaN or infinity")
+def _of_torch(made: "TorchModel", *, file: Path | None, sha256: str) -> ModelSource:
+    return ModelSource(made.module, file, sha256, example=made.example)
 
 
-def _digest(module: "torch.nn.Module") -> str:
-    """Weights, structure and code: the same digest means the same function."""
-    digest = hashlib.sha256(repr(module).encode())
-    for kind in sorted({type(part) for part in module.modules()}, key=lambda k: k.__qualname__):
-        if not kind.__module__.startswith("torch."):
-            digest.update(inspect.getsource(kind).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _digest(files: Iterable[Path], *, folder: Path | None = None) -> str:
+    """Of one file its own; of several, of their hashes and their places in the folder."""
+    digests: list[tuple[str, str]] = []
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                name = str(file.relative_to(folder)) if folder else file.name
+                digests.append((name, hashlib.file_digest(stream, "sha256").hexdigest()))
+        except OSError as error:
+            raise BuildError(f"cannot read model {file}: {error.strerror}") from error
+    if len(digests) == 1 and folder is None:
+        return digests[0][1]
+    return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -4,27 +4,30 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from onnx import ModelProto, load_from_string
 
 from ... import __version__
+from ...devices.profile import StageTime
 from ...shared.errors import BuildError
+from ...shared.manifest import Conversion, Precision, Quantized
 from ...shared.preprocess import PreprocessSpec
+from ...shared.side import Tensors
 from .cache import StepCache
-from .litert import Floats, Runner, compare_with_module, convert_module
+from .conversion import DeviceModel, routes_of, take_route, to_onnx
+from .litert import Floats, Runner
 from .onnx_fold import with_constant_reshapes
-from .onnx_source import export_module, load_model
-from .pairing import PairedCut, pair_cuts
+from .onnx_source import load_model
+from .paired_cut import Pairing
+from .pairing import pair_cuts
 from .pictures import PictureSet, read_picture
 from .preprocess import build_preprocess, reference_pixels
-from .quantize import quantize
+from .quantization.choice import Int8Model, choose_int8
+from .quantization.onnx_choice import OnnxModel, in_precision
+from .quantization.onnx_models import Feeds, digest_of
 from .sources import ModelSource
-
-if TYPE_CHECKING:
-    import torch
 
 TOOLS = (
     "ai-edge-litert",
@@ -38,8 +41,6 @@ TOOLS = (
 )
 _PAIRING_PICTURES = 4
 _COMPARED_PICTURES = 4
-_CONVERSION_ERROR = 1e-3
-"""Relative to the largest output; float kernels of two runtimes differ by about 1e-6."""
 
 Progress = Callable[[str, int, int], None]
 """Told (step, done, total); total is 0 where a step cannot say how far it is."""
@@ -61,21 +62,20 @@ def tool_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class ConvertedOnnx:
-    """A float TFLite model, and the operator before which it ends ("" if it is the whole)."""
-
-    model: bytes
-    ended_by: str
-
-
-@dataclass(frozen=True)
 class Steps:
-    """Conversions with one cache, one calibration set and one audience."""
+    """Conversions with one cache, one calibration set and one audience.
+
+    `tried` collects every way of quantizing that was measured, `times` what models took on this
+    machine in float and in int8, by stage name.
+    """
 
     cache: StepCache
     calibration: PictureSet
     progress: Progress
     tools: dict[str, str] = field(default_factory=tool_versions)
+    conversions: dict[str, Conversion] = field(default_factory=dict)
+    tried: list[Quantized] = field(default_factory=list)
+    times: dict[str, StageTime] = field(default_factory=dict)
 
     def preprocess(self, spec: PreprocessSpec) -> bytes:
         """TFLite with the signatures `resize` and `normalize`."""
@@ -101,15 +101,13 @@ class Steps:
     def onnx(self, source: ModelSource, spec: PreprocessSpec) -> ModelProto:
         """The model as ONNX: read, or exported."""
         self.progress("large model to ONNX", 0, 0)
-        module, shape = source.module, (spec.size_px, spec.size_px, 3)
-        if module is None:
-            if source.file is None or source.suffix != ".onnx":
-                raise BuildError("the large model must be a torch module or an .onnx file")
+        shape = (spec.size_px, spec.size_px, 3)
+        if source.suffix == ".onnx" and source.file is not None:
             return with_constant_reshapes(load_model(source.file, shape=shape))
         encoded = self.cache.get(
             "onnx",
-            inputs=[source.sha256, shape, self.tools],
-            make=lambda: onnx_bytes(export_module(module, shape=shape)),
+            inputs=[source.sha256, shape, self.tools, source.more_tools()],
+            make=lambda: onnx_bytes(to_onnx(source, shape=shape)),
         )
         return load_from_string(encoded)
 
@@ -117,53 +115,68 @@ class Steps:
         self, source: ModelSource, spec: PreprocessSpec, tensors: Sequence[Floats], *, what: str
     ) -> bytes:
         """The whole model as float TFLite, compared with the original on these tensors."""
-        shape = (spec.size_px, spec.size_px, 3)
-        module = source.module
-        if module is None:
-            if source.file is None or source.suffix != ".onnx":
-                raise BuildError(f"the {what} model must be a torch module or an .onnx file")
-            model = load_model(source.file, shape=shape)
-            converted = self.litert_of_onnx(model, tensors, what=what)
-            if converted.ended_by:
-                raise BuildError(f"the {what} model: {converted.ended_by}")
-            return converted.model
-        self.progress(f"{what} model to LiteRT", 0, 0)
-        return self.cache.get(
-            "litert",
-            inputs=[source.sha256, shape, self._digest(tensors), self.tools],
-            make=lambda: _converted(module, tensors, what=what),
-        )
+        return self.device_model(source, spec, tensors, what=what, whole=True).model
 
-    def litert_of_onnx(
-        self, model: ModelProto, tensors: Sequence[Floats], *, what: str
-    ) -> ConvertedOnnx:
-        """An ONNX model, or its part before an operator that no device runs, as float TFLite."""
+    def device_model(
+        self,
+        source: ModelSource,
+        spec: PreprocessSpec,
+        tensors: Sequence[Floats],
+        *,
+        what: str,
+        whole: bool = False,
+    ) -> DeviceModel:
+        """The model as float TFLite, or its part before an operator that no device runs.
+
+        BuildError if it has to be the whole one and is not.
+        """
         self.progress(f"{what} model to LiteRT", 0, 0)
+        few = tensors[:_COMPARED_PICTURES]
 
         def make() -> bytes:
-            from .onnx_torch import torch_from_onnx  # torch: only who needs it pays for it
-
-            made = torch_from_onnx(model, tensors[:_COMPARED_PICTURES])
-            converted = _converted(
-                made.module, tensors, what=what, channels_last=made.channels_last
-            )
-            return msgspec.msgpack.encode(ConvertedOnnx(converted, made.ended_by))
+            routes = routes_of(source, few, lambda: self.onnx(source, spec))
+            return msgspec.msgpack.encode(take_route(routes, few, what=what))
 
         encoded = self.cache.get(
-            "litert-onnx",
-            inputs=[sha256(onnx_bytes(model)), self._digest(tensors), self.tools],
-            make=make,
+            "litert", inputs=[source.sha256, self._digest(few), self.tools], make=make
         )
-        return msgspec.msgpack.decode(encoded, type=ConvertedOnnx)
+        made = msgspec.msgpack.decode(encoded, type=DeviceModel)
+        self.conversions[what] = made.conversion
+        if whole and made.conversion.ended_by:
+            raise BuildError(f"the {what} model: {made.conversion.ended_by}")
+        return made
 
     def int8(self, model: bytes, tensors: Sequence[Floats], *, what: str) -> bytes:
-        """The model as int8 TFLite, calibrated on these tensors."""
+        """The model as int8 TFLite, the best of several; `tried` and `times` learn of all."""
         self.progress(f"{what} model to int8", 0, 0)
-        return self.cache.get(
+        encoded = self.cache.get(
             "int8",
-            inputs=[sha256(model), self._digest(tensors), self.tools],
-            make=lambda: quantize(model, tensors),
+            inputs=[sha256(model), self._digest(tensors), what, self.tools],
+            make=lambda: msgspec.msgpack.encode(choose_int8(model, tensors, part=what)),
         )
+        chosen = msgspec.msgpack.decode(encoded, type=Int8Model)
+        self.tried.extend(chosen.tried)
+        self.times.update((f"{what}/{each}", time) for each, time in chosen.times.items())
+        return chosen.model
+
+    def in_precision(
+        self,
+        model: ModelProto,
+        precision: Precision,
+        feeds: Sequence[Feeds],
+        *,
+        cuts: Sequence[str],
+    ) -> ModelProto:
+        """The whole ONNX model in a further precision, with the tensors at which it is cut."""
+        self.progress(f"large model to {precision} for the cloud", 0, 0)
+        encoded = self.cache.get(
+            f"onnx-{precision}",
+            inputs=[sha256(onnx_bytes(model)), digest_of(feeds), sorted(cuts), self.tools],
+            make=lambda: msgspec.msgpack.encode(in_precision(model, precision, feeds, kept=cuts)),
+        )
+        made = msgspec.msgpack.decode(encoded, type=OnnxModel)
+        self.tried.extend(made.tried)
+        return made.proto
 
     def pairs(
         self,
@@ -172,14 +185,15 @@ class Steps:
         int8: bytes,
         tensors: Sequence[Floats],
         *,
+        sides: Sequence[Tensors] = (),
         whole: bool = True,
-    ) -> list[PairedCut]:
+    ) -> Pairing:
         """The cuts that ONNX and TFLite have in common, head and tail checked together.
 
         The TFLite models need not be `whole`: they may end before the ONNX model does.
         """
         self.progress("finding cuts, checking every head with its tail", 0, 0)
-        few = tensors[:_PAIRING_PICTURES]
+        few, beside = tensors[:_PAIRING_PICTURES], sides[:_PAIRING_PICTURES]
         encoded = self.cache.get(
             "pairs",
             inputs=[
@@ -187,14 +201,22 @@ class Steps:
                 sha256(float32),
                 sha256(int8),
                 self._digest(few),
+                digest_of(beside),
                 whole,
                 self.tools,
             ],
             make=lambda: msgspec.json.encode(
-                pair_cuts(model, float_model=float32, int8_model=int8, tensors=few, whole=whole)
+                pair_cuts(
+                    model,
+                    float_model=float32,
+                    int8_model=int8,
+                    tensors=few,
+                    sides=beside,
+                    whole=whole,
+                )
             ),
         )
-        return msgspec.json.decode(encoded, type=list[PairedCut])
+        return msgspec.json.decode(encoded, type=Pairing)
 
     def _check_preprocess(self, model: bytes, spec: PreprocessSpec) -> None:
         """BuildError unless resizing is within one level of the reference on real pictures."""
@@ -214,24 +236,3 @@ class Steps:
         for tensor in tensors:
             digest.update(tensor.tobytes())
         return digest.hexdigest()
-
-
-def _converted(
-    module: "torch.nn.Module",
-    tensors: Sequence[Floats],
-    *,
-    what: str,
-    channels_last: bool = False,
-) -> bytes:
-    """Float TFLite of a module; BuildError if it differs on real pictures."""
-    _, height, width, channels = tensors[0].shape
-    model = convert_module(module, shape=(height, width, channels), channels_last=channels_last)
-    error = compare_with_module(
-        model, module, tensors[:_COMPARED_PICTURES], channels_last=channels_last
-    )
-    if error > _CONVERSION_ERROR:
-        raise BuildError(
-            f"the {what} model in LiteRT is {error:.2g} off the original on real pictures, "
-            f"{_CONVERSION_ERROR:g} is allowed"
-        )
-    return model

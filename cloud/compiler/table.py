@@ -1,27 +1,34 @@
 """The measured table: what each plan gives and costs on pictures kept out of calibration."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...devices.models import DeviceModels
 from ...shared.codec import codec_by_name
 from ...shared.frame import decode_payload, encode_frame, read_header
-from ...shared.manifest import Manifest, PlanRow, Precision, Rate
+from ...shared.manifest import Manifest, PlanRow, Precision, Rate, Rates
 from ...shared.plan import Plan, PlanKind
+from ...shared.side import Tensors, item_bytes
 from ...shared.tensor import Array
 from .cloud_side import CloudSide
 from .pictures import PictureSet, read_picture, views
+from .rounds import Tally, device_work, losers, rounds, spread
+from .side_values import side_values
 
 
-@dataclass
-class _Tally:
-    """One plan's answers so far; shares are per picture, so that views of one count once."""
+@dataclass(frozen=True)
+class Measured:
+    """The rows of the plans that were measured to the end, and what that took.
 
-    agreed: list[float] = field(default_factory=list)
-    correct: list[float] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    `evaluations` counts plans times pictures, `possible` as many as without elimination.
+    """
+
+    rows: tuple[PlanRow, ...]
+    evaluations: int
+    possible: int
 
 
 def candidate_plans(
@@ -41,39 +48,59 @@ def measure_table(
     plans: Sequence[Plan],
     pictures: PictureSet,
     *,
+    work: Mapping[str, float],
+    further: Mapping[Precision, CloudSide] | None = None,
     view_count: int = 1,
     on_picture: Callable[[int, int], None] | None = None,
-) -> tuple[PlanRow, ...]:
-    """Runs every plan on every picture, through real frames, against the large model's own answer.
+) -> Measured:
+    """Runs plans on pictures, through real frames, against the large model's own answer.
 
-    The large model's own answer is that of the whole model on the uncompressed pixels.
+    The large model's own answer is that of the whole model, in float32, on the uncompressed pixels.
+    `further` are clouds of other precisions, which get the same frames. Plans that cannot win any
+    more are not run to the end (rounds.py); `work` is as in `pareto`.
     """
-    tallies = {plan: _Tally() for plan in plans}
-    for done, (file, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
+    clouds = {Precision.FLOAT32: cloud, **(further or {})}
+    tallies = {plan: Tally() for plan in plans}
+    evaluations = 0
+    sides = side_values(pictures, models.bundle.manifest.large.inputs)
+    ends = rounds(len(pictures))
+    for done, number in enumerate(spread(len(pictures))):
         if on_picture is not None:
             on_picture(done, len(pictures))
-        _measure_picture(models, cloud, tallies, views(read_picture(file), view_count), label=label)
-    return tuple(_row(plan, tally) for plan, tally in tallies.items())
+        shown = views(read_picture(pictures.files[number]), view_count)
+        label = pictures.labels[number]
+        _measure_picture(models, clouds, tallies, shown, beside=sides[number], label=label)
+        evaluations += len(tallies)
+        if done + 1 in ends[:-1]:
+            for plan in losers(tallies, work=work):
+                del tallies[plan]
+    rows = tuple(_row(plan, tally) for plan, tally in tallies.items())
+    return Measured(rows, evaluations, possible=len(plans) * len(pictures))
 
 
 def _measure_picture(
     models: DeviceModels,
-    cloud: CloudSide,
-    tallies: Mapping[Plan, _Tally],
+    clouds: Mapping[Precision, CloudSide],
+    tallies: Mapping[Plan, Tally],
     pictures: Sequence[Array],
     *,
+    beside: Tensors,
     label: int | None,
 ) -> None:
-    answers: dict[Plan, list[int]] = {plan: [] for plan in tallies}
+    beside_bytes = item_bytes(models.bundle.manifest.large.inputs)
+    answers: dict[tuple[Plan, Precision], list[int]] = defaultdict(list)
     wanted: list[int] = []
     for picture in pictures:
         pixels = models.resize_large(picture)
-        wanted.append(cloud.answer(Plan.cloud("raw"), pixels))
+        own = clouds[Precision.FLOAT32].answer(Plan.cloud("raw"), pixels, beside)
+        wanted.append(own)
+        # What loses nothing (raw, PNG) gives the same answer, and the whole model is slow.
+        known = {("", pixels.tobytes(), Precision.FLOAT32): own}
         tensors: dict[tuple[str, str], Array] = {}
         for plan, tally in tallies.items():
             if plan.kind is PlanKind.LOCAL:
                 light = models.light(models.resize_light(picture))
-                answers[plan].append(int(np.argmax(light)))
+                answers[plan, Precision.FLOAT32].append(int(np.argmax(light)))
                 tally.sizes.append(0)
                 continue
             key = (plan.cut, plan.head)
@@ -84,47 +111,59 @@ def _measure_picture(
                 tensors[key], contract=contract, codec=codec_by_name(plan.codec, contract)
             )
             decoded = decode_payload(frame, read_header(frame), contract=contract)
-            answers[plan].append(cloud.answer(plan, decoded))
-            tally.sizes.append(len(frame))
-    for plan, tally in tallies.items():
-        given = answers[plan]
-        tally.agreed.append(_share(a == b for a, b in zip(given, wanted, strict=True)))
+            sent = (plan.cut, decoded.tobytes())
+            for precision, cloud in clouds.items():
+                if (*sent, precision) not in known:
+                    known[*sent, precision] = cloud.answer(plan, decoded, beside)
+                answers[plan, precision].append(known[*sent, precision])
+            tally.sizes.append(len(frame) + beside_bytes)
+    for (plan, precision), given in answers.items():
+        agreed = _share(a == b for a, b in zip(given, wanted, strict=True))
+        tallies[plan].agreed.setdefault(precision, []).append(agreed)
         if label is not None:
-            tally.correct.append(_share(answer == label for answer in given))
+            correct = _share(answer == label for answer in given)
+            tallies[plan].correct.setdefault(precision, []).append(correct)
 
 
 def _share(hits: Iterable[bool]) -> float:
     return float(np.mean([float(hit) for hit in hits]))
 
 
-def _row(plan: Plan, tally: _Tally) -> PlanRow:
+def _row(plan: Plan, tally: Tally) -> PlanRow:
     p50, p95 = (int(value) for value in np.quantile(tally.sizes, [0.5, 0.95]))
+    rates = {
+        precision: Rates(
+            agreement=Rate.of(sum(agreed), len(agreed)),
+            accuracy=_rate(tally.correct.get(precision, [])),
+        )
+        for precision, agreed in tally.agreed.items()
+    }
+    own = rates.pop(Precision.FLOAT32)
     return PlanRow(
         plan=str(plan),
-        agreement=Rate.of(sum(tally.agreed), len(tally.agreed)),
-        accuracy=Rate.of(sum(tally.correct), len(tally.correct)) if tally.correct else None,
+        agreement=own.agreement,
+        accuracy=own.accuracy,
         bytes_p50=p50,
         bytes_p95=p95,
+        variants=rates,
     )
 
 
-def pareto(rows: Sequence[PlanRow], *, depth: Mapping[str, float]) -> tuple[PlanRow, ...]:
+def _rate(shares: Sequence[float]) -> Rate | None:
+    return Rate.of(sum(shares), len(shares)) if shares else None
+
+
+def pareto(rows: Sequence[PlanRow], *, work: Mapping[str, float]) -> tuple[PlanRow, ...]:
     """Drops every split that another remote plan beats in device work, bytes and agreement.
 
-    `depth` is the share of the large model that lies before a cut. An int8 head counts as a third
-    of a float one: a stand-in for its time, which belongs to machines and not to the bundle.
+    `work` is the share of the large model's multiply-adds before each cut.
     """
     placed = [(row, row.parsed()) for row in rows]
 
-    def work(plan: Plan) -> float:
-        if plan.kind is not PlanKind.SPLIT:
-            return 0.0
-        return depth[plan.cut] * (1 / 3 if plan.head == Precision.INT8 else 1.0)
-
     def beats(a: tuple[PlanRow, Plan], b: tuple[PlanRow, Plan]) -> bool:
         (row, plan), (other, other_plan) = a, b
-        ours = (work(plan), row.bytes_p50, -row.agreement.value)
-        theirs = (work(other_plan), other.bytes_p50, -other.agreement.value)
+        ours = (device_work(plan, work), row.bytes_p50, -row.agreement.value)
+        theirs = (device_work(other_plan, work), other.bytes_p50, -other.agreement.value)
         return ours != theirs and all(x <= y for x, y in zip(ours, theirs, strict=True))
 
     remote = [item for item in placed if item[1].kind is not PlanKind.LOCAL]

@@ -5,7 +5,8 @@ heads of a model are hardly larger than the model itself.
 """
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from ...shared.errors import BuildError
+from .flow import Flow, Step
 
 INPUT_NAME = "tensor"
 OUTPUT_NAME = "cut"
@@ -21,15 +23,18 @@ OUTPUT_NAME = "cut"
 _IDENTIFIER = b"TFL3"
 _BUFFER_ALIGNMENT_BYTES = 16  # force_align of Buffer.data in the TFLite schema
 _NO_TENSOR = -1
+_PICTURE_AXES = 4
+_TO_INT8 = ("float32", "int8")
 _DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT8: "int8"}
 
 
 @dataclass(frozen=True, slots=True)
 class TfliteCut:
-    """A tensor that alone separates a model's input from its output.
+    """What a head computes: a tensor, or several as `parts`.
 
     `operator` is the index of the last operator of the head, `shape` is per item and channels
-    last; an int8 tensor has real = scale * (value - zero_point).
+    last; an int8 tensor has real = scale * (value - zero_point). Of several tensors `shape` is
+    (N,), as they cross the link, and `tensor`, `scale` and `zero_point` stand in the parts alone.
     """
 
     operator: int
@@ -39,6 +44,32 @@ class TfliteCut:
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
+    parts: tuple["TfliteCut", ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence["TfliteCut"]) -> "TfliteCut":
+        """The cut of one tensor, or of several."""
+        if len(parts) == 1:
+            return parts[0]
+        dtypes = sorted({part.dtype for part in parts})
+        return cls(
+            operator=max(part.operator for part in parts),
+            tensor=_NO_TENSOR,
+            name="+".join(part.name for part in parts),
+            shape=(sum(math.prod(part.shape) for part in parts),),
+            dtype="+".join(dtypes),
+            parts=tuple(parts),
+        )
+
+    @property
+    def tensors(self) -> tuple["TfliteCut", ...]:
+        """Each tensor by itself."""
+        return self.parts or (self,)
+
+
+def output_names(count: int) -> tuple[str, ...]:
+    """The names of a head's outputs, in the order of the cut's tensors."""
+    return (OUTPUT_NAME,) if count == 1 else tuple(f"{OUTPUT_NAME}_{i:02d}" for i in range(count))
 
 
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
@@ -97,37 +128,73 @@ def save(tree: Any) -> bytes:
 
 
 def find_cuts(model: bytes) -> list[TfliteCut]:
-    """The single-tensor cuts of a model with one input and one output, from the input on."""
+    """The single-tensor cuts of a model, from the input on."""
     graph = load(model).subgraphs[0]
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise BuildError("only models with one input and one output can be cut")
-    depends = {int(graph.inputs[0])}
-    last_use: dict[int, int] = {}
-    for index, operator in enumerate(graph.operators):
-        last_use.update({int(tensor): index for tensor in operator.inputs})
-        if any(tensor in depends for tensor in operator.inputs):
-            depends.update(int(tensor) for tensor in operator.outputs)
-    last_use[int(graph.outputs[0])] = len(graph.operators)
+    steps = tuple(
+        Step(tuple(map(str, operator.inputs)), tuple(map(str, operator.outputs)))
+        for operator in graph.operators
+    )
+    picture = _picture_of(graph)
+    flow = Flow(
+        steps=steps,
+        picture=str(picture),
+        results=tuple(map(str, graph.outputs)),
+        sides=frozenset(map(str, graph.inputs)) - {str(picture)},
+    )
+    return [
+        _describe(graph, operator=operator, index=int(tensor))
+        for operator, tensor in flow.separators()
+    ]
 
-    cuts: list[TfliteCut] = []
-    live = {int(graph.inputs[0])}
+
+def find_activations(model: bytes) -> list[TfliteCut]:
+    """Every tensor that comes of the picture alone, one item of float32 or int8, from the input on.
+
+    Whoever wants one as a cut must know that it is one.
+    """
+    graph = load(model).subgraphs[0]
+    picture = _picture_of(graph)
+    sides, depends = {int(t) for t in graph.inputs} - {picture}, {picture}
+    found: list[TfliteCut] = []
     for index, operator in enumerate(graph.operators):
-        if not any(tensor in depends for tensor in operator.inputs):
+        made, read = list(map(int, operator.outputs)), set(map(int, operator.inputs))
+        if read & sides:
+            sides.update(made)
+        elif read & depends:
+            depends.update(made)
+            for tensor in made:
+                shape, kind = graph.tensors[tensor].shape, graph.tensors[tensor].type
+                if kind in _DTYPES and shape is not None and len(shape) > 1 and shape[0] == 1:
+                    found.append(_describe(graph, operator=index, index=tensor))
+    return found
+
+
+def quantized_twins(model: bytes) -> dict[str, TfliteCut]:
+    """For each activation of a quantized model by name, what a head should send of it.
+
+    That is the tensor itself if it is int8, what a QUANTIZE makes of it, or the float tensor.
+    """
+    tree = load(model)
+    graph = tree.subgraphs[0]
+    found = {cut.name: cut for cut in find_activations(model)}
+    by_tensor = {cut.tensor: cut for cut in found.values()}
+    twins = dict(found)
+    codes = [_builtin(code) for code in tree.operatorCodes]
+    for operator in graph.operators:
+        if codes[operator.opcodeIndex] != schema.BuiltinOperator.QUANTIZE:
             continue
-        live.update(int(tensor) for tensor in operator.outputs)
-        live = {tensor for tensor in live if last_use.get(tensor, -1) > index}
-        if len(live) == 1 and live.isdisjoint(map(int, graph.outputs)):
-            (tensor,) = live
-            if not cuts or cuts[-1].tensor != tensor:
-                cuts.append(_describe(graph, operator=index, index=tensor))
-    return cuts
+        given, made = (by_tensor.get(int(t[0])) for t in (operator.inputs, operator.outputs))
+        if given is not None and made is not None and (given.dtype, made.dtype) == _TO_INT8:
+            twins[given.name] = made
+    return twins
 
 
 def pack_heads(model: bytes, cuts: Mapping[str, TfliteCut]) -> bytes:
     """One TFLite file with a signature per head, by the names in `cuts`.
 
     Each signature takes `tensor`, the model's own input, and returns `cut`, whose dtype is the
-    cut's: an int8 head's output is the int8 tensor itself. The order is the operators'.
+    cut's: an int8 head's output is the int8 tensor itself. A cut of several tensors returns them
+    as `cut_00`, `cut_01` and so on. The order of heads is the operators'.
     """
     if not cuts:
         raise BuildError("no cuts to make heads of")
@@ -152,6 +219,18 @@ def _aligned(buffer: Any) -> _AlignedBuffer:
     return aligned
 
 
+def _picture_of(graph: Any) -> int:
+    """The input of four axes, if there is just one; or else the first."""
+    inputs = [int(tensor) for tensor in graph.inputs]
+    pictures = [t for t in inputs if len(graph.tensors[t].shape) == _PICTURE_AXES]
+    return pictures[0] if len(pictures) == 1 else inputs[0]
+
+
+def _builtin(code: Any) -> int:
+    """Codes above 127 do not fit into the older field."""
+    return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+
+
 def _describe(graph: Any, *, operator: int, index: int) -> TfliteCut:
     tensor = graph.tensors[index]
     quantization = tensor.quantization
@@ -173,17 +252,23 @@ def _describe(graph: Any, *, operator: int, index: int) -> TfliteCut:
 
 def _head(graph: Any, *, name: str, cut: TfliteCut) -> Any:
     """The subgraph that computes one cut: only the operators and tensors it needs, renumbered."""
-    names = [tensor.name for tensor in graph.tensors[cut.tensor : cut.tensor + 1]]
-    if names != [cut.name.encode()]:
-        raise BuildError(f"cut {cut.name!r} belongs to another model")
-    needed = {cut.tensor}
+    ends = [part.tensor for part in cut.tensors]
+    for part in cut.tensors:
+        names = [tensor.name for tensor in graph.tensors[part.tensor : part.tensor + 1]]
+        if names != [part.name.encode()]:
+            raise BuildError(f"cut {part.name!r} belongs to another model")
+    picture = _picture_of(graph)
+    needed = set(ends)
     operators: list[Any] = []
     for operator in reversed(graph.operators[: cut.operator + 1]):
         if any(int(tensor) in needed for tensor in operator.outputs):
             operators.append(copy.copy(operator))
             needed.update(_tensors_of(operator))
     operators.reverse()
-    used = sorted(needed | {int(tensor) for tensor in graph.inputs})
+    if sides := needed & {int(tensor) for tensor in graph.inputs} - {picture}:
+        name = graph.tensors[min(sides)].name.decode()
+        raise BuildError(f"cut {cut.name!r} needs {name!r}, which only the cloud has")
+    used = sorted(needed | {picture})
     renumbered = {old: new for new, old in enumerate(used)} | {_NO_TENSOR: _NO_TENSOR}
     for operator in operators:
         operator.inputs = [renumbered[int(tensor)] for tensor in operator.inputs]
@@ -194,8 +279,8 @@ def _head(graph: Any, *, name: str, cut: TfliteCut) -> Any:
     head.name = name.encode()
     head.tensors = [copy.copy(graph.tensors[tensor]) for tensor in used]
     head.operators = operators
-    head.inputs = [renumbered[int(tensor)] for tensor in graph.inputs]
-    head.outputs = [renumbered[cut.tensor]]
+    head.inputs = [renumbered[picture]]
+    head.outputs = [renumbered[end] for end in ends]
     for index, tensor in enumerate(head.tensors):
         if index not in (*head.inputs, *head.outputs):
             tensor.name = None  # the converters write up to 600 characters, once per head
@@ -212,7 +297,8 @@ def _signature(name: str, *, subgraph: int, head: Any) -> Any:
     signature.signatureKey = name.encode()
     signature.subgraphIndex = subgraph
     signature.inputs = [_tensor_map(INPUT_NAME, head.inputs[0])]
-    signature.outputs = [_tensor_map(OUTPUT_NAME, head.outputs[0])]
+    names = output_names(len(head.outputs))
+    signature.outputs = [_tensor_map(*each) for each in zip(names, head.outputs, strict=True)]
     return signature
 
 

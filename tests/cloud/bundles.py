@@ -34,8 +34,9 @@ from hybridge.shared.manifest import (
     encode_manifest,
 )
 from hybridge.shared.preprocess import PreprocessSpec
+from hybridge.shared.side import Tensors
 from hybridge.shared.signing import SigningKey
-from hybridge.shared.tensor import Array
+from hybridge.shared.tensor import Array, TensorSpec
 
 SIZE, CLASSES, CHANNELS, GRID = 16, 5, 8, 4
 SCALE, ZERO_POINT = 0.02, -128
@@ -51,6 +52,8 @@ class TinyModel:
 
     seed: int = 0
     poisoned: bool = False
+    inputs: tuple[TensorSpec, ...] = field(init=False, default=())
+    outputs: tuple[TensorSpec, ...] = field(init=False, default=())
     kernel: npt.NDArray[np.float32] = field(init=False)
     matrix: npt.NDArray[np.float32] = field(init=False)
 
@@ -93,8 +96,11 @@ class TinyModel:
     def tail(self, tensor: Array) -> npt.NDArray[np.float32]:
         """Probabilities [1, classes] of a tensor at the cut."""
         features = (tensor.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
+        return to_probabilities(self._logits(features), OutputKind.LOGITS)
+
+    def _logits(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         flat = np.moveaxis(features, -1, 0).reshape(1, -1)
-        return to_probabilities((flat @ self.matrix).astype(np.float32), OutputKind.LOGITS)
+        return (flat @ self.matrix).astype(np.float32)
 
     def graphs(self) -> dict[str, ModelProto]:
         return {"whole": self._whole(), "tail": self._tail()}
@@ -141,6 +147,66 @@ class TinyModel:
         }
         shape: list[str | int | None] = ["n", GRID, GRID, CHANNELS]
         return _model(nodes, helper.make_tensor_value_info(CUT, TensorProto.INT8, shape), values)
+
+
+@dataclass(frozen=True)
+class SidedModel(TinyModel):
+    """Takes `patient` (two floats) and `site` (0 to 3) too, and gives an `embedding` too."""
+
+    inputs: tuple[TensorSpec, ...] = field(
+        init=False, default=(TensorSpec("patient", "FP32", (2,)), TensorSpec("site", "INT64", ()))
+    )
+    outputs: tuple[TensorSpec, ...] = field(
+        init=False, default=(TensorSpec("embedding", "FP32", (CHANNELS,)),)
+    )
+
+    @property
+    def weigh(self) -> npt.NDArray[np.float32]:
+        return np.arange(2 * CLASSES, dtype=np.float32).reshape(2, CLASSES) - 4
+
+    @property
+    def sites(self) -> npt.NDArray[np.float32]:
+        return np.eye(4, CLASSES, dtype=np.float32) * 3
+
+    def answer(self, tensor: Array, sides: Tensors) -> npt.NDArray[np.float32]:
+        """Probabilities [1, classes] of a tensor at the cut and what came beside it."""
+        features = (tensor.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
+        logits = self._logits(features) + sides["patient"] @ self.weigh + self.sites[sides["site"]]
+        return to_probabilities(logits.astype(np.float32), OutputKind.LOGITS)
+
+    def embedding(self, tensor: Array) -> npt.NDArray[np.float32]:
+        features = (tensor.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
+        return features.mean((0, 1))[None]
+
+    def graphs(self) -> dict[str, ModelProto]:
+        return {
+            "whole": self._sided(self._whole(), planes="features"),
+            "tail": self._sided(self._tail(), planes="planes"),
+        }
+
+    def _sided(self, model: ModelProto, *, planes: str) -> ModelProto:
+        graph = model.graph
+        graph.node[-1].output[0] = "seen"
+        graph.node.extend(
+            [
+                helper.make_node("MatMul", ["patient", "weigh"], ["known"]),
+                helper.make_node("Gather", ["sites", "site"], ["there"]),
+                helper.make_node("Sum", ["seen", "known", "there"], ["logits"]),
+                helper.make_node("ReduceMean", [planes], ["embedding"], axes=[2, 3], keepdims=0),
+            ]
+        )
+        for name in ("weigh", "sites"):
+            graph.initializer.append(numpy_helper.from_array(getattr(self, name), name))
+        graph.input.extend(
+            [
+                helper.make_tensor_value_info("patient", TensorProto.FLOAT, ["n", 2]),
+                helper.make_tensor_value_info("site", TensorProto.INT64, ["n"]),
+            ]
+        )
+        # Not last: the answer is found by its name, not by its place.
+        embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", CHANNELS])
+        graph.output.insert(0, embedding)
+        return model
 
 
 def _model(nodes: list[NodeProto], source: ValueInfoProto, values: dict[str, Any]) -> ModelProto:
@@ -197,6 +263,8 @@ def write_bundle(
                 ),
             ),
             output=OutputKind.LOGITS,
+            inputs=model.inputs,
+            outputs=model.outputs,
         ),
         table=(PlanRow(plan="local", agreement=rate, accuracy=None, bytes_p50=0, bytes_p95=0),),
         golden=Golden(blob=blob(b"golden"), tolerance={}),

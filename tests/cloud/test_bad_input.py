@@ -11,13 +11,14 @@ import grpc
 import numpy as np
 import pytest
 
-from hybridge.cloud.backend import Backend, Output
+from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.stage import Stage
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
 from hybridge.shared.codec import codec_by_name
 from hybridge.shared.security import MAX_MESSAGE_BYTES
+from hybridge.shared.side import Tensors
 from hybridge.shared.signing import SigningKey
 from hybridge.shared.tensor import Array
 
@@ -199,10 +200,10 @@ class Gated(Backend):
         self.allowed = threading.Event()
         self._inner = inner
 
-    def run(self, batch: Array) -> Output:
+    def run(self, batch: Array, sides: Tensors) -> Result:
         self.entered.release()
         assert self.allowed.wait(60)
-        return self._inner.run(batch)
+        return self._inner.run(batch, sides)
 
 
 @asynccontextmanager

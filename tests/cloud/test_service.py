@@ -132,6 +132,7 @@ async def test_probe(cloud: Cloud, model: TinyModel) -> None:
     await cloud.stub.ModelInfer(request_of("frame", frame))
     probe = await cloud.fleet.Probe(fleet_pb2.ProbeRequest(payload=bytes(1000)))
     assert {tail.contract for tail in probe.tails} == {model.pixels.id, model.at_cut.id}
+    assert {tail.precision for tail in probe.tails} == {"float32"}
     assert all(0 < tail.compute_p50_ms <= tail.compute_p95_ms for tail in probe.tails)
     assert probe.queue_forecast_ms == 0
     assert probe.uptime_s > 0

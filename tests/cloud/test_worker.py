@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from hybridge.cloud.backend import Backend, Output
+from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.loader import Loader
 from hybridge.cloud.scheduler import StageKey
@@ -16,6 +16,7 @@ from hybridge.shared.contract import Contract
 from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.errors import DeadlineUnmet, FrameError, ModelFault
 from hybridge.shared.manifest import OutputKind
+from hybridge.shared.side import Tensors
 from hybridge.shared.tensor import Array
 
 BAD, NAN = 200, 100
@@ -31,13 +32,13 @@ class Echo(Backend):
         self.allowed = threading.Event()
         self.batches: list[list[int]] = []
 
-    def run(self, batch: Array) -> Output:
+    def run(self, batch: Array, sides: Tensors) -> Result:
         self.entered.release()
         assert self.allowed.wait(60)
         self.batches.append(batch[:, 0].tolist())
         if (batch == BAD).any():
             raise RuntimeError("cannot compute\nthis\nlong story")
-        return np.where(batch == NAN, np.nan, batch).astype(np.float32)
+        return Result(np.where(batch == NAN, np.nan, batch).astype(np.float32))
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from msgspec.structs import replace
 
 from hybridge.devices.models import (
     DeviceModels,
@@ -13,9 +16,10 @@ from hybridge.devices.models import (
     measure_stages,
     quantize,
 )
+from hybridge.shared.bundle import open_bundle
 from hybridge.shared.contract import Contract
 from hybridge.shared.errors import TensorError
-from hybridge.shared.manifest import Precision
+from hybridge.shared.manifest import Manifest, Precision
 from hybridge.shared.tensor import Array
 
 from ..bundles import CLASSES, CLOUD, CUT, SIZE_PX, SPLIT, Small, picture
@@ -97,3 +101,17 @@ def test_every_stage_of_the_table_is_measured(small: Small) -> None:
     }  # fmt: skip
     assert [(done, total) for _, done, total in told] == [(at, 6) for at in range(6)]
     assert all(stage.p50_ms > 0 and stage.runs == 3 for stage in stages.values())
+
+
+def test_the_temperature_changes_confidence_and_no_answer(small: Small, tmp_path: Path) -> None:
+    def hotter(manifest: Manifest) -> Manifest:
+        light = replace(manifest.light, temperature=4 * manifest.light.temperature)
+        return replace(manifest, light=light)
+
+    path = small.rewrite(tmp_path, hotter)
+    models = DeviceModels(open_bundle(path, trust=small.trust))
+    pixels = models.resize_light(picture(3))
+    found, sharp = models.light(pixels), small.models.light(pixels)
+    wanted = sharp.astype(np.float64) ** 0.25
+    np.testing.assert_allclose(found, wanted / wanted.sum(), rtol=1e-4)
+    assert found.max() < sharp.max()

@@ -60,6 +60,24 @@ async def test_a_later_start_measures_nothing(
         await check_serves(small, daemon)
 
 
+async def test_forecasts_of_one_thread_are_none_for_two(small: Small, config: EdgeConfig) -> None:
+    bundle = open_bundle(config.bundle, trust=small.trust)
+    two = EdgeConfig(bundle=config.bundle, listen=ANY_PORT, trust=small.trust, threads=2)
+    async with run_edge(two) as daemon:
+        await check_serves(small, daemon)
+    known = {
+        threads: load_profile(
+            bundle.profiles, probe(), bundle_sha256=bundle.sha256, threads=threads
+        )
+        for threads in (1, 2)
+    }
+    assert known[1] is not None
+    assert known[2] is not None
+    assert known[1].stages["light"].runs == 50  # the one that was there
+    assert known[2].stages["light"].runs == 20
+    assert known[2].threads == 2
+
+
 async def test_a_profile_that_cannot_be_kept(
     small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,8 @@
+from msgspec.structs import replace
+
 from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from hybridge.edge.outlook import device_stages, outlook
-from hybridge.shared.manifest import Manifest
+from hybridge.shared.manifest import Manifest, Precision, Rate, Rates
 
 from ..bundles import CLOUD, CUT, LOCAL, SPLIT, Small
 
@@ -38,6 +40,30 @@ def test_each_row_becomes_an_option_of_its_own_times(small: Small) -> None:
         CLOUD: (sizes[CLOUD], 4 + 32, sizes[CLOUD] / 10, 1000),
     }
     assert [o.agreement for o in options] == [row.agreement for row in manifest.table]
+
+
+def test_agreements_are_those_of_the_clouds_precision(small: Small) -> None:
+    worse = Rates(agreement=Rate.of(70, 100))
+    manifest = manifest_of(small)
+    table = tuple(
+        row if row.parsed() == LOCAL else replace(row, variants={Precision.INT8: worse})
+        for row in manifest.table
+    )
+    manifest = replace(manifest, table=table)
+    at_cut = manifest.cut(CUT).contract.id
+    options = outlook(
+        manifest,
+        stage_ms=lambda _: 1.0,
+        transfer_ms=lambda _: 1.0,
+        cloud_ms=lambda _: 1.0,
+        cloud_precision=lambda contract: (
+            Precision.INT8 if contract == at_cut else Precision.FLOAT32
+        ),
+    )
+    found = {option.plan: option.agreement for option in options}
+    rows = {row.parsed(): row for row in manifest.table}
+    assert found[SPLIT] == worse.agreement
+    assert {found[plan] == rows[plan].agreement for plan in (LOCAL, CLOUD)} == {True}
 
 
 def test_out_of_reach_only_the_device_is_left(small: Small) -> None:

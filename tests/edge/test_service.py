@@ -253,7 +253,7 @@ CASES: dict[str, tuple[pb.ModelInferRequest, Code, str]] = {
     ),
     "negative": (renamed(request_of(pixels=picture(0)), shape=[-1, 40, 3]), BAD, "negative size"),
     "unknown type": (renamed(request_of(pixels=picture(0)), datatype="BF16"), BAD, "bad tensor"),
-    "unknown input": (renamed(request_of(), name="image"), BAD, "bad request: input 'image'"),
+    "unknown input": (renamed(request_of(), name="image"), BAD, "or 'pixels'; 'image' was sent"),
     "unknown output": (asking_for("scores"), BAD, "bad tensor: output 'scores'"),
     "classification": (asking_for("labels", classification=3), BAD, "not served"),
     "no model": (request_of(model=""), Code.NOT_FOUND, "unknown model: ''"),

@@ -10,6 +10,7 @@ from hybridge.edge.uplink import CloudTimes, Uplink
 from hybridge.protos import fleet_pb2
 from hybridge.shared.deadline import monotonic
 from hybridge.shared.errors import ConfigError, RemoteTooLate, RemoteUnavailable
+from hybridge.shared.manifest import Precision
 from hybridge.shared.security import Address, Security
 
 from ..bundles import Small
@@ -37,6 +38,18 @@ def test_what_the_cloud_says_of_itself() -> None:
     assert times.forecast_ms("a") == 1.0
     times.learn(state(0.0))
     assert times.forecast_ms("c") == inf
+
+
+def test_the_cloud_says_what_it_computes_in() -> None:
+    times = CloudTimes()
+    assert times.precision("a") is Precision.FLOAT32
+    said = {"a": "int8", "b": "", "c": "of a later version"}
+    tails = [fleet_pb2.TailState(contract=name, precision=text) for name, text in said.items()]
+    times.learn(fleet_pb2.ProbeResponse(tails=tails))
+    assert times.precision("a") is Precision.INT8
+    assert times.precision("still being loaded") is Precision.INT8
+    times.learn(fleet_pb2.ProbeResponse(tails=tails[1:]))
+    assert times.precision("a") is Precision.FLOAT32
 
 
 async def test_an_exchange_teaches_without_the_clouds_own_share(

@@ -29,6 +29,25 @@ def test_probabilities_are_left_alone(values: npt.NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(to_probabilities(values, OutputKind.PROBABILITIES), values)
 
 
+@given(logits, st.floats(0.1, 10))
+def test_a_temperature_divides_logits(values: npt.NDArray[np.float32], temperature: float) -> None:
+    found = to_probabilities(values, OutputKind.LOGITS, temperature=temperature)
+    wanted = to_probabilities(values / np.float32(temperature), OutputKind.LOGITS)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@given(logits, st.floats(0.5, 10))
+def test_probabilities_take_a_temperature_as_their_logits_would(
+    values: npt.NDArray[np.float32], temperature: float
+) -> None:
+    values = values / 50  # so that no probability is zero
+    given_them = to_probabilities(values, OutputKind.LOGITS)
+    found = to_probabilities(given_them, OutputKind.PROBABILITIES, temperature=temperature)
+    wanted = to_probabilities(values, OutputKind.LOGITS, temperature=temperature)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
 @given(
     hnp.arrays(np.float32, st.integers(1, 9), elements=st.floats(0, 1, width=32)),
     st.integers(1, 12),

@@ -2,6 +2,8 @@ import io
 import re
 import struct
 import zlib
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +15,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from hybridge.shared.codec import Codec, codec_by_name, codec_by_wire_id
-from hybridge.shared.codec.affine import Affine
+from hybridge.shared.codec.affine import Affine, AffineParts, Range
 from hybridge.shared.codec.picture import Picture, PictureFormat
 from hybridge.shared.codec.raw import Raw
-from hybridge.shared.contract import Contract
+from hybridge.shared.contract import Contract, Part
 from hybridge.shared.errors import FrameError
 from hybridge.shared.tensor import DTYPES
 
@@ -60,6 +62,44 @@ def test_raw_refuses_damage() -> None:
 @given(int8s)
 def test_affine8_over_all_codes_is_exact(tensor: npt.NDArray[np.int8]) -> None:
     check_exact(Affine(bits=8, low=-128, high=127), tensor)
+
+
+@given(st.lists(st.tuples(affines(), hnp.arrays(np.int8, shapes)), min_size=2, max_size=4))
+def test_parts_are_each_as_if_alone(parts: list[tuple[tuple[Affine, float, float], Any]]) -> None:
+    """Whatever the first one's bits; each in its own range."""
+    bits = int(parts[0][0][0].name.removeprefix("affine"))
+    ranges = [Range(tensor.shape, low, high) for (_, low, high), tensor in parts]
+    codec = AffineParts(bits=bits, ranges=ranges)
+    flat = np.concatenate([tensor.ravel() for _, tensor in parts])
+    alone = [
+        round_trip(Affine(bits=bits, low=low, high=high), tensor).ravel()
+        for (_, low, high), tensor in parts
+    ]
+    np.testing.assert_array_equal(round_trip(codec, flat), np.concatenate(alone))
+
+
+def test_parts_refuse_damage_and_other_sizes() -> None:
+    codec = AffineParts(bits=4, ranges=[Range((2, 3), -128, 127), Range((4,), 0, 15)])
+    check_refuses_damage(codec, np.arange(10, dtype=np.int8))
+    check_takes_only(codec, np.zeros(9, np.int8), np.zeros((2, 5), np.int8), np.zeros(10, np.uint8))
+
+
+def test_a_contract_of_several_tensors_has_their_codecs() -> None:
+    tables = ({"affine4": {"low": 0.0, "high": 15.0}}, {"affine4": {"low": -9.0, "high": 6.0}})
+    parts = tuple(
+        Part(tensor=f"t{i}", shape=(3,), scale=0.1, zero_point=0, codecs=table)
+        for i, table in enumerate(tables)
+    )
+    contract = Contract(tensor="t0+t1", shape=(6,), dtype="INT8", model="none", parts=parts)
+    codec = codec_by_name("affine4", contract)
+    tensor = np.array([0, 7, 15, -9, 0, 6], np.int8)
+    np.testing.assert_array_equal(round_trip(codec, tensor), tensor)
+    assert codec_by_wire_id(codec.wire_id, contract).encode(tensor) == codec.encode(tensor)
+    with pytest.raises(ValueError, match="no codec 'affine3'"):
+        codec_by_name("affine3", contract)
+    lacking = replace(contract, parts=(parts[0], replace(parts[1], codecs={})))
+    with pytest.raises(ValueError, match="no codec 'affine4'"):
+        codec_by_name("affine4", lacking)
 
 
 @given(affines(), int8s)

@@ -156,3 +156,15 @@ def test_more_samples_make_a_rate_surer() -> None:
 def test_what_is_no_rate(hits: float, samples: int) -> None:
     with pytest.raises(ValueError, match="is no rate"):
         Rate.of(hits, samples)
+
+
+def test_a_light_model_without_a_temperature_is_taken_as_it_is(values: Values) -> None:
+    del values["light"]["temperature"]  # as bundles were before there were any
+    assert decoded(values).light.temperature == 1.0
+
+
+@pytest.mark.parametrize("temperature", [0, -1, None])
+def test_a_temperature_is_above_zero(values: Values, temperature: object) -> None:
+    values["light"]["temperature"] = temperature
+    with pytest.raises(BundleError, match=r"\$\.light\.temperature"):
+        decoded(values)

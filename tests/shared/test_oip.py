@@ -90,7 +90,7 @@ def test_inputs_come_back() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     request = pb.ModelInferRequest()
     oip.add_input(request, "x", array)
-    tensor = oip.single_input(request)
+    (tensor,) = oip.inputs_of(request)
     assert (tensor.name, tensor.datatype, tensor.shape) == ("x", "FP32", (2, 3))
     np.testing.assert_array_equal(tensor.array(), array)
 
@@ -103,7 +103,40 @@ def test_elements_come_raw_or_listed(raw: bool) -> None:
     else:
         tensor = request.inputs.add(name="picture", datatype="BYTES", shape=[2])
         tensor.contents.bytes_contents.extend([b"ab", b""])
-    assert oip.single_input(request).elements() == [b"ab", b""]
+    (tensor_read,) = oip.inputs_of(request)
+    assert tensor_read.elements() == [b"ab", b""]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "values"),
+    [
+        ("BOOL", "bool_contents", [True, False]),
+        ("INT8", "int_contents", [-128, 127]),
+        ("INT64", "int64_contents", [-(2**40), 2**40]),
+        ("UINT8", "uint_contents", [0, 255]),
+        ("UINT64", "uint64_contents", [0, 2**64 - 1]),
+        ("FP32", "fp32_contents", [0.5, -2.0]),
+        ("FP64", "fp64_contents", [0.1, -2.0]),
+    ],
+)
+def test_numbers_may_be_listed(datatype: str, field: str, values: list[Any]) -> None:
+    request = pb.ModelInferRequest()
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=[2])
+    getattr(tensor.contents, field).extend(values)
+    (read,) = oip.inputs_of(request)
+    assert read.array().tolist() == values
+
+
+def test_listed_numbers_must_be_of_the_datatype() -> None:
+    request = pb.ModelInferRequest()
+    tensor = request.inputs.add(name="x", datatype="INT8", shape=[1])
+    tensor.contents.int_contents.append(128)
+    with pytest.raises(TensorError, match=r"input 'x': .*128 out of bounds for int8"):
+        list(oip.inputs_of(request))
+    tensor.contents.Clear()
+    tensor.contents.fp32_contents.append(1.0)
+    with pytest.raises(TensorError, match="input 'x' has no contents"):
+        list(oip.inputs_of(request))
 
 
 def request_with(*tensors: dict[str, Any], raw: tuple[bytes, ...] = ()) -> pb.ModelInferRequest:
@@ -119,16 +152,15 @@ X = {"name": "x", "datatype": "UINT8", "shape": [1]}
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (request_with(), "exactly one input is taken, 0 were sent"),
-        (request_with(X, X, raw=(b"1", b"2")), "2 were sent"),
-        (request_with(X), "send the input in raw_input_contents"),
-        (request_with(X, raw=(b"1", b"2")), "send the input in raw_input_contents"),
+        (request_with(X), "'x' has no contents; send the input in raw_input_contents"),
+        (request_with(X, raw=(b"1", b"2")), "1 inputs came with 2 raw contents"),
+        (request_with(X, X, raw=(b"1",)), "2 inputs came with 1 raw contents"),
         (request_with({**X, "shape": [-1]}, raw=(b"1",)), "negative size"),
     ],
 )
-def test_what_is_no_single_input(request_: pb.ModelInferRequest, message: str) -> None:
+def test_inputs_that_cannot_be_read(request_: pb.ModelInferRequest, message: str) -> None:
     with pytest.raises(TensorError, match=message):
-        oip.single_input(request_)
+        list(oip.inputs_of(request_))
 
 
 def test_outputs_are_found_by_name() -> None:

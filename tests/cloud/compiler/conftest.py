@@ -10,7 +10,7 @@ from torch import nn
 
 from hybridge.cloud.compiler.litert import Floats, convert_module
 from hybridge.cloud.compiler.onnx_source import export_module
-from hybridge.cloud.compiler.quantize import quantize
+from hybridge.cloud.compiler.quantization.tflite import quantize
 
 SIZE_PX = 16
 SHAPE = (SIZE_PX, SIZE_PX, 3)

@@ -111,6 +111,47 @@ class VisionTransformer(nn.Module):
         return logits
 
 
+class TwoBranches(nn.Module):
+    """As an Inception block or late fusion: two narrow waists, joined wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU())
+        self.left, self.right = self._branch(2), self._branch(3)
+        self.classify = nn.Linear(24, CLASSES)
+
+    @staticmethod
+    def _branch(waist: int) -> nn.Module:
+        narrow = nn.Sequential(nn.Conv2d(24, waist, 3, stride=2, padding=1), nn.ReLU())
+        return nn.Sequential(*narrow, nn.Conv2d(waist, 12, 3, padding=1), nn.ReLU())
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        stem = self.stem(pictures)
+        both = torch.cat([self.left(stem), self.right(stem)], 1)
+        logits: Tensor = self.classify(both.mean((2, 3)))
+        return logits
+
+
+class UShape(nn.Module):
+    """As a U-Net with a narrow way across, and an early output on the way down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.across = nn.Sequential(nn.Conv2d(8, 1, 1), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv2d(8, 4, 3, stride=2, padding=1), nn.ReLU())
+        self.early = nn.Linear(4, 2)
+        self.up = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Upsample(None, 2))
+        self.last = nn.Sequential(nn.Conv2d(9, 6, 3, padding=1), nn.ReLU())
+        self.classify = nn.Linear(6, CLASSES)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.first(pictures)
+        down = self.down(first)
+        joined = torch.cat([self.across(first), self.up(down)], 1)
+        return self.classify(self.last(joined).mean((2, 3))), self.early(down.mean((2, 3)))
+
+
 class ChannelsLast(nn.Module):
     """A net that takes [n, h, w, c], as TensorFlow's do."""
 

@@ -12,7 +12,7 @@ from hybridge.cloud.compiler.litert import Floats, Runner, compare_with_module, 
 from hybridge.cloud.compiler.onnx_source import export_module
 from hybridge.cloud.compiler.pairing import pair_cuts
 from hybridge.cloud.compiler.preprocess import NORMALIZE, RESIZE, build_preprocess
-from hybridge.cloud.compiler.quantize import quantize
+from hybridge.cloud.compiler.quantization.tflite import quantize
 from hybridge.shared.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(size_px=224, crop_padding_px=32)
@@ -68,7 +68,7 @@ def test_efficientnet_lite0_from_module_to_verified_cuts() -> None:
         float_model=float32,
         int8_model=int8,
         tensors=tensors[16:],
-    )
+    ).pairs
     assert len(pairs) == 32
     assert [pair.shape for pair in pairs if pair.elements == 31_360] == [(28, 28, 40)] * 2
     assert max(pair.answer_error for pair in pairs) < 1e-5

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
@@ -16,9 +17,10 @@ from hybridge.cloud.compiler.onnx_source import (
     load_model,
     normalized,
 )
+from hybridge.cloud.compiler.onnx_torch import torch_from_onnx
 from hybridge.shared.errors import BuildError
 
-from .conftest import SHAPE, Converted, make_net
+from .conftest import SHAPE, Converted, make_net, make_tensors
 from .graphs import run
 
 
@@ -111,11 +113,80 @@ def test_an_old_opset_is_refused() -> None:
         normalized(model)
 
 
-def test_several_inputs_are_refused() -> None:
-    model = flattening_model(batch=1, keep=1)
-    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1]))
-    with pytest.raises(BuildError, match="2 inputs and 1 outputs"):
-        normalized(model)
+def two_inputs(*, side: tuple[int | str, ...], picture: tuple[int | str, ...]) -> ModelProto:
+    """A picture's mean plus a side input, which comes first, and the mean alone."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["seen"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Add", ["mean", "age"], ["answer"]),
+        ],
+        "two",
+        [
+            helper.make_tensor_value_info("age", TensorProto.FLOAT, side),
+            helper.make_tensor_value_info("seen", TensorProto.FLOAT, picture),
+        ],
+        [
+            helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, 3]),
+            helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, 3]),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_the_picture_comes_before_side_inputs() -> None:
+    model = free_batch(normalized(two_inputs(side=(1, 3), picture=(1, 3, 8, 8))))
+    assert [value.name for value in model.graph.input] == ["seen", "age"]
+    assert [value.name for value in model.graph.output] == ["answer", "mean"]
+    assert batch_is_dynamic(model)
+
+
+@pytest.mark.parametrize(
+    ("side", "picture", "count"), [((1, 3, 8, 8), (1, 3, 8, 8), 2), ((1, 3), (1, 5, 8, 8), 0)]
+)
+def test_exactly_one_input_may_be_the_picture(
+    side: tuple[int, ...], picture: tuple[int, ...], count: int
+) -> None:
+    with pytest.raises(BuildError, match=f"{count} inputs that may be pictures among age, seen"):
+        normalized(two_inputs(side=side, picture=picture))
+
+
+def test_a_model_of_another_size_is_refused(tmp_path: Path, converted: Converted) -> None:
+    model = copy_of(converted.onnx)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = 20
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(BuildError, match="takes 3x20x20, preprocessing makes 3x16x16; set size_px"):
+        load_model(tmp_path / "net.onnx", shape=SHAPE)
+
+
+class Fusion(torch.nn.Module):
+    """A net of a picture and two numbers beside it that gives its answer and its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see = torch.nn.Conv2d(3, 4, 3, stride=2)
+        self.answer = torch.nn.Linear(6, 5)
+
+    def forward(self, picture: torch.Tensor, age: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = torch.relu(self.see(picture)).mean((2, 3))
+        return {"answer": self.answer(torch.cat([seen, age], 1)), "features": seen}
+
+
+def test_a_module_of_several_inputs_and_outputs_keeps_their_names() -> None:
+    torch.manual_seed(0)
+    net, (tensor,) = Fusion().eval(), make_tensors(1)
+    picture, age = torch.from_numpy(tensor.transpose(0, 3, 1, 2).copy()), torch.rand(1, 2)
+    model = export_module(net, shape=SHAPE, example=(picture, age))
+    assert [value.name for value in model.graph.input] == ["picture", "age"]
+    assert batch_is_dynamic(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    made = session.run(["features", "answer"], {"picture": picture.numpy(), "age": age.numpy()})
+    wanted = net(picture, age)
+    np.testing.assert_allclose(made[0], wanted["features"].detach(), atol=1e-5)
+    np.testing.assert_allclose(made[1], wanted["answer"].detach(), atol=1e-5)
+    head = torch_from_onnx(model, [tensor])
+    assert "side input 'age'" in head.ended_by
+    np.testing.assert_allclose(head.original()(tensor)[0], made[0], atol=1e-5)
 
 
 def test_a_batch_of_one_is_freed_where_items_stay_apart() -> None:

@@ -12,12 +12,17 @@ from hybridge.cloud.compiler.litert import (
     convert_module,
     relative_error,
 )
-from hybridge.cloud.compiler.onnx_fold import fold, with_constant_reshapes, with_gelus
+from hybridge.cloud.compiler.onnx_fold import (
+    fold,
+    with_constant_reshapes,
+    with_gelus,
+    without_nan_guards,
+)
 from hybridge.cloud.compiler.onnx_graph import find_cuts
 from hybridge.cloud.compiler.onnx_source import copy_of, export_module, normalized
 from hybridge.cloud.compiler.onnx_torch import OnnxModule, torch_from_onnx
 from hybridge.cloud.compiler.pairing import pair_cuts
-from hybridge.cloud.compiler.quantize import quantize
+from hybridge.cloud.compiler.quantization.tflite import quantize
 from hybridge.shared.errors import BuildError
 
 from .conftest import SHAPE, Converted, make_tensors
@@ -156,7 +161,7 @@ def test_a_computed_shape_is_written_down_for_any_batch() -> None:
 def test_a_transformer_is_cut_between_its_blocks() -> None:
     model, tensors = export_module(make(VisionTransformer), shape=SHAPE), make_tensors(3)
     float32 = convert_module(torch_from_onnx(model, tensors).module, shape=SHAPE)
-    pairs = pair_cuts(model, float_model=float32, int8_model=None, tensors=tensors)
+    pairs = pair_cuts(model, float_model=float32, int8_model=None, tensors=tensors).pairs
     assert (17, 16) in [pair.shape for pair in pairs]
     assert max(pair.answer_error for pair in pairs) < 1e-5
 
@@ -171,7 +176,7 @@ def test_the_same_cuts_as_from_torch(converted: Converted) -> None:
             float_model=float_model,
             int8_model=int8_model,
             tensors=converted.tensors[:2],
-        )
+        ).pairs
         for float_model, int8_model in ((converted.float32, converted.int8), (float32, int8))
     ]
     assert len(roads[0]) == 4
@@ -189,7 +194,8 @@ def test_a_channels_last_model_is_cut_too(converted: Converted) -> None:
     assert (
         compare_with_module(float32, made.module, converted.tensors[:2], channels_last=True) < 1e-5
     )
-    pairs = pair_cuts(model, float_model=float32, int8_model=None, tensors=converted.tensors[:2])
+    few = converted.tensors[:2]
+    pairs = pair_cuts(model, float_model=float32, int8_model=None, tensors=few).pairs
     assert [pair.name for pair in pairs] == ["c00-8x8x8", "c01-8x8x8", "c02-4x4x12", "c03-12"]
 
 
@@ -209,7 +215,7 @@ def test_an_operator_that_cannot_run_ends_the_cuts(converted: Converted) -> None
     float32 = convert_module(made.module, shape=SHAPE)
     pairs = pair_cuts(
         model, float_model=float32, int8_model=None, tensors=converted.tensors[:2], whole=False
-    )
+    ).pairs
     assert [pair.name for pair in pairs] == ["c00-8x8x8", "c01-8x8x8", "c02-4x4x12"]
     assert {pair.onnx.tensor for pair in pairs} <= {cut.tensor for cut in find_cuts(model)}
 
@@ -231,3 +237,51 @@ def test_other_values_than_onnx_runtime_are_a_build_error(
     model = export_module(nn.Sequential(nn.Conv2d(3, 1, 16), nn.Flatten()).eval(), shape=SHAPE)
     with pytest.raises(BuildError, match="off ONNX Runtime on real pictures"):
         torch_from_onnx(model, make_tensors(1))
+
+
+class Attention(nn.Module):
+    """Attention with a mask, which torch exports with a guard against rows masked out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, 8, 4, stride=4)
+        self.answer = nn.Linear(8, 5)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        seen = self.look(pictures).flatten(2).transpose(1, 2)[:, None]
+        mask = torch.ones(seen.shape[2], seen.shape[2], dtype=torch.bool)
+        mixed = nn.functional.scaled_dot_product_attention(seen, seen, seen, attn_mask=mask)
+        logits: torch.Tensor = self.answer(mixed[:, 0].mean(1))
+        return logits
+
+
+def test_guards_against_rows_without_a_number_are_left_out() -> None:
+    torch.manual_seed(0)
+    model = export_module(Attention().eval(), shape=SHAPE)
+    kinds = [node.op_type for node in model.graph.node]
+    assert "IsNaN" in kinds
+    assert "IsNaN" not in [node.op_type for node in without_nan_guards(model).graph.node]
+    tensors = make_tensors(2)
+    made = torch_from_onnx(model, tensors)
+    assert made.ended_by == ""
+    wanted = run(model, tensors[0].transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(made.original()(tensors[0])[0], wanted, atol=1e-6)
+
+
+def test_a_guard_of_anything_else_stays() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("IsNaN", ["x"], ["bad"]),
+            helper.make_node("Where", ["bad", "zero", "x"], ["y"]),
+        ],
+        "guard",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 4, 4])],
+        [from_array(np.float32(0), "zero")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    kept = without_nan_guards(model)
+    assert [node.op_type for node in kept.graph.node] == ["IsNaN", "Where"]
+    tensor = torch.tensor([1.0, float("nan")]).repeat(24).reshape(1, 3, 4, 4)
+    made = OnnxModule(kept)(tensor)
+    np.testing.assert_array_equal(made, run(model, tensor.numpy()))

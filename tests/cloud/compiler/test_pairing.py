@@ -2,16 +2,12 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from hybridge.cloud.compiler.checking import dequantize, signal_to_noise_db
 from hybridge.cloud.compiler.litert import Runner, relative_error
 from hybridge.cloud.compiler.onnx_graph import extract_tail, find_cuts
 from hybridge.cloud.compiler.onnx_source import copy_of, export_module
-from hybridge.cloud.compiler.pairing import (
-    Limits,
-    PairedCut,
-    dequantize,
-    pair_cuts,
-    signal_to_noise_db,
-)
+from hybridge.cloud.compiler.paired_cut import Limits, PairedCut
+from hybridge.cloud.compiler.pairing import pair_cuts
 from hybridge.cloud.compiler.tflite_graph import pack_heads
 from hybridge.shared.errors import BuildError
 
@@ -20,23 +16,23 @@ from .graphs import run
 
 
 @pytest.fixture(scope="module")
-def pairs(converted: Converted) -> list[PairedCut]:
+def pairs(converted: Converted) -> tuple[PairedCut, ...]:
     return pair_cuts(
         converted.onnx,
         float_model=converted.float32,
         int8_model=converted.int8,
         tensors=converted.tensors[:3],
-    )
+    ).pairs
 
 
-def test_each_cut_both_graphs_have_is_paired_once(pairs: list[PairedCut]) -> None:
+def test_each_cut_both_graphs_have_is_paired_once(pairs: tuple[PairedCut, ...]) -> None:
     assert [pair.name for pair in pairs] == ["c00-8x8x8", "c01-8x8x8", "c02-4x4x12", "c03-12"]
     assert [pair.elements for pair in pairs] == [512, 512, 192, 12]
     assert len({pair.onnx.tensor for pair in pairs}) == 4
     assert all(pair.channels_first == (len(pair.shape) == 3) for pair in pairs)
 
 
-def test_pairs_carry_what_a_contract_needs(pairs: list[PairedCut]) -> None:
+def test_pairs_carry_what_a_contract_needs(pairs: tuple[PairedCut, ...]) -> None:
     for pair in pairs:
         assert pair.int8 is not None
         assert pair.int8.name == pair.float32.name
@@ -50,7 +46,7 @@ def test_pairs_carry_what_a_contract_needs(pairs: list[PairedCut]) -> None:
 
 
 def test_head_and_tail_from_bytes_give_the_whole_answer(
-    converted: Converted, pairs: list[PairedCut]
+    converted: Converted, pairs: tuple[PairedCut, ...]
 ) -> None:
     tensor = converted.tensors[5]
     whole = run(converted.onnx, tensor.transpose(0, 3, 1, 2))
@@ -71,14 +67,16 @@ def test_without_an_int8_model_there_are_float_heads(converted: Converted) -> No
         float_model=converted.float32,
         int8_model=None,
         tensors=converted.tensors[:1],
-    )
+    ).pairs
     assert len(pairs) == 4
     assert all(pair.int8 is None and pair.int8_agreement is None for pair in pairs)
     with pytest.raises(BuildError, match="c00-8x8x8 has no int8 head"):
         _ = pairs[0].int8_wire
 
 
-def test_a_noisy_int8_tensor_is_left_out(converted: Converted, pairs: list[PairedCut]) -> None:
+def test_a_noisy_int8_tensor_is_left_out(
+    converted: Converted, pairs: tuple[PairedCut, ...]
+) -> None:
     noisiest = min(pairs, key=lambda pair: pair.int8_snr_db or 0.0)
     assert noisiest.int8_snr_db is not None
     again = pair_cuts(
@@ -87,7 +85,7 @@ def test_a_noisy_int8_tensor_is_left_out(converted: Converted, pairs: list[Paire
         int8_model=converted.int8,
         tensors=converted.tensors[:3],
         limits=Limits(int8_snr_db=noisiest.int8_snr_db + 0.01),
-    )
+    ).pairs
     assert [pair.name for pair in again if pair.int8 is None] == [noisiest.name]
 
 
@@ -114,7 +112,7 @@ def test_a_tensor_of_other_values_is_not_paired(converted: Converted) -> None:
     assert "negated" in {cut.tensor for cut in find_cuts(model)}
     pairs = pair_cuts(
         model, float_model=converted.float32, int8_model=None, tensors=converted.tensors[:1]
-    )
+    ).pairs
     tensors = [pair.onnx.tensor for pair in pairs]
     assert len(tensors) == 4
     assert plain in tensors  # the later of two equal ones

@@ -52,7 +52,7 @@ class Bench:
             store=store,
             classes=CLASSES,
         )
-        return store.contents[part.blob.sha256]
+        return store.read(part.blob)
 
     def _save(self, model: ModelProto) -> str:
         file = self.folder / "model.onnx"
@@ -88,7 +88,7 @@ def test_a_large_model_that_is_onnx_alone_is_cut(bench: Bench, converted: Conver
     parts = bench.large(converted.onnx)
     assert [pair.name for pair in parts.pairs] == CUTS
     assert all(pair.int8 is not None for pair in parts.pairs)
-    large = parts.assemble(parts.useful_pairs(most=8), codecs=("affine8",), store=BlobStore())
+    large = parts.assemble(parts.selection(most=8).cuts, codecs=("affine8",), store=BlobStore())
     assert [cut.name for cut in large.cuts] == ["c00-8x8x8", "c02-4x4x12", "c03-12"]
 
 

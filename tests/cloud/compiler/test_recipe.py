@@ -4,6 +4,7 @@ import pytest
 
 from hybridge.cloud.compiler.recipe import Recipe, read_recipe
 from hybridge.shared.errors import BuildError
+from hybridge.shared.manifest import Precision
 from hybridge.shared.preprocess import PreprocessSpec
 
 RECIPE = """
@@ -39,6 +40,37 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     assert recipe.pictures.calibration == tmp_path / "seen"
     assert recipe.light.preprocessing == PreprocessSpec(size_px=224, crop_padding_px=32)
     assert recipe.large.preprocessing.mean == (1, 2, 3)
+
+
+def test_a_large_model_may_take_and_give_more(tmp_path: Path) -> None:
+    asked = RECIPE.replace(':large"', ':large"\nanswer = "logits"') + 'inputs = "inputs.tsv"\n'
+    recipe = read(tmp_path, asked)
+    assert recipe.large.answer == "logits"
+    assert recipe.pictures.inputs == tmp_path / "inputs.tsv"
+    plain = read(tmp_path, RECIPE)
+    assert (plain.large.answer, plain.pictures.inputs) == ("", None)
+
+
+def test_tails_may_come_in_further_precisions(tmp_path: Path) -> None:
+    asked = RECIPE.replace(':large"', ':large"\ntails = ["float32", "int8"]')
+    assert read(tmp_path, asked).large.tails == (Precision.FLOAT32, Precision.INT8)
+    assert read(tmp_path, RECIPE).large.tails == (Precision.FLOAT32,)
+
+
+@pytest.mark.parametrize(
+    ("section", "tails", "said"),
+    [
+        ("large", '["int8"]', "tails holds float32"),
+        ("large", '["float32", "int8", "int8"]', "each precision once"),
+        ("large", '["float32", "int4"]', "int4"),
+        ("light", '["float32", "int8"]', "a light model has none"),
+    ],
+)
+def test_tails_that_cannot_be_are_refused(
+    tmp_path: Path, section: str, tails: str, said: str
+) -> None:
+    with pytest.raises(BuildError, match=said):
+        read(tmp_path, RECIPE.replace(f"[{section}]\n", f"[{section}]\ntails = {tails}\n"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def row(plan: str, agreement: float, size_bytes: int) -> PlanRow:
 
 
 def kept(*rows: PlanRow) -> set[str]:
-    return {each.plan for each in pareto(rows, depth=DEPTH)}
+    return {each.plan for each in pareto(rows, work=DEPTH)}
 
 
 def test_the_honest_rivals_always_stay() -> None:

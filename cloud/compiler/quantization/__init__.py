@@ -1,0 +1,1 @@
+"""Quantization: heads and light models for devices (TFLite), tails for clouds (ONNX)."""

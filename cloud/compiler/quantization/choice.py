@@ -1,0 +1,131 @@
+"""Which int8 model of a float TFLite model is built: several are made, the best one stays.
+
+Static int8 (activations on a calibrated grid) suits convolutional nets, dynamic int8 (activations
+in float) transformers. Which it is, how the ranges are found and what stays in float is decided by
+the answers on calibration inputs that calibrated nothing, and by times measured in turns.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ....devices.profile import StageTime, summarize
+from ....shared.errors import BuildError
+from ....shared.manifest import Precision, Quantized
+from ..litert import Floats, Runner
+from .compare import Candidate, Quality, Scheme, best_of, held_out, static_or_dynamic
+from .exclusions import fragile_operators, kinds_of, slower_in_int8
+from .ranges import Ranges, observe
+from .tflite import dynamic_int8, static_int8
+from .timing import interleaved
+
+_CLEAN_DB = 20.0
+"""Answers this far above their noise: operators are then not searched for fragile ones."""
+_NOISE_TENSORS = 2
+_ROUNDS = 9
+_FLOAT32 = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Model:
+    """The chosen one, all that was tried, and what one run takes on one thread of this machine."""
+
+    model: bytes
+    scheme: Scheme
+    tried: tuple[Quantized, ...]
+    times: dict[Precision, StageTime]
+
+
+def choose_int8(model: bytes, tensors: Sequence[Floats], *, part: str) -> Int8Model:
+    """The int8 model of a float one; `tensors` are real inputs, float32 [1, h, w, c].
+
+    Every fourth input calibrates nothing: on those the candidates are compared.
+    """
+    if not tensors:
+        raise BuildError("quantization needs calibration tensors")
+    calibrating, held = held_out(tensors)
+    wanted = _answers(model, held)
+
+    def quality(made: bytes) -> Quality:
+        return Quality.of(_answers(made, held), wanted)
+
+    static = _static_candidates(model, calibrating, held, quality)
+    dynamic = _dynamic_candidate(model, quality)
+    best_static = best_of(static)
+    models = {
+        _FLOAT32: model,
+        Scheme.STATIC: best_static.model,
+        Scheme.DYNAMIC: dynamic.model,
+    }
+    runs = interleaved(
+        {name: partial(Runner(each).outputs, held[0]) for name, each in models.items()},
+        rounds=_ROUNDS,
+    )
+    times = {name: summarize(each) for name, each in runs.items()}
+    chosen = static_or_dynamic(best_static, dynamic, times)
+    return Int8Model(
+        model=chosen.model,
+        scheme=chosen.scheme,
+        tried=tuple(
+            candidate.record(part=part, chosen=candidate is chosen)
+            for candidate in (*static, dynamic)
+        ),
+        times={Precision.FLOAT32: times[_FLOAT32], Precision.INT8: times[chosen.scheme]},
+    )
+
+
+def _static_candidates(
+    model: bytes,
+    calibrating: Sequence[Floats],
+    held: Sequence[Floats],
+    quality: Callable[[bytes], Quality],
+) -> list[Candidate]:
+    """One per way of finding ranges; the best also without the operators that spoil its answers."""
+    seen = observe(model, calibrating)
+    plain = static_int8(model, seen, ranges=Ranges.MIN_MAX)
+    slow = slower_in_int8(model, plain)
+
+    def candidate(ranges: Ranges, kept: frozenset[str]) -> Candidate:
+        made = static_int8(model, seen, ranges=ranges, keep_float=kept)
+        return Candidate(
+            scheme=Scheme.STATIC,
+            ranges=ranges,
+            kept_float=kinds_of(model, kept),
+            model=made,
+            quality=quality(made),
+        )
+
+    candidates = [candidate(ranges, slow) for ranges in Ranges]
+    best = best_of(candidates)
+    if best.quality.snr_db < _CLEAN_DB:
+        ranges = best.ranges or Ranges.MIN_MAX
+        kept = fragile_operators(
+            model,
+            quantized=lambda kept: static_int8(model, seen, ranges=ranges, keep_float=kept),
+            quality_db=lambda made: quality(made).snr_db,
+            tensors=held[:_NOISE_TENSORS],
+            kept=slow,
+        )
+        if kept != slow:
+            candidates.append(candidate(ranges, kept))
+    return candidates
+
+
+def _dynamic_candidate(model: bytes, quality: Callable[[bytes], Quality]) -> Candidate:
+    slow = slower_in_int8(model, dynamic_int8(model))
+    made = dynamic_int8(model, keep_float=slow)
+    return Candidate(
+        scheme=Scheme.DYNAMIC,
+        kept_float=kinds_of(model, slow),
+        model=made,
+        quality=quality(made),
+    )
+
+
+def _answers(model: bytes, tensors: Sequence[Floats]) -> Floats:
+    """All outputs of each input, flat; a model that ends before its answer has others."""
+    runner = Runner(model)
+    flat = [[each.reshape(1, -1) for each in runner.outputs(tensor)] for tensor in tensors]
+    return np.concatenate([np.concatenate(each, axis=1) for each in flat]).astype(np.float32)

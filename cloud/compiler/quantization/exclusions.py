@@ -1,0 +1,172 @@
+"""Which operators stay in float: those that int8 makes slower, and those that it makes wrong.
+
+Nothing here knows an operator's name. Times are those of single operators against their float
+twins on the same tensors, in turns. A decision by time needs a margin far above their noise, so
+that the same machine decides the same way every time: of twelve kinds in three nets none came
+within a quarter of the margin, and between runs they moved by a tenth.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..litert import Floats
+from ..tflite_graph import load
+from .operators import Twins, kind_of, runner, twins
+from .ranges import each_activation
+from .timing import interleaved_ms
+
+KIND_MARGIN = 1.3
+OPERATOR_MARGIN = 3.0
+_WORTH = 0.005
+_WORTH_MS = 0.01
+"""What a group has to waste, of the model's time and at all: below that is mostly overhead."""
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator in int8 and as its float twin between conversions; ms."""
+
+    kind: str
+    name: str
+    int8_ms: float
+    float32_ms: float
+
+
+def time_operators(float_model: bytes, int8_model: bytes) -> list[OperatorTime]:
+    """Every int8 operator against its float twin; of the same shapes one is measured."""
+    measured: dict[str, tuple[float, float]] = {}
+    times: list[OperatorTime] = []
+    for each in twins(float_model, int8_model):
+        if each.shape not in measured:
+            measured[each.shape] = _measure(each)
+        times.append(OperatorTime(each.kind, each.name, *measured[each.shape]))
+    return times
+
+
+def slower_in_int8(float_model: bytes, int8_model: bytes) -> frozenset[str]:
+    """Names of the operators to leave in float because int8 loses time; slow twice, or not at all.
+
+    A verdict is part of what a bundle is, and must not hang on one busy moment.
+    """
+    found = slow_operators(time_operators(float_model, int8_model))
+    return found and found & slow_operators(time_operators(float_model, int8_model))
+
+
+def slow_operators(times: Sequence[OperatorTime]) -> frozenset[str]:
+    """Names of the operators to leave in float: whole kinds, then single ones, that lose time."""
+    total_ms = sum(min(each.int8_ms, each.float32_ms) for each in times)
+    by_kind: dict[str, list[OperatorTime]] = defaultdict(list)
+    for each in times:
+        by_kind[each.kind].append(each)
+    slow = {
+        each.name
+        for group in by_kind.values()
+        if _loses(group, margin=KIND_MARGIN, total_ms=total_ms)
+        for each in group
+    }
+    return frozenset(
+        slow | {e.name for e in times if _loses([e], margin=OPERATOR_MARGIN, total_ms=total_ms)}
+    )
+
+
+def fragile_operators(
+    float_model: bytes,
+    *,
+    quantized: Callable[[frozenset[str]], bytes],
+    quality_db: Callable[[bytes], float],
+    tensors: Sequence[Floats],
+    kept: frozenset[str],
+    most: int = 4,
+    gain_db: float = 3.0,
+) -> frozenset[str]:
+    """`kept`, and the operators that cost the most accuracy in int8, as far as that helps.
+
+    Operators are ranked by how much noise each adds by itself. One is left in float together with
+    those that read it, which would quantize its output otherwise, and only if the answers'
+    signal-to-noise ratio rises by `gain_db`; the search ends at the first that fails.
+    """
+    best = quality_db(quantized(kept))
+    readers = _readers(float_model)
+    for name in _noisiest(float_model, quantized(kept), tensors)[:most]:
+        candidate = kept | {name} | readers.get(name, set())
+        found = quality_db(quantized(candidate))
+        if found < best + gain_db:
+            break
+        kept, best = candidate, found
+    return kept
+
+
+def _measure(each: Twins) -> tuple[float, float]:
+    times_ms = interleaved_ms(
+        {"int8": runner(each.int8), "float32": runner(each.float32)}, rounds=9
+    )
+    return times_ms["int8"], times_ms["float32"]
+
+
+def _loses(group: Sequence[OperatorTime], *, margin: float, total_ms: float) -> bool:
+    int8_ms = sum(each.int8_ms for each in group)
+    float32_ms = sum(each.float32_ms for each in group)
+    wasted_ms = int8_ms - float32_ms
+    return int8_ms > margin * float32_ms and wasted_ms > max(_WORTH * total_ms, _WORTH_MS)
+
+
+def kinds_of(model: bytes, names: frozenset[str]) -> tuple[str, ...]:
+    """What a report calls these operators: a kind that is there whole by its name alone.
+
+    A kind of which only a part is meant gets the count, such as `CONV_2D (2 of 53)`.
+    """
+    tree = load(model)
+    (graph,) = tree.subgraphs
+    everything: dict[str, list[str]] = defaultdict(list)
+    for operator in graph.operators:
+        everything[kind_of(tree, operator)].append(
+            graph.tensors[int(operator.outputs[0])].name.decode()
+        )
+    said: list[str] = []
+    for kind, there in sorted(everything.items()):
+        meant = sum(name in names for name in there)
+        if meant:
+            said.append(kind if meant == len(there) else f"{kind} ({meant} of {len(there)})")
+    return tuple(said)
+
+
+def _readers(model: bytes) -> dict[str, set[str]]:
+    """The operators that read each operator's first output, by name."""
+    (graph,) = load(model).subgraphs
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    found: dict[str, set[str]] = defaultdict(set)
+    for operator in graph.operators:
+        for at in operator.inputs:
+            if int(at) >= 0:
+                found[names[int(at)]].add(names[int(operator.outputs[0])])
+    return found
+
+
+def _noisiest(float_model: bytes, int8_model: bytes, tensors: Sequence[Floats]) -> list[str]:
+    """Operators by the noise they add over that of their inputs, the noisiest first."""
+    wanted, made = _values(float_model, tensors), _values(int8_model, tensors)
+    noise = {
+        name: float(np.sum((made[name] - values) ** 2) / max(float(np.sum(values**2)), 1e-30))
+        for name, values in wanted.items()
+        if name in made and made[name].shape == values.shape and np.isfinite(values).all()
+    }
+    tree = load(float_model)
+    (graph,) = tree.subgraphs
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    added: dict[str, float] = {}
+    for operator in graph.operators:
+        output = names[int(operator.outputs[0])]
+        inputs = [names[int(at)] for at in operator.inputs if int(at) >= 0]
+        before = max((noise[name] for name in inputs if name in noise), default=0.0)
+        if output in noise:
+            added[output] = noise[output] - before
+    return sorted((n for n in added if added[n] > 0), key=lambda name: (-added[name], name))
+
+
+def _values(model: bytes, tensors: Sequence[Floats]) -> dict[str, Floats]:
+    found: dict[str, list[Floats]] = defaultdict(list)
+    each_activation(model, tensors, lambda name, values: found[name].append(values.copy()))
+    return {name: np.stack(values) for name, values in found.items()}

@@ -1,0 +1,1 @@
+"""Small models trained from the answers of large ones."""

@@ -1,0 +1,62 @@
+"""What a student is, and how it is trained."""
+
+from dataclasses import dataclass
+
+from ...shared.errors import BuildError
+from .views import MOST_VIEWS
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSettings:
+    """Our own net at some width and depth (1.0: EfficientNet-Lite0), or a backbone with a new head.
+
+    `backbone` is MODULE:FUNCTION that returns a torch module; `tuned` is the share of its layers,
+    counted from its end, that learns once the head has.
+    """
+
+    width: float = 0.5
+    depth: float = 0.6
+    backbone: str = ""
+    tuned: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check("width", self.width, least=0.1, most=4.0)
+        _check("depth", self.depth, least=0.1, most=4.0)
+        _check("tuned", self.tuned, least=0.0, most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a student learns; a `learning_rate` of None is chosen by what it starts from.
+
+    `temperature` softens both answers (Hinton et al. 2015); `hard` is the share of the loss that
+    counts only the teacher's first choice. A share `held_out` of the pictures is never learned
+    from: it ends the training after `patience` epochs without progress, and calibrates.
+    """
+
+    epochs: int = 30
+    batch: int = 32
+    learning_rate: float | None = None
+    temperature: float = 2.0
+    hard: float = 0.1
+    views: int = 1
+    held_out: float = 0.1
+    patience: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("epochs", self.epochs, least=0, most=100_000)
+        _check("batch", self.batch, least=2, most=65_536)
+        _check("temperature", self.temperature, least=0.1, most=100.0)
+        _check("hard", self.hard, least=0.0, most=1.0)
+        _check("views", self.views, least=1, most=MOST_VIEWS)
+        _check("held-out", self.held_out, least=0.01, most=0.5)
+        _check("patience", self.patience, least=1, most=100_000)
+        _check("seed", self.seed, least=0, most=2**31 - 1)
+        if self.learning_rate is not None:
+            _check("learning rate", self.learning_rate, least=1e-7, most=1.0)
+
+
+def _check(name: str, value: float, *, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise BuildError(f"{name} {value:g}: {least:g} to {most:g} are possible")

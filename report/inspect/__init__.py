@@ -1,0 +1,1 @@
+"""What `hybridge inspect` shows of a bundle: models, cuts, plans and times."""
