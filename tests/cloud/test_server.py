@@ -17,6 +17,7 @@ from hybridge.cloud.server import CloudServer, serve
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared.errors import ConfigError
+from hybridge.shared.manifest import Precision
 from hybridge.shared.security import Address, Security
 from hybridge.shared.signing import SigningKey, TrustStore
 
@@ -52,9 +53,11 @@ async def test_not_ready_until_the_models_are_loaded(
 ) -> None:
     allowed, listening = threading.Event(), asyncio.Event()
 
-    def load_late(root: Path, *, trust: TrustStore, max_batch: int) -> Repository:
+    def load_late(
+        root: Path, *, trust: TrustStore, max_batch: int, precision: Precision
+    ) -> Repository:
         assert allowed.wait(60)
-        return load_repository(root, trust=trust, max_batch=max_batch)
+        return load_repository(root, trust=trust, max_batch=max_batch, precision=precision)
 
     monkeypatch.setattr(server_module, "load_repository", load_late)
     server = CloudServer(config)
