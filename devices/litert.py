@@ -46,32 +46,60 @@ def runtime() -> Runtime:
     raise ConfigError("no TFLite runtime is installed; pip install ai-edge-litert")
 
 
-class LiteRtModel:
-    """One signature of one TFLite file, with one input. Thread-safe.
+class LiteRtFile:
+    """One TFLite file in memory, for models of all its signatures.
 
-    Calls from several threads take turns: an interpreter has one arena, and a small device gains
-    nothing from two. The GIL is free while the interpreter runs.
+    They share its memory: the ten float heads of a ResNet-50 take 505 MB in one interpreter and
+    3,632 MB in one each, for every interpreter packs the weights of every signature.
     """
 
-    def __init__(
-        self, model: bytes | Path, *, signature: str | None = None, threads: int = 1
-    ) -> None:
+    def __init__(self, model: bytes | Path, *, threads: int = 1) -> None:
         source = (
             {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         )
         try:
-            interpreter = runtime().interpreter(num_threads=threads, **source)
-            self._runner = interpreter.get_signature_runner(signature)
+            self._interpreter = runtime().interpreter(num_threads=threads, **source)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"LiteRT cannot load the model: {error}") from error
+        self.lock = threading.Lock()
+
+    def runner(self, signature: str | None) -> Any:
+        """LiteRT's own runner of a signature (None: the only one). It borrows this file's memory.
+
+        ConfigError if the file has no such signature.
+        """
+        try:
+            with self.lock:
+                return self._interpreter.get_signature_runner(signature)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"LiteRT cannot load the model: {error}") from error
+
+
+class LiteRtModel:
+    """One signature of one TFLite file, with one input. Thread-safe.
+
+    Calls from several threads take turns, also those of other signatures of the same file: an
+    interpreter has one arena, and a small device gains nothing from two. The GIL is free while the
+    interpreter runs.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path | LiteRtFile,
+        *,
+        signature: str | None = None,
+        threads: int = 1,
+    ) -> None:
+        file = model if isinstance(model, LiteRtFile) else LiteRtFile(model, threads=threads)
+        self._runner = file.runner(signature)
         self._inputs = self._runner.get_input_details()
         self._outputs = self._runner.get_output_details()
         if len(self._inputs) != 1:
             raise ConfigError(f"signature {signature!r} has {len(self._inputs)} inputs, not one")
         ((self._input, self._input_details),) = self._inputs.items()
         self._names = sorted(self._outputs)
-        self._interpreter = interpreter  # the runner borrows its memory
-        self._lock = threading.Lock()
+        self._file = file
+        self._lock = file.lock
 
     @property
     def input_shape(self) -> tuple[int, ...]:

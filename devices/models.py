@@ -17,7 +17,7 @@ from ..shared.frame import encode_frame
 from ..shared.manifest import Manifest, Precision, Preprocessing
 from ..shared.plan import Plan, PlanKind
 from ..shared.tensor import Array
-from .litert import LiteRtModel
+from .litert import LiteRtFile, LiteRtModel
 from .profile import StageTime, measure
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,9 +41,9 @@ class _Preprocess:
     """Resizes any picture to a model's pixels, and normalizes pixels to its tensor."""
 
     def __init__(self, bundle: Bundle, part: Preprocessing, *, threads: int) -> None:
-        file = bundle.file(part.blob)
-        self._resize = LiteRtModel(file, signature="resize", threads=threads)
-        self._normalize = LiteRtModel(file, signature="normalize", threads=threads)
+        file = LiteRtFile(bundle.file(part.blob), threads=threads)
+        self._resize = LiteRtModel(file, signature="resize")
+        self._normalize = LiteRtModel(file, signature="normalize")
 
     def resize(self, picture: Array) -> Pixels:
         check_picture(picture)
@@ -56,8 +56,7 @@ class _Preprocess:
 class DeviceModels:
     """Everything of a bundle that runs on the device. Thread-safe.
 
-    Heads are loaded on first use: all ten float heads of a ResNet-50 take 500 MB, so that only
-    those that a bundle's table uses should ever be.
+    Heads are loaded on first use, those of one precision from one file in memory.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
@@ -67,6 +66,7 @@ class DeviceModels:
         self._for_light = _Preprocess(bundle, manifest.light.preprocessing, threads=threads)
         self._for_large = _Preprocess(bundle, manifest.large.preprocessing, threads=threads)
         self._light = LiteRtModel(bundle.file(manifest.light.blob), threads=threads)
+        self._head_files: dict[Precision, LiteRtFile] = {}
         self._heads: dict[tuple[str, str], LiteRtModel] = {}
         self._lock = threading.Lock()
 
@@ -118,13 +118,17 @@ class DeviceModels:
         key = (cut, precision)
         with self._lock:
             if key not in self._heads:
-                large = self.bundle.manifest.large
                 self._heads[key] = LiteRtModel(
-                    self.bundle.file(large.head_files[precision]),
+                    self._head_file(precision),
                     signature=self.bundle.manifest.cut(cut).heads[precision],
-                    threads=self.threads,
                 )
             return self._heads[key]
+
+    def _head_file(self, precision: Precision) -> LiteRtFile:
+        if precision not in self._head_files:
+            blob = self.bundle.manifest.large.head_files[precision]
+            self._head_files[precision] = LiteRtFile(self.bundle.file(blob), threads=self.threads)
+        return self._head_files[precision]
 
 
 def check_picture(picture: Array) -> None:

@@ -174,8 +174,8 @@ def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:
         log.warning("while measuring: %s", warning)
     try:
         save_profile(profile, bundle.profiles)
-    except OSError as error:
-        log.warning("cannot keep the profile (%s); it will be measured again", error)
+    except ConfigError as error:
+        log.warning("%s; it will be measured again at the next start", error)
     return profile
 
 

@@ -51,6 +51,7 @@ def light_part(
         model = source.file.read_bytes()
     else:
         float32 = steps.litert(source, recipe.preprocessing, tensors, what="light")
+        source.release()
         model = steps.int8(float32, tensors, what="light")
     return Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
@@ -224,6 +225,7 @@ def _heads(
     """Float and int8 TFLite of the large model, or of its part for devices, and its cuts."""
     tensors, sides = samples
     converted = steps.device_model(source, spec, tensors, what="large")
+    source.release()
     ended_by = converted.conversion.ended_by
     if ended_by:
         steps.progress(f"large model without later cuts: {ended_by}", 0, 0)

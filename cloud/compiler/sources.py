@@ -27,7 +27,7 @@ _SAVED_MODEL = "saved_model.pb"
 KINDS = "an .onnx, .pt2, .keras, .h5 or .tflite file, a SavedModel folder or MODULE:FUNCTION"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelSource:
     """A torch module, or the path of a model, and a hash of what it computes.
 
@@ -48,6 +48,10 @@ class ModelSource:
     def from_tensorflow(self) -> bool:
         """Whether it is a Keras model or a SavedModel."""
         return self.file is not None and (self.suffix in KERAS_SUFFIXES or self.file.is_dir())
+
+    def release(self) -> None:
+        """Lets go of the module, once it is converted: it may be most of a build's memory."""
+        self.module, self.example = None, ()
 
     def more_tools(self) -> dict[str, str]:
         """The versions of tools that only such a source needs; BuildError if one is missing."""

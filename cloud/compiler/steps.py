@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -15,6 +16,7 @@ from ...shared.errors import BuildError
 from ...shared.manifest import Conversion, Precision, Quantized
 from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
+from .apart import apart
 from .cache import StepCache
 from .conversion import DeviceModel, routes_of, take_route, to_onnx
 from .litert import Floats, Runner
@@ -22,8 +24,8 @@ from .onnx_fold import with_constant_reshapes
 from .onnx_source import load_model
 from .paired_cut import Pairing
 from .pairing import pair_cuts
-from .pictures import PictureSet, read_picture
-from .preprocess import build_preprocess, reference_pixels
+from .pictures import PictureSet
+from .preprocess import checked_preprocess
 from .quantization.choice import Int8Model, choose_int8
 from .quantization.onnx_choice import OnnxModel, in_precision
 from .quantization.onnx_models import Feeds, digest_of
@@ -82,9 +84,11 @@ class Steps:
         self.progress(f"preprocessing for {spec.size_px} px", 0, 0)
 
         def make() -> bytes:
-            model = build_preprocess(spec)
-            self._check_preprocess(model, spec)
-            return model
+            files = self.calibration.files[:_COMPARED_PICTURES]
+            if "tensorflow" in sys.modules:
+                return checked_preprocess(spec, files)
+            # TensorFlow takes 600 MB that no later step needs.
+            return apart(checked_preprocess, spec, files)
 
         return self.cache.get(
             "preprocess", inputs=[asdict(spec), self.calibration.sha256, self.tools], make=make
@@ -217,18 +221,6 @@ class Steps:
             ),
         )
         return msgspec.json.decode(encoded, type=Pairing)
-
-    def _check_preprocess(self, model: bytes, spec: PreprocessSpec) -> None:
-        """BuildError unless resizing is within one level of the reference on real pictures."""
-        resize = Runner(model, signature="resize")
-        for file in self.calibration.files[:_COMPARED_PICTURES]:
-            picture = read_picture(file)
-            wanted = reference_pixels(picture, spec).astype(np.int16)
-            worst = int(np.abs(resize.run(picture[None])[0].astype(np.int16) - wanted).max())
-            if worst > 1:
-                raise BuildError(
-                    f"preprocessing in TFLite is {worst} levels off its reference on {file.name}"
-                )
 
     @staticmethod
     def _digest(tensors: Sequence[Floats]) -> str:

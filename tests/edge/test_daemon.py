@@ -86,7 +86,7 @@ async def test_a_profile_that_cannot_be_kept(
     config = EdgeConfig(bundle=path, listen=ANY_PORT, trust=small.trust)
     async with run_edge(config) as daemon:
         await check_serves(small, daemon)
-    assert "cannot keep the profile" in caplog.text
+    assert "cannot write profile" in caplog.text
 
 
 async def check_start_fails(config: EdgeConfig, error: type[Exception], match: str) -> None:
