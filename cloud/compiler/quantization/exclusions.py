@@ -9,6 +9,7 @@ within a quarter of the margin, and between runs they moved by a tenth.
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -147,12 +148,7 @@ def _readers(model: bytes) -> dict[str, set[str]]:
 
 def _noisiest(float_model: bytes, int8_model: bytes, tensors: Sequence[Floats]) -> list[str]:
     """Operators by the noise they add over that of their inputs, the noisiest first."""
-    wanted, made = _values(float_model, tensors), _values(int8_model, tensors)
-    noise = {
-        name: float(np.sum((made[name] - values) ** 2) / max(float(np.sum(values**2)), 1e-30))
-        for name, values in wanted.items()
-        if name in made and made[name].shape == values.shape and np.isfinite(values).all()
-    }
+    noise = _noise(float_model, int8_model, tensors)
     tree = load(float_model)
     (graph,) = tree.subgraphs
     names = [tensor.name.decode() for tensor in graph.tensors]
@@ -166,7 +162,28 @@ def _noisiest(float_model: bytes, int8_model: bytes, tensors: Sequence[Floats]) 
     return sorted((n for n in added if added[n] > 0), key=lambda name: (-added[name], name))
 
 
-def _values(model: bytes, tensors: Sequence[Floats]) -> dict[str, Floats]:
-    found: dict[str, list[Floats]] = defaultdict(list)
-    each_activation(model, tensors, lambda name, values: found[name].append(values.copy()))
-    return {name: np.stack(values) for name, values in found.items()}
+def _noise(float_model: bytes, int8_model: bytes, tensors: Sequence[Floats]) -> dict[str, float]:
+    """By activation, the power of what int8 adds over that of the float value.
+
+    One input at a time: all activations of a large model are a multiple of its weights.
+    """
+    power: dict[str, float] = defaultdict(float)
+    added: dict[str, float] = defaultdict(float)
+    for tensor in tensors:
+        wanted: dict[str, Floats] = {}
+        each_activation(float_model, [tensor], wanted.__setitem__)
+        each_activation(int8_model, [tensor], partial(_compare, wanted, power, added))
+    return {name: added[name] / max(power[name], 1e-30) for name in power}
+
+
+def _compare(
+    wanted: dict[str, Floats],
+    power: dict[str, float],
+    added: dict[str, float],
+    name: str,
+    made: Floats,
+) -> None:
+    values = wanted.pop(name, None)
+    if values is not None and values.shape == made.shape and np.isfinite(values).all():
+        power[name] += float(np.sum(values**2))
+        added[name] += float(np.sum((made - values) ** 2))
