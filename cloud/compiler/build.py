@@ -30,7 +30,7 @@ from .pictures import PictureSet, open_pictures, read_picture
 from .recipe import MIN_CALIBRATION_PICTURES, Recipe
 from .selection import records
 from .side_values import side_values, with_table
-from .sources import ModelSource, open_source
+from .sources import ModelSource, look_at_source
 from .steps import Progress, Steps, sha256
 from .table import Measured, candidate_plans, measure_table, pareto
 from .writer import BlobStore, Staging
@@ -135,8 +135,8 @@ def _open(recipe: Recipe, progress: Progress) -> _Inputs:
     progress("reading models", 0, 0)
     return _Inputs(
         labels=labels,
-        light=open_source(recipe.light.model, allow_pickle=recipe.light.allow_pickle),
-        large=open_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle),
+        light=look_at_source(recipe.light.model, allow_pickle=recipe.light.allow_pickle),
+        large=look_at_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle),
         calibration=calibration,
         evaluation=evaluation,
     )

@@ -8,6 +8,7 @@ after an operator that no device runs stays in the cloud.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from onnx import ModelProto
 
 from ...shared.errors import BuildError
@@ -20,7 +21,8 @@ from .litert import (
     run_module,
     worst_error,
 )
-from .onnx_source import export_module, normalized
+from .onnx_fold import with_constant_reshapes
+from .onnx_source import export_module, load_model, normalized, onnx_bytes
 from .quiet import quiet
 from .sources import KINDS, ModelSource
 
@@ -91,7 +93,7 @@ def routes_of(
         return Made(model, made.original(), made.ended_by)
 
     routes = [Route(BY_ONNX, by_onnx)]
-    if source.module is not None:
+    if source.from_torch:
         routes.insert(0, Route(LITERT_TORCH, by_litert_torch))
     elif source.from_tensorflow:
         routes.insert(0, Route(TENSORFLOW, by_tensorflow))
@@ -99,7 +101,9 @@ def routes_of(
 
 
 def to_onnx(source: ModelSource, *, shape: tuple[int, int, int]) -> ModelProto:
-    """A torch, Keras or SavedModel source as ONNX with a dynamic batch where that can be."""
+    """A source as ONNX with a dynamic batch where that can be."""
+    if source.suffix == ".onnx" and source.file is not None:
+        return with_constant_reshapes(load_model(source.file, shape=shape))
     if source.module is not None:
         return export_module(source.module, shape=shape, example=source.example)
     if source.from_tensorflow and source.file is not None:
@@ -113,6 +117,20 @@ def to_onnx(source: ModelSource, *, shape: tuple[int, int, int]) -> ModelProto:
         "a TFLite model is for devices and has no tails for the cloud; name the model it was made "
         f"from: {KINDS}"
     )
+
+
+def exported(source: ModelSource, *, shape: tuple[int, int, int]) -> bytes:
+    """The source, opened here if it is not, as the bytes of an ONNX model."""
+    return onnx_bytes(to_onnx(source.opened(), shape=shape))
+
+
+def converted(source: ModelSource, tensors: Sequence[Floats], *, what: str) -> bytes:
+    """The source, opened here if it is not, as a `DeviceModel` in MessagePack."""
+    source = source.opened()
+    _, height, width, channels = tensors[0].shape
+    shape = (height, width, channels)
+    routes = routes_of(source, tensors, lambda: to_onnx(source, shape=shape))
+    return msgspec.msgpack.encode(take_route(routes, tensors, what=what))
 
 
 def served_whole(why: BuildError) -> Conversion:

@@ -310,6 +310,11 @@ def _batches_agree(model: ModelProto) -> bool:
     )
 
 
+def onnx_bytes(model: ModelProto) -> bytes:
+    """The same bytes for the same model."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
 def copy_of(model: ModelProto) -> ModelProto:
     """A model of its own, to be changed."""
     result = ModelProto()

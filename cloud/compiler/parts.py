@@ -21,14 +21,14 @@ from .external import externalize
 from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
 from .onnx_graph import OWN, extract_tail, input_of, whole_from_pixels
-from .onnx_source import takes_channels_last
+from .onnx_source import onnx_bytes, takes_channels_last
 from .paired_cut import PairedCut, Pairing
 from .quantization.onnx_models import float16
 from .recipe import ModelRecipe
 from .selection import Selection, select
 from .side_values import side_values
 from .sources import ModelSource
-from .steps import Steps, onnx_bytes, sha256
+from .steps import Steps, sha256
 from .tflite_graph import pack_heads
 from .writer import BlobStore
 
@@ -50,8 +50,7 @@ def light_part(
     if source.suffix == ".tflite" and source.file is not None:
         model = source.file.read_bytes()
     else:
-        float32 = steps.litert(source, recipe.preprocessing, tensors, what="light")
-        source.release()
+        float32 = steps.litert(source, tensors, what="light")
         model = steps.int8(float32, tensors, what="light")
     return Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
@@ -105,7 +104,7 @@ class LargeParts:
         model = with_answer_first(model, named.answer)
         output = output_kind(made[named.answer], classes=classes, what="large")
         try:
-            float32, int8, pairs = _heads(source, model, (tensors, sides), steps, spec=spec)
+            float32, int8, pairs = _heads(source, model, (tensors, sides), steps)
         except BuildError as error:
             steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
             steps.conversions["large"] = served_whole(error)
@@ -219,13 +218,10 @@ def _heads(
     model: ModelProto,
     samples: tuple[Sequence[Floats], Sequence[Tensors]],
     steps: Steps,
-    *,
-    spec: PreprocessSpec,
 ) -> tuple[bytes, bytes, Pairing]:
     """Float and int8 TFLite of the large model, or of its part for devices, and its cuts."""
     tensors, sides = samples
-    converted = steps.device_model(source, spec, tensors, what="large")
-    source.release()
+    converted = steps.device_model(source, tensors, what="large")
     ended_by = converted.conversion.ended_by
     if ended_by:
         steps.progress(f"large model without later cuts: {ended_by}", 0, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...shared.errors import BuildError
+from .apart import apart
 from .untrusted import check_keras, check_saved_model, refuse_pickle, require
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ KINDS = "an .onnx, .pt2, .keras, .h5 or .tflite file, a SavedModel folder or MOD
 class ModelSource:
     """A torch module, or the path of a model, and a hash of what it computes.
 
-    `example` are the inputs to try a module with that takes more than a picture.
+    `text` is how a recipe names it. `example` are the inputs to try a module with that takes more
+    than a picture. Of a model `from_torch` that is not opened in this process, `module` is None.
     """
 
     module: "torch.nn.Module | None"
@@ -39,6 +41,11 @@ class ModelSource:
     sha256: str
     example: "tuple[torch.Tensor, ...]" = ()
     allow_pickle: bool = False
+    text: str = ""
+    from_torch: bool = False
+
+    def __post_init__(self) -> None:
+        self.from_torch = self.from_torch or self.module is not None
 
     @property
     def suffix(self) -> str:
@@ -53,6 +60,18 @@ class ModelSource:
         """Lets go of the module, once it is converted: it may be most of a build's memory."""
         self.module, self.example = None, ()
 
+    def opened(self) -> "ModelSource":
+        """Itself, with its module in this process; BuildError if it is another one by now."""
+        if not self.from_torch or self.module is not None:
+            return self
+        again = open_source(self.text, allow_pickle=self.allow_pickle)
+        if again.sha256 != self.sha256:
+            raise BuildError(
+                f"model {self.text!r} is not the same each time it is made; load its weights from "
+                "a file or fix its seed"
+            )
+        return again
+
     def more_tools(self) -> dict[str, str]:
         """The versions of tools that only such a source needs; BuildError if one is missing."""
         if not self.from_tensorflow:
@@ -66,6 +85,19 @@ def is_path(text: str) -> bool:
     return Path(text).suffix in FILE_SUFFIXES or ":" not in text
 
 
+def look_at_source(text: str, *, allow_pickle: bool = False) -> ModelSource:
+    """As `open_source`, but torch, and the module with it, stays in a process of its own."""
+    if not is_path(text) or Path(text).suffix in (".pt2", *_PICKLES):
+        return apart("torch", _described, text, allow_pickle=allow_pickle)
+    return open_source(text, allow_pickle=allow_pickle)
+
+
+def _described(text: str, *, allow_pickle: bool) -> ModelSource:
+    source = open_source(text, allow_pickle=allow_pickle)
+    source.release()
+    return source
+
+
 def open_source(text: str, *, allow_pickle: bool = False) -> ModelSource:
     """The model that MODULE:FUNCTION returns, or that lies at a path; BuildError if there is none.
 
@@ -75,7 +107,7 @@ def open_source(text: str, *, allow_pickle: bool = False) -> ModelSource:
         from .torch_source import call_factory  # torch: only who needs it pays for it
 
         made = call_factory(text)
-        return _of_torch(made, file=None, sha256=made.digest())
+        return _of_torch(made, text, sha256=made.digest())
     file = Path(text)
     if file.is_dir():
         if not (file / _SAVED_MODEL).is_file():
@@ -94,13 +126,13 @@ def _open_file(file: Path, *, allow_pickle: bool) -> ModelSource:
         refuse_pickle(file, allowed=allow_pickle)
         from .torch_source import unpickle
 
-        return _of_torch(unpickle(file), file=None, sha256=sha256)
+        return _of_torch(unpickle(file), str(file), sha256=sha256, allow_pickle=allow_pickle)
     if file.suffix == ".pt2":
         from .exported import read_program
         from .torch_source import TorchModel
 
         made = TorchModel(*read_program(file)).checked(file.name)
-        return _of_torch(made, file=None, sha256=sha256)
+        return _of_torch(made, str(file), sha256=sha256)
     if file.suffix == ".onnx":
         from .onnx_source import external_files
 
@@ -111,8 +143,17 @@ def _open_file(file: Path, *, allow_pickle: bool) -> ModelSource:
     return ModelSource(None, file, sha256, allow_pickle=allow_pickle)
 
 
-def _of_torch(made: "TorchModel", *, file: Path | None, sha256: str) -> ModelSource:
-    return ModelSource(made.module, file, sha256, example=made.example)
+def _of_torch(
+    made: "TorchModel", text: str, *, sha256: str, allow_pickle: bool = False
+) -> ModelSource:
+    return ModelSource(
+        module=made.module,
+        file=None,
+        sha256=sha256,
+        example=made.example,
+        allow_pickle=allow_pickle,
+        text=text,
+    )
 
 
 def _digest(files: Iterable[Path], *, folder: Path | None = None) -> str:

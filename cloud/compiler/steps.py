@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -16,12 +15,11 @@ from ...shared.errors import BuildError
 from ...shared.manifest import Conversion, Precision, Quantized
 from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
-from .apart import apart
+from .apart import apart, bytes_apart
 from .cache import StepCache
-from .conversion import DeviceModel, routes_of, take_route, to_onnx
+from .conversion import DeviceModel, converted, exported, to_onnx
 from .litert import Floats, Runner
-from .onnx_fold import with_constant_reshapes
-from .onnx_source import load_model
+from .onnx_source import onnx_bytes
 from .paired_cut import Pairing
 from .pairing import pair_cuts
 from .pictures import PictureSet
@@ -53,11 +51,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def onnx_bytes(model: ModelProto) -> bytes:
-    """The same bytes for the same model."""
-    return bytes(model.SerializeToString(deterministic=True))
-
-
 def tool_versions() -> dict[str, str]:
     """What a conversion depends on beside its inputs."""
     return {tool: importlib.metadata.version(tool) for tool in TOOLS} | {"hybridge": __version__}
@@ -85,10 +78,8 @@ class Steps:
 
         def make() -> bytes:
             files = self.calibration.files[:_COMPARED_PICTURES]
-            if "tensorflow" in sys.modules:
-                return checked_preprocess(spec, files)
             # TensorFlow takes 600 MB that no later step needs.
-            return apart(checked_preprocess, spec, files)
+            return apart("tensorflow", checked_preprocess, spec, files)
 
         return self.cache.get(
             "preprocess", inputs=[asdict(spec), self.calibration.sha256, self.tools], make=make
@@ -106,25 +97,22 @@ class Steps:
         """The model as ONNX: read, or exported."""
         self.progress("large model to ONNX", 0, 0)
         shape = (spec.size_px, spec.size_px, 3)
-        if source.suffix == ".onnx" and source.file is not None:
-            return with_constant_reshapes(load_model(source.file, shape=shape))
+        if source.suffix == ".onnx":
+            return to_onnx(source, shape=shape)
         encoded = self.cache.get(
             "onnx",
             inputs=[source.sha256, shape, self.tools, source.more_tools()],
-            make=lambda: onnx_bytes(to_onnx(source, shape=shape)),
+            make=lambda: bytes_apart("torch", exported, source, shape=shape),
         )
         return load_from_string(encoded)
 
-    def litert(
-        self, source: ModelSource, spec: PreprocessSpec, tensors: Sequence[Floats], *, what: str
-    ) -> bytes:
+    def litert(self, source: ModelSource, tensors: Sequence[Floats], *, what: str) -> bytes:
         """The whole model as float TFLite, compared with the original on these tensors."""
-        return self.device_model(source, spec, tensors, what=what, whole=True).model
+        return self.device_model(source, tensors, what=what, whole=True).model
 
     def device_model(
         self,
         source: ModelSource,
-        spec: PreprocessSpec,
         tensors: Sequence[Floats],
         *,
         what: str,
@@ -137,12 +125,10 @@ class Steps:
         self.progress(f"{what} model to LiteRT", 0, 0)
         few = tensors[:_COMPARED_PICTURES]
 
-        def make() -> bytes:
-            routes = routes_of(source, few, lambda: self.onnx(source, spec))
-            return msgspec.msgpack.encode(take_route(routes, few, what=what))
-
         encoded = self.cache.get(
-            "litert", inputs=[source.sha256, self._digest(few), self.tools], make=make
+            "litert",
+            inputs=[source.sha256, self._digest(few), self.tools],
+            make=lambda: bytes_apart("torch", converted, source, few, what=what),
         )
         made = msgspec.msgpack.decode(encoded, type=DeviceModel)
         self.conversions[what] = made.conversion

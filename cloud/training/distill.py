@@ -206,7 +206,7 @@ def _exported(net: Student, spec: PreprocessSpec, steps: Steps) -> bytes:
         digest.update(name.encode() + weights.numpy().tobytes())
     source = ModelSource(module=net, file=None, sha256=digest.hexdigest())
     tensors = steps.calibration_tensors(steps.preprocess(spec))
-    float32 = steps.litert(source, spec, tensors, what="student")
+    float32 = steps.litert(source, tensors, what="student")
     return steps.int8(float32, tensors, what="student")
 
 

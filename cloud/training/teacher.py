@@ -13,10 +13,10 @@ from ...shared.errors import BuildError
 from ...shared.preprocess import PreprocessSpec
 from ..compiler.litert import Runner, Tensor
 from ..compiler.onnx_graph import input_of
-from ..compiler.onnx_source import takes_channels_last
+from ..compiler.onnx_source import onnx_bytes, takes_channels_last
 from ..compiler.pictures import Pixels
 from ..compiler.sources import ModelSource
-from ..compiler.steps import Progress, Steps, onnx_bytes
+from ..compiler.steps import Progress, Steps
 from .answers import AnswerStore, Floats
 from .views import PictureView
 
