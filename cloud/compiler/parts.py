@@ -1,7 +1,8 @@
 """The two models of a bundle as its manifest describes them; their files go into a blob store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,8 @@ class LargeParts:
         spec = recipe.preprocessing
         preprocess = steps.preprocess(spec)
         tensors = steps.calibration_tensors(preprocess)
+        # The largest step comes while nothing else is in memory; `_heads` finds it in the cache.
+        failure = _failure(partial(steps.device_model, source, tensors, what="large"))
         model = steps.onnx(source, spec)
         inputs = side_inputs(model, picture=input_of(model)[0])
         sides = side_values(steps.calibration, inputs)
@@ -104,6 +107,8 @@ class LargeParts:
         model = with_answer_first(model, named.answer)
         output = output_kind(made[named.answer], classes=classes, what="large")
         try:
+            if failure is not None:
+                raise failure
             float32, int8, pairs = _heads(source, model, (tensors, sides), steps)
         except BuildError as error:
             steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
@@ -228,6 +233,14 @@ def _heads(
     int8 = steps.int8(converted.model, tensors, what="large")
     pairs = steps.pairs(model, converted.model, int8, tensors, sides=sides, whole=not ended_by)
     return converted.model, int8, pairs
+
+
+def _failure(step: Callable[[], object]) -> BuildError | None:
+    try:
+        step()
+    except BuildError as error:
+        return error
+    return None
 
 
 def _first_line(error: BuildError) -> str:
