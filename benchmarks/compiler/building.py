@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _STEP = re.compile(r"^- (.+)$")
 _HEADS = re.compile(r"large model to LiteRT|large model to int8|cuts|cutting heads")
 _LAST_LINES = 5
 _MB = 1e6
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,16 @@ def build(recipe: Path, *, home: Path, on_step: Callable[[str], None]) -> Built:
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
+        memory = _Memory(process)
+        memory.start()
         for line in process.stderr:
             said.append(line.rstrip())
             if step := _STEP.match(line):
                 started.append((step[1].strip(), time.monotonic()))
                 on_step(step[1].strip())
         answer = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)  # the peak of this process alone
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
+        memory.join()
     end = time.monotonic()
     if process.returncode != 0:
         raise BuildError(f"{recipe}: " + "; ".join(said[-_LAST_LINES:]))
@@ -71,9 +75,38 @@ def build(recipe: Path, *, home: Path, on_step: Callable[[str], None]) -> Built:
             Path(json.loads(answer)["path"]), trust=TrustStore(frozenset({key.public_hex}))
         ),
         seconds=end - start,
-        peak_bytes=usage.ru_maxrss * 1024,
+        peak_bytes=memory.peak_bytes,
         steps_s={name: round(seconds, 2) for name, seconds in steps.items()},
     )
+
+
+class _Memory(threading.Thread):
+    """Looks at what a process and its children hold together, twenty times a second."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self.peak_bytes = 0
+
+    def run(self) -> None:
+        while self._process.poll() is None:
+            self.peak_bytes = max(self.peak_bytes, _resident_bytes(self._process.pid))
+            time.sleep(_LOOK_EVERY_S)  # the interval itself, not a wait for something
+
+
+def _resident_bytes(pid: int) -> int:
+    """Of a process and those it started; 0 once it is gone."""
+    root = Path("/proc", str(pid))
+    try:
+        pages = int((root / "statm").read_text().split()[1])
+        children = [
+            int(child)
+            for task in (root / "task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_resident_bytes, children))
 
 
 @dataclass(frozen=True)
