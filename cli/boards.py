@@ -46,14 +46,13 @@ def print_boards(*, as_json: bool) -> int:
 
 def estimated(bundle: Bundle, board: "Board") -> "Profile":
     """What a bundle may take on a board, from whichever measured profile it has."""
-    from ..devices.estimate import estimate
+    from ..devices.estimate import basis, estimate
     from ..devices.profile import load_profiles
 
-    profiles = load_profiles(bundle.profiles, bundle_sha256=bundle.sha256)
-    usable = [each for each in profiles if each.threads == 1 and each.yardstick_ms]
-    if not usable:
+    measured = basis(load_profiles(bundle.profiles, bundle_sha256=bundle.sha256))
+    if measured is None:
         raise ConfigError(
             "no machine has measured this bundle so that boards can be estimated from it; "
             f"run `hybridge profile {bundle.path}`"
         )
-    return estimate(min(usable, key=lambda each: each.conditions.others_busy), board)
+    return estimate(measured, board)

@@ -5,21 +5,12 @@ from math import inf, isfinite
 
 from ..devices.boards import read_board
 from ..devices.probe import probe
-from ..devices.profile import (
-    Origin,
-    Profile,
-    StageTime,
-    load_profile,
-    load_profiles,
-    tail_stage,
-)
-from ..edge.outlook import outlook
+from ..devices.profile import Origin, Profile, load_profile, load_profiles
 from ..edge.router import Option, explain
-from ..edge.stage_times import StageTimes
+from ..report.inspect.machines import Link, Machine, cloud_of, options_on
 from ..shared.bundle import Bundle, find_bundle, open_bundle
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
-from ..shared.plan import PlanKind
 from .boards import estimated
 from .console import console, print_json, table
 from .options import add_bundles, trust
@@ -63,15 +54,19 @@ def run(options: argparse.Namespace) -> int:
     rtt_ms, mbps = LINKS[options.link]
     rtt_ms = rtt_ms if options.rtt is None else options.rtt
     mbps = mbps if options.mbps is None else options.mbps
-    if not (0 <= rtt_ms < inf and 0 < mbps < inf and 0 < options.cloud_speed < inf):
-        raise ConfigError("--rtt must not be negative, --mbps and --cloud-speed must be above 0")
+    if not 0 < options.cloud_speed < inf:
+        raise ConfigError("--cloud-speed must be above 0")
+    link = Link(rtt_ms, mbps)
     default_ms = bundle.manifest.default_budget_ms
     budget_ms = check_budget_ms(default_ms if options.budget is None else options.budget)
     profile = _profile(bundle, board=options.board, threads=options.threads)
-    rows = explain(
-        options_on(bundle, profile, rtt_ms=rtt_ms, mbps=mbps, cloud_speed=options.cloud_speed),
-        left_ms=budget_ms,
+    profiles = load_profiles(bundle.profiles, bundle_sha256=bundle.sha256)
+    cloud = cloud_of([Machine(each.device.fingerprint, each) for each in profiles])
+    machine = Machine(profile.device.fingerprint, profile)
+    shown = options_on(
+        bundle.manifest, machine, cloud=cloud, link=link, cloud_speed=options.cloud_speed
     )
+    rows = explain(shown, left_ms=budget_ms)
     if options.json:
         print_json(
             {
@@ -94,25 +89,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def options_on(
-    bundle: Bundle, profile: Profile, *, rtt_ms: float, mbps: float, cloud_speed: float
-) -> list[Option]:
-    """The bundle's plans on a device and an ideal link."""
-    times = StageTimes(profile.stages)
-    cloud_times = StageTimes(_cloud_stages(bundle))
-    tails = {
-        bundle.manifest.contract(row.parsed()).id: cloud_times.p95_ms(tail_stage(row.parsed().cut))
-        for row in bundle.manifest.table
-        if row.parsed().kind is not PlanKind.LOCAL
-    }
-    return outlook(
-        bundle.manifest,
-        stage_ms=times.p95_ms,
-        transfer_ms=lambda size: rtt_ms + size * 8e-3 / mbps,
-        cloud_ms=lambda contract: tails[contract] / cloud_speed,
-    )
-
-
 def _profile(bundle: Bundle, *, board: str | None, threads: int) -> Profile:
     """The board's estimate, or this machine's profile; ConfigError if it was never measured."""
     if board is not None:
@@ -125,14 +101,6 @@ def _profile(bundle: Bundle, *, board: str | None, threads: int) -> Profile:
             f"run `hybridge profile {bundle.path}{with_threads}`"
         )
     return found
-
-
-def _cloud_stages(bundle: Bundle) -> dict[str, StageTime]:
-    """The stages of the machine that measured the cloud's part: who built the bundle has."""
-    for profile in load_profiles(bundle.profiles, bundle_sha256=bundle.sha256):
-        if tail_stage("") in profile.stages:
-            return profile.stages
-    return {}
 
 
 def _row(option: Option, reason: str) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """What a bundle's stages would take on a board, from a profile measured elsewhere."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from ..shared.errors import ConfigError
@@ -8,6 +10,12 @@ from .models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT
 from .probe import Device
 from .profile import Origin, Profile, StageTime
 from .yardstick import yardstick_of
+
+
+def basis(profiles: Iterable[Profile]) -> Profile | None:
+    """The profile to estimate boards from: of those that can tell, the quietest machine's."""
+    able = [each for each in profiles if each.threads == 1 and each.yardstick_ms]
+    return min(able, key=lambda each: each.conditions.others_busy, default=None)
 
 
 def estimate(reference: Profile, board: Board) -> Profile:

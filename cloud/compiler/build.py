@@ -17,7 +17,7 @@ from ...devices.models import DeviceModels
 from ...devices.profile import StageTime
 from ...shared.bundle import Bundle
 from ...shared.errors import BuildError
-from ...shared.manifest import FORMAT, Blob, Golden, Manifest, PlanRow, encode_manifest
+from ...shared.manifest import FORMAT, Golden, Manifest, PlanRow, encode_manifest
 from ...shared.signing import SigningKey
 from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
@@ -31,8 +31,8 @@ from .recipe import MIN_CALIBRATION_PICTURES, Recipe
 from .selection import records
 from .side_values import side_values, with_table
 from .sources import ModelSource, look_at_source
-from .steps import Progress, Steps, sha256
-from .table import Measured, candidate_plans, measure_table, pareto
+from .steps import Progress, Steps, sha256, without_names
+from .table import candidate_plans, measure_table, pareto
 from .writer import BlobStore, Staging
 
 OnTimes = Callable[[Mapping[str, StageTime]], None]
@@ -105,7 +105,7 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
     )
     draft = with_temperature(staging.bundle(draft), inputs.light, steps)
     work = parts.work()
-    rows = _measure(staging.bundle(draft), recipe, inputs.evaluation, steps, work=work)
+    rows = _measure(staging.bundle(draft), recipe, inputs.evaluation, steps)
     table = pareto(rows, work=work)
     used = {row.parsed().cut for row in table}
     kept = [pair for pair in selection.cuts if pair.name in used]
@@ -147,8 +147,6 @@ def _measure(
     recipe: Recipe,
     evaluation: PictureSet,
     steps: Steps,
-    *,
-    work: Mapping[str, float],
 ) -> tuple[PlanRow, ...]:
     manifest = bundle.manifest
 
@@ -156,12 +154,11 @@ def _measure(
         plans = candidate_plans(
             manifest, picture_codecs=recipe.picture_codecs, tensor_codecs=recipe.tensor_codecs
         )
-        measured = measure_table(
+        rows = measure_table(
             DeviceModels(bundle, threads=2),
             CloudSide.open(bundle, threads=2),
             plans,
             evaluation,
-            work=work,
             further={
                 precision: CloudSide.open(bundle, threads=2, precision=precision)
                 for precision in manifest.large.variants
@@ -169,35 +166,25 @@ def _measure(
             view_count=recipe.pictures.views,
             on_picture=lambda done, total: steps.progress("measuring every plan", done, total),
         )
-        return msgspec.json.encode(measured)
+        return msgspec.json.encode(rows)
 
     encoded = steps.cache.get(
         "table",
         inputs=[
-            sha256(encode_manifest(_without_names(manifest))),
+            sha256(encode_manifest(_what_counts(manifest))),
             recipe.pictures.views,
             recipe.picture_codecs,
             recipe.tensor_codecs,
-            work,
         ],
         make=make,
     )
-    measured = msgspec.json.decode(encoded, type=Measured)
-    counts = f"{measured.evaluations:,} of {measured.possible:,} plans times pictures"
-    steps.progress(f"measured {counts}", 0, 0)
-    return measured.rows
+    return msgspec.json.decode(encoded, type=tuple[PlanRow, ...])
 
 
-def _without_names(manifest: Manifest) -> Manifest:
-    """What a table depends on: a new version, name or budget makes no other one."""
-    return msgspec.structs.replace(
-        manifest,
-        name="any",
-        version="1",
-        default_budget_ms=0.0,
-        labels=Blob(sha256="0" * 64, bytes=0),
-        provenance=manifest.provenance | {"light": "", "large": "", "calibration": ""},
-    )
+def _what_counts(manifest: Manifest) -> Manifest:
+    """What a table depends on: of the models, their blobs say all."""
+    unnamed = manifest.provenance | {"light": "", "large": "", "calibration": ""}
+    return msgspec.structs.replace(without_names(manifest), provenance=unnamed)
 
 
 def _with_golden(bundle: Bundle, calibration: PictureSet, store: BlobStore) -> Manifest:

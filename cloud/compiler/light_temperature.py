@@ -14,7 +14,7 @@ from .cloud_side import CloudSide
 from .pictures import read_picture
 from .side_values import side_values
 from .sources import ModelSource
-from .steps import Steps, sha256
+from .steps import Steps, sha256, without_names
 from .temperature import Floats, fit_temperature
 
 
@@ -44,13 +44,9 @@ def with_temperature(bundle: Bundle, source: ModelSource, steps: Steps) -> Manif
 
 
 def _what_counts(manifest: Manifest) -> Manifest:
-    """The two whole models: what a new name, budget, cut or table changes is left out."""
+    """The two whole models: what a new cut or table changes is left out."""
     return msgspec.structs.replace(
-        manifest,
-        name="any",
-        version="1",
-        default_budget_ms=0.0,
-        labels=msgspec.structs.replace(manifest.labels, sha256="0" * 64),
+        without_names(manifest),
         large=msgspec.structs.replace(manifest.large, cuts=(), head_files={}),
         table=(),
         provenance={},

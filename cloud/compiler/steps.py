@@ -12,7 +12,7 @@ from onnx import ModelProto, load_from_string
 from ... import __version__
 from ...devices.profile import StageTime
 from ...shared.errors import BuildError
-from ...shared.manifest import Conversion, Precision, Quantized
+from ...shared.manifest import Blob, Conversion, Manifest, Precision, Quantized
 from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
 from .apart import apart, bytes_apart
@@ -54,6 +54,17 @@ def sha256(content: bytes) -> str:
 def tool_versions() -> dict[str, str]:
     """What a conversion depends on beside its inputs."""
     return {tool: importlib.metadata.version(tool) for tool in TOOLS} | {"hybridge": __version__}
+
+
+def without_names(manifest: Manifest) -> Manifest:
+    """For the keys of steps that run a bundle: a new name, version or budget changes none."""
+    return msgspec.structs.replace(
+        manifest,
+        name="any",
+        version="1",
+        default_budget_ms=0.0,
+        labels=Blob(sha256="0" * 64, bytes=0),
+    )
 
 
 @dataclass(frozen=True)

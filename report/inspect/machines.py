@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...devices.boards import board_names, read_board
-from ...devices.estimate import estimate
+from ...devices.estimate import basis, estimate
 from ...devices.profile import Profile, load_profiles, tail_stage
 from ...edge.outlook import device_stages, outlook
 from ...edge.router import Option
@@ -76,11 +76,9 @@ def machines_of(bundle: Bundle, *, here: str = "") -> list[Machine]:
 
 def estimated(measured: Sequence[Machine]) -> list[Machine]:
     """Boards nobody has measured, from the profile of the quietest machine that can tell."""
-    able = [each.profile for each in measured if each.profile.threads == 1]
-    able = [profile for profile in able if profile.yardstick_ms]
-    if not able:
+    quietest = basis(each.profile for each in measured)
+    if quietest is None:
         return []
-    quietest = min(able, key=lambda profile: profile.conditions.others_busy)
     boards = [read_board(name) for name in board_names()]
     return [Machine(board.name, estimate(quietest, board)) for board in boards]
 
