@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ import numpy.typing as npt
 from ..shared.answer import Probabilities, to_probabilities
 from ..shared.bundle import Bundle
 from ..shared.codec import codec_by_name
-from ..shared.contract import Contract, Part
 from ..shared.errors import TensorError
 from ..shared.frame import encode_frame
 from ..shared.manifest import Manifest, Precision, Preprocessing
@@ -104,9 +103,9 @@ class DeviceModels:
         contract = self.bundle.manifest.cut(cut).contract
         outputs = self._head(cut, precision).outputs(self._for_large.normalize(pixels))
         if not contract.parts:
-            return _on_grid(outputs[0][0], contract)
+            return on_grid(outputs[0][0], contract)
         parts = zip(outputs, contract.parts, strict=True)
-        return np.concatenate([_on_grid(output[0], part).ravel() for output, part in parts])
+        return np.concatenate([on_grid(output[0], part).ravel() for output, part in parts])
 
     def tensor(self, plan: Plan, pixels: Pixels) -> Array:
         """What a remote plan sends, not yet encoded: the pixels themselves, or a head's tensor."""
@@ -141,19 +140,29 @@ def check_picture(picture: Array) -> None:
         raise TensorError(f"a picture of {list(picture.shape)} has no pixels")
 
 
-def _on_grid(output: Array, contract: Contract | Part) -> Array:
+class Grid(Protocol):
+    """What has an int8 grid: real = scale * (value - zero_point)."""
+
+    @property
+    def scale(self) -> float | None: ...
+
+    @property
+    def zero_point(self) -> int | None: ...
+
+
+def on_grid(output: Array, grid: Grid) -> npt.NDArray[np.int8]:
     """A head's output as int8, whatever the head's own arithmetic."""
     if output.dtype == np.int8:
-        return output
-    return quantize(cast(npt.NDArray[np.float32], output), contract)
+        return cast(npt.NDArray[np.int8], output)
+    return quantize(cast(npt.NDArray[np.float32], output), grid)
 
 
-def quantize(tensor: npt.NDArray[np.float32], contract: Contract | Part) -> Array:
-    """A float32 tensor on its contract's int8 grid: round to nearest even, then saturate."""
-    if contract.scale is None or contract.zero_point is None:
-        raise ValueError(f"the contract of {contract.tensor} has no quantization")
-    scaled = np.rint(tensor / np.float32(contract.scale)) + contract.zero_point
-    return cast(Array, np.clip(scaled, -128, 127).astype(np.int8))
+def quantize(tensor: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.int8]:
+    """A float32 tensor on an int8 grid: round to nearest even, then saturate."""
+    if grid.scale is None or grid.zero_point is None:
+        raise ValueError(f"no quantization in {grid}")
+    scaled = np.rint(tensor / np.float32(grid.scale)) + grid.zero_point
+    return cast(npt.NDArray[np.int8], np.clip(scaled, -128, 127).astype(np.int8))
 
 
 def stage_names(manifest: Manifest) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ...devices.models import on_grid
 from .candidates import Candidate, LargeGraph, RealInputs
 from .litert import Floats, Tensor, relative_error
 from .onnx_graph import TAIL_INPUT, Wire, extract_tail
@@ -101,7 +102,7 @@ class Check:
         )
         if int8 is None:
             return pair
-        grid, real = _on_grid(int8, found.wire, int8_values)
+        grid, real = _calibrated(int8, found.wire, int8_values)
         snr_db = signal_to_noise_db(np.concatenate(real), np.concatenate(made))
         if snr_db < self._limits.int8_snr_db:
             return replace(pair, int8_snr_db=snr_db)
@@ -129,7 +130,7 @@ def _joined(values: Sequence[Tensor]) -> Floats:
     return np.concatenate([np.asarray(each, np.float32).reshape(1, -1) for each in values], axis=1)
 
 
-def _on_grid(
+def _calibrated(
     int8: TfliteCut, wire: Wire, values: Sequence[Mapping[int, Tensor]]
 ) -> tuple[Wire, list[Floats]]:
     """The wire with each part's int8 grid, and the real values that cross it."""
@@ -140,8 +141,8 @@ def _on_grid(
         scale, zero_point = part.scale, part.zero_point
         if scale is None or zero_point is None:
             scale, zero_point = grid_of(seen)
-            seen = [_quantized(each, scale=scale, zero_point=zero_point) for each in seen]
         wires.append(replace(own, scale=scale, zero_point=zero_point))
+        seen = [on_grid(each, wires[-1]) for each in seen]
         for item, each in zip(real, seen, strict=True):
             item.append(dequantize(each, scale=scale, zero_point=zero_point))
     return Wire.joined(wires), [_joined(each) for each in real]
@@ -149,11 +150,8 @@ def _on_grid(
 
 def as_sent(outputs: Sequence[Tensor], wire: Wire) -> npt.NDArray[np.int8]:
     """A head's outputs for one picture as they cross an int8 wire."""
-    parts: list[npt.NDArray[np.int8]] = []
-    for output, own in zip(outputs, wire.parts or (wire,), strict=True):
-        if output.dtype != np.int8 and own.scale is not None and own.zero_point is not None:
-            output = _quantized(output, scale=own.scale, zero_point=own.zero_point)
-        parts.append(output.astype(np.int8, copy=False))
+    owns = wire.parts or (wire,)
+    parts = [on_grid(output, own) for output, own in zip(outputs, owns, strict=True)]
     if not wire.parts:
         return parts[0]
     return np.concatenate([part.reshape(1, -1) for part in parts], axis=1)
@@ -169,12 +167,6 @@ def grid_of(values: Sequence[Tensor]) -> tuple[float, int]:
     high = max(0.0, *(float(each.max()) for each in values))
     scale = float(np.float32((high - low) / 255 or 1.0))
     return round(scale, 9), int(np.clip(round(-128 - low / scale), -128, 127))
-
-
-def _quantized(values: Tensor, *, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
-    scaled = np.rint(np.asarray(values, np.float32) / np.float32(scale)) + zero_point
-    result: npt.NDArray[np.int8] = np.clip(scaled, -128, 127).astype(np.int8)
-    return result
 
 
 def _worst_error(
