@@ -1,4 +1,4 @@
-"""How sure the light model was of each picture kept out of its making, and whether the large agreed.
+"""How sure the light model was of pictures kept out of its making, and whether the large agreed.
 
 Measured once, by the compiler, on the evaluation pictures: neither training, temperature nor
 quantization has seen them. A bundle holds it as a small JSON file of its own.
