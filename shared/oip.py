@@ -84,6 +84,14 @@ def number(parameters: Mapping[str, Value], name: str) -> float | None:
         raise RequestError(f"parameter {name} must be a number, not {value!r}") from None
 
 
+def flag(parameters: Mapping[str, Value], name: str) -> bool:
+    """A yes or no, false if it is not there; RequestError if it is neither."""
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"parameter {name} must be true or false, not {value!r}")
+    return value
+
+
 def requested_budget_ms(
     parameters: Mapping[str, Value], *, rpc_left_s: float | None, default_ms: float
 ) -> float:
