@@ -92,6 +92,11 @@ class Client:
         self.finals.close()
         self._channel.close()
 
+    @property
+    def address(self) -> str:
+        """Where the edge is."""
+        return str(self._address)
+
     def models(self, *, wait_ms: float = 3_000.0) -> list[str]:
         """The models served there; waits a while for a daemon that is only starting."""
         try:
