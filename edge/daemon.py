@@ -24,7 +24,9 @@ from ..shared.errors import ConfigError, RemoteUnavailable
 from ..shared.rpc import FaultInterceptor
 from ..shared.security import SERVER_OPTIONS, Address
 from .agent import Agent
+from .bench import DeviceBench
 from .config import EdgeConfig
+from .connection import GrpcConnection
 from .selftest import golden_picture, self_test
 from .service import EdgeService
 from .stage_times import StageTimes
@@ -97,22 +99,27 @@ class EdgeDaemon:
         models = DeviceModels(bundle, threads=config.threads)
         profile = ready_profile(bundle, models)
         models.warm_up(golden_picture(bundle))
-        return Agent(
+        bench = DeviceBench(
             models,
+            clock=monotonic,
+            workers=max(2, os.cpu_count() or 1),
+            max_pixels=config.max_pixels,
+        )
+        return Agent(
+            bundle,
+            bench=bench,
             times=StageTimes(profile.stages),
             uplink=None,
             clock=monotonic,
-            workers=max(2, os.cpu_count() or 1),
             max_requests=config.max_requests,
-            max_pixels=config.max_pixels,
         )
 
     async def _connect(self, agent: Agent, cloud: Address) -> None:
+        security, model = self._config.security, agent.manifest.name
         uplink = Uplink(
-            cloud,
-            security=self._config.security,
-            model=agent.manifest.name,
+            lambda: GrpcConnection(cloud, security=security, model=model),
             clock=monotonic,
+            name=str(cloud),
         )
         await uplink.startup()
         agent.uplink = uplink

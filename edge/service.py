@@ -15,7 +15,8 @@ from ..shared.manifest import Large
 from ..shared.oip import LABELS, PICTURE, PIXELS, PROBABILITIES
 from ..shared.side import read_sides, split_inputs, wanted_outputs
 from ..shared.tensor import Array
-from .agent import Agent, Answer
+from .agent import Agent
+from .answer import Answer
 from .uplink import NOTHING, Beside
 
 TOP_K = "top_k"
