@@ -1,0 +1,126 @@
+"""The edge, as `hybridge edge` runs it, but obeying: one start serves a whole matrix.
+
+    edge_process.py BUNDLE CLOUD_ADDRESS [--trust FILE]...
+
+Orders on stdin, as JSON, a line each:
+
+    {"do": "policy", "name": "ours", "within_s": 3}   another policy; what was learnt is forgotten
+    {"do": "reset", "within_s": 3}                    the same policy; what was learnt is forgotten
+    {"do": "alone"}                                   without a cloud, until the next of these two
+    {"do": "reachable", "within_s": 3}                waits until the cloud is
+    {"do": "link"}                                    the link as the agent estimates it
+"""
+
+import argparse
+import asyncio
+import contextlib
+import copy
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from wan.workers import Message, orders, reply
+
+from hybridge.cli.options import trust
+from hybridge.edge.assurance import Assurance
+from hybridge.edge.config import EdgeConfig
+from hybridge.edge.daemon import EdgeDaemon
+from hybridge.edge.policy import Policy, RouterPolicy
+from hybridge.shared.deadline import monotonic
+from hybridge.shared.errors import ConfigError, HybridgeError
+from hybridge.shared.security import Address, Security
+
+OURS = "ours"
+_LISTEN = Address("127.0.0.1", 8600)
+
+
+def policy_named(name: str) -> Policy:
+    """A policy by its name; ConfigError if there is none."""
+    if name != OURS:
+        raise ConfigError(f"no policy {name!r} (there: {OURS})")
+    return RouterPolicy()
+
+
+class ObedientEdge:
+    """An edge daemon whose agent can be made as new."""
+
+    def __init__(self, daemon: EdgeDaemon) -> None:
+        self._daemon = daemon
+        self._agent = daemon.agent
+        self._fresh_times = copy.deepcopy(daemon.agent.times)
+
+    async def obey(self, order: Message) -> Message:
+        match order["do"]:
+            case "policy":
+                policy = policy_named(order["name"])
+                await self._reset()
+                self._agent.policy = policy
+                return await self._reachable(order)
+            case "reset":
+                await self._reset()
+                return await self._reachable(order)
+            case "alone":
+                await self._daemon.disconnect()
+                return {"reachable": False}
+            case "reachable":
+                return await self._reachable(order)
+            case "link":
+                uplink = self._agent.uplink
+                reading = uplink.link.reading(now_s=monotonic()) if uplink is not None else None
+                return {"link": None if reading is None else asdict(reading)}
+            case other:
+                raise ConfigError(f"no order {other!r}")
+
+    async def _reset(self) -> None:
+        await self._daemon.disconnect()
+        self._agent.times = copy.deepcopy(self._fresh_times)
+        self._agent.assurance = Assurance()
+        await self._daemon.connect()
+
+    async def _reachable(self, order: Message) -> Message:
+        """Waits for the cloud, but no longer than ordered."""
+        uplink = self._agent.uplink
+        if uplink is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(uplink.reachable(), order.get("within_s", 3.0))
+        return {"reachable": uplink is not None and uplink.breaker.closed}
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    daemon = EdgeDaemon(
+        EdgeConfig(
+            bundle=options.bundle,
+            listen=_LISTEN,
+            trust=trust(options),
+            cloud=Address.parse(options.cloud),
+            security=Security(insecure=True),
+        )
+    )
+    await daemon.startup()
+    try:
+        edge = ObedientEdge(daemon)
+        reply({"ready": True, "address": str(daemon.address)})
+        async for order in orders():
+            try:
+                reply(await edge.obey(order))
+            except HybridgeError as error:
+                reply({"error": str(error)})
+    finally:
+        await daemon.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("cloud")
+    parser.add_argument("--trust", type=Path, action="append", default=[])
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    asyncio.run(_serve(options))
+
+
+if __name__ == "__main__":
+    main()
