@@ -58,13 +58,15 @@ class Calibration:
     """The device alone, through the agent, decoding included.
 
     `p50_ms` and `p99_ms` are of one request after the other, `loaded_p99_ms` of an open loop at
-    half of `capacity_hz`, which is what a few clients get that never wait.
+    half of `capacity_hz`, which is what a few clients get that never wait. `cpu_share` is what the
+    edge had of one core meanwhile.
     """
 
     p50_ms: float
     p99_ms: float
     loaded_p99_ms: float
     capacity_hz: float
+    cpu_share: float
 
     @property
     def rate_hz(self) -> float:
@@ -109,14 +111,22 @@ class Laboratory:
         self.edge.ask({"do": "alone"})
         self._closed(requests // 10, in_flight=1)
         one = _round_trips_ms(self._closed(requests, in_flight=1))
+        used_s, began_s = self._edge_cpu_s(), time.monotonic()
         several = self._closed(requests, in_flight=_IN_FLIGHT)
+        cpu_share = (self._edge_cpu_s() - used_s) / (time.monotonic() - began_s)
         took_s = max(r.answered_s for r in several) - min(r.sent_s for r in several)
         capacity_hz = len(several) / took_s
         loaded = _round_trips_ms(self._open(requests, rate_hz=capacity_hz / 2))
         self.edge.ask({"do": "reset"})
         p50_ms, p99_ms = np.quantile(one, [0.5, 0.99])
         loaded_p99_ms = float(np.quantile(loaded, 0.99))
-        return Calibration(float(p50_ms), float(p99_ms), loaded_p99_ms, capacity_hz)
+        return Calibration(
+            p50_ms=float(p50_ms),
+            p99_ms=float(p99_ms),
+            loaded_p99_ms=loaded_p99_ms,
+            capacity_hz=capacity_hz,
+            cpu_share=cpu_share,
+        )
 
     def measure(self, cell: Cell) -> Measured:
         """One cell: the link from its offset, an agent that knows nothing, then the requests."""
@@ -148,20 +158,19 @@ class Laboratory:
             },
         )
 
-    def start_cloud(self) -> Daemon:
-        """A cloud process at the cloud's address; whoever starts one ends it."""
-        arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--preload"]
-        arguments += ["--insecure", *self._trusted()]
-        log = self.setting.folder / "cloud.log"
-        inside = self.namespaces.cloud.command([])
-        return Daemon("cloud", arguments, log=log, prefix=inside)
+    def restart_cloud(self) -> None:
+        """A new cloud process in the place of one that has ended."""
+        self._clouds.close()
+        self._start_cloud()
 
-    def requests(self, count: int, *, rate_hz: float, budget_ms: float, seed: int) -> None:
-        """Lets requests begin now; `records` collects them."""
+    def begin(self, requests: int, *, rate_hz: float, budget_ms: float, seed: int) -> float:
+        """Lets evenly spaced requests begin now, and says when; `records` collects them."""
+        start_s = time.monotonic()
         self._begin(
-            "open", count, rate_hz=rate_hz, budget_ms=budget_ms, seed=seed,
-            start_s=time.monotonic(), arrivals=str(Arrivals.EVEN),
+            "open", requests, rate_hz=rate_hz, budget_ms=budget_ms, seed=seed, start_s=start_s,
+            arrivals=str(Arrivals.EVEN),
         )  # fmt: skip
+        return start_s
 
     def records(self, *, within_s: float) -> list[Record]:
         """The records of the requests that were begun, when all have ended."""
@@ -181,8 +190,8 @@ class Laboratory:
         traces = ["--traces", str(setting.traces)] if setting.traces else []
         emulator = [*script("emulator"), edge_side.name, cloud_side.name, *traces]
         self.emulator = stack.enter_context(self._worker("emulator", emulator))
-        self.cloud = self.start_cloud()
-        stack.enter_context(self.cloud)
+        self._clouds = stack.enter_context(ExitStack())
+        self._start_cloud()
         edge = [*script("edge_process"), str(bundle), str(CLOUD), *self._trusted()]
         edge = self.board.command(edge_side.command(edge))  # inside, no cgroups are to be seen
         self.edge = stack.enter_context(self._worker("edge", edge))
@@ -190,6 +199,13 @@ class Laboratory:
         address, model = self.edge.started["address"], self.pair.bundle.manifest.name
         load = [*script("load"), address, model, *map(str, self.pair.pictures)]
         self.load = stack.enter_context(self._worker("load", edge_side.command(load)))
+
+    def _start_cloud(self) -> None:
+        arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--preload"]
+        arguments += ["--insecure", *self._trusted()]
+        log = self.setting.folder / "cloud.log"
+        self.cloud = Daemon("cloud", arguments, log=log, prefix=self.namespaces.cloud.command([]))
+        self._clouds.enter_context(self.cloud)
 
     def _worker(self, name: str, command: Sequence[str]) -> Worker:
         return Worker(name, command, log=self.setting.folder / f"{name}.log")
