@@ -100,6 +100,7 @@ class Sight:
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     option: Option
+    finish_ms: float
     in_time: float
     gain: float
 
@@ -167,7 +168,8 @@ def _candidates(
     in_time = 1.0 if sight is not None else local.total.within(left_ms)
     floor = in_time * local.agreement.value
     if in_time > 0.0:
-        found.append(_Candidate(local, in_time, 0.0))
+        finish_ms = 0.0 if sight is not None else local.total_ms
+        found.append(_Candidate(local, finish_ms, in_time, 0.0))
     free = demand is ANYTHING
     for option in options:
         if option is local:
@@ -177,7 +179,7 @@ def _candidates(
         in_time = option.total.within(left_ms)
         if in_time >= _UNLIKELY:
             gain = scale * in_time * (option.agreement.value - floor)
-            found.append(_Candidate(option, in_time, gain))
+            found.append(_Candidate(option, option.total_ms, in_time, gain))
     return found
 
 
@@ -217,7 +219,7 @@ def _by(objective: Objective) -> "Callable[[_Candidate], tuple[float, ...]]":
 
 def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
     option = each.option
-    return option.total_ms, option.size_bytes, option.energy_j, option.plan
+    return each.finish_ms, option.size_bytes, option.energy_j, option.plan
 
 
 def _light(taken: _Candidate, local: Option, left_ms: float, demand: Demand) -> Light:
