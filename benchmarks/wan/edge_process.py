@@ -18,30 +18,33 @@ import copy
 import logging
 import sys
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from wan.policies import make_policy
 from wan.workers import Message, orders, reply
 
 from hybridge.cli.options import trust
-from hybridge.edge.assurance import Assurance
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
-from hybridge.edge.policy import Policy, RouterPolicy
+from hybridge.edge.policy import Policy
+from hybridge.edge.uplink import Uplink
 from hybridge.shared.deadline import monotonic
-from hybridge.shared.errors import ConfigError, HybridgeError
+from hybridge.shared.errors import ConfigError, HybridgeError, RemoteError
 from hybridge.shared.security import Address, Security
 
-OURS = "ours"
+_AGAIN_S = 0.1
 _LISTEN = Address("127.0.0.1", 8600)
 
 
 def policy_named(name: str) -> Policy:
     """A policy by its name; ConfigError if there is none."""
-    if name != OURS:
-        raise ConfigError(f"no policy {name!r} (there: {OURS})")
-    return RouterPolicy()
+    try:
+        return make_policy(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 class ObedientEdge:
@@ -50,7 +53,7 @@ class ObedientEdge:
     def __init__(self, daemon: EdgeDaemon) -> None:
         self._daemon = daemon
         self._agent = daemon.agent
-        self._fresh_times = copy.deepcopy(daemon.agent.times)
+        self._fresh = copy.deepcopy((self._agent.times, self._agent.assurance))
 
     async def obey(self, order: Message) -> Message:
         match order["do"]:
@@ -76,17 +79,27 @@ class ObedientEdge:
 
     async def _reset(self) -> None:
         await self._daemon.disconnect()
-        self._agent.times = copy.deepcopy(self._fresh_times)
-        self._agent.assurance = Assurance()
+        self._agent.times, self._agent.assurance = copy.deepcopy(self._fresh)
         await self._daemon.connect()
 
     async def _reachable(self, order: Message) -> Message:
-        """Waits for the cloud, but no longer than ordered."""
+        """Waits until the cloud can be reached and has loaded, but no longer than ordered."""
         uplink = self._agent.uplink
-        if uplink is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(uplink.reachable(), order.get("within_s", 3.0))
-        return {"reachable": uplink is not None and uplink.breaker.closed}
+        if uplink is None:
+            return {"reachable": False}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(order.get("within_s", 3.0)):
+                while not (uplink.breaker.closed and self._serves(uplink)):
+                    await uplink.reachable()
+                    with contextlib.suppress(RemoteError):
+                        await uplink.probe(0)  # a cloud that is still loading says so
+                    await asyncio.sleep(_AGAIN_S)
+        return {"reachable": uplink.breaker.closed and self._serves(uplink)}
+
+    def _serves(self, uplink: Uplink) -> bool:
+        """Whether the cloud has said how long the whole model takes."""
+        whole = self._agent.manifest.large.pixels.id
+        return isfinite(uplink.cloud.forecast(whole, now_s=monotonic()).mean_ms)
 
 
 async def _serve(options: argparse.Namespace) -> None:

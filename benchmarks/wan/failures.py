@@ -9,13 +9,11 @@ cycle is a line of a file, so that a run can be taken up where it ended.
 import json
 import random
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import Self
 
 from hybridge.shared.errors import RemoteUnavailable
@@ -95,32 +93,25 @@ class Saboteur:
         laboratory: Laboratory,
         failure: Failure,
         *,
+        policy: str,
         link: str,
         budget_ms: float,
         rate_hz: float,
     ) -> None:
         self._laboratory = laboratory
         self._failure = failure
+        self._policy = policy
         self._link = link
         self._budget_ms = budget_ms
         self._rate_hz = rate_hz
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
+    def prepare(self) -> None:
+        """Puts the link in, and learns how long an answer from the cloud usually takes over it."""
         laboratory = self._laboratory
         laboratory.emulator.ask({"do": "link", "name": self._link})
-        laboratory.edge.ask({"do": "policy", "name": "ours"})
+        laboratory.edge.ask({"do": "policy", "name": self._policy})
         self._reached()
         self._usual_ms = self._learn()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def cycle(self, seed: int) -> Cycle:
         """One failure in mid-request, and everything made whole again."""
@@ -169,20 +160,27 @@ class Saboteur:
 
 
 def sabotage(
-    laboratory: Laboratory,
+    laboratory: Callable[[], Laboratory],
     failure: Failure,
     *,
     count: int,
+    policy: str,
     budget_ms: float,
     rate_hz: float,
     file: Path,
     link: str = "lte",
 ) -> Outcome:
-    """As many failures as are missing in the file, and what all of them together came to."""
+    """As many failures as are missing in the file, and what all of them together came to.
+
+    The laboratory is only asked for if there are any. `policy` must be one that asks the cloud.
+    """
     cycles = read_cycles(file)[:count]
     if len(cycles) < count:
-        saboteur = Saboteur(laboratory, failure, link=link, budget_ms=budget_ms, rate_hz=rate_hz)
-        with saboteur, file.open("a") as lines:
+        saboteur = Saboteur(
+            laboratory(), failure, policy=policy, link=link, budget_ms=budget_ms, rate_hz=rate_hz
+        )
+        saboteur.prepare()
+        with file.open("a") as lines:
             for seed in range(len(cycles), count):
                 cycles.append(saboteur.cycle(seed))
                 lines.write(json.dumps(asdict(cycles[-1])) + "\n")
