@@ -121,6 +121,8 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _pair(options: argparse.Namespace) -> Pair:
+    if options.data and (options.bundle or options.pictures):
+        raise ConfigError("--data is a pair of its own: no --bundle, no --pictures with it")
     if options.data:
         pictures = imagenet_pictures(options.data)
         return Pair("imagenet", imagenet_bundle(options.data), tuple(pictures))
