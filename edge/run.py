@@ -48,6 +48,8 @@ _PATIENCE = 1.5
 """How much longer than last time it then waits before it asks once more."""
 _AGAIN_S = (0.05, 0.25)
 """Between attempts at a final answer."""
+_TICK_MS = 0.1
+"""Added to every pause, so that what was waited for is due when it ends."""
 _RETRY_WAIT_MS = 1_000.0
 """How long a request whose exchange broke waits at most for the cloud to be back."""
 
@@ -247,7 +249,7 @@ class Run:
             pauses_ms.append(left_ms - self._light_needs_ms())
         if self._sent is not None and (self._light is None or self._sight is not None):
             pauses_ms.append((self._sent.asked_again_s - self.agent.clock()) * 1e3)
-        return max(min(pauses_ms), 0.0) / 1e3
+        return (max(min(pauses_ms), 0.0) + _TICK_MS) / 1e3
 
     def _overdue(self) -> bool:
         return self._sent is not None and self.agent.clock() >= self._sent.asked_again_s
