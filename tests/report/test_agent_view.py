@@ -60,7 +60,7 @@ def test_all_of_it() -> None:
     assert "up 11.4 Mbit/s (9.0 Mbit/s to 13.0 Mbit/s), 12.0 kB under way" in text
     assert "90 in 1 min 0 s, 1.5 a second   ▂▄█" in line_of(text, "answers")
     assert "100.0 %, since the start 99.9 % of 2,000" in line_of(text, "in budget")
-    assert "0  ▂██        100 % of it used" in text
+    assert "0  ▂██       100 % of it used" in text
     assert "5 in the cloud's place: 4 cloud late, 1 others" in line_of(text, "by the device")
     assert "4 provisional, 3 final, 1 of them no better" in line_of(text, "late")
     assert "900 B, since the start 5.0 MB" in line_of(text, "sent")
