@@ -73,9 +73,8 @@ class EdgeDaemon:
         fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, self._server)
         self.address = config.security.bind(self._server, config.listen)
         await self._server.start()
-        if config.cloud is not None:
-            await self._connect(agent, config.cloud)
-        elif config.discover:
+        await self.connect()
+        if config.cloud is None and config.discover:
             self._search = asyncio.create_task(self._find_cloud(agent), name="find-cloud")
         self._service.ready = True
         manifest = bundle.manifest
@@ -100,9 +99,25 @@ class EdgeDaemon:
         if self._server is not None:
             await self._server.stop(_DRAIN_S)
         if self._agent is not None:
-            if self._agent.uplink is not None:
-                await self._agent.uplink.shutdown()
+            await self.disconnect()
             self._agent.close()
+
+    @property
+    def agent(self) -> Agent:
+        """The agent, between `startup` and `shutdown`."""
+        assert self._agent is not None, "not started"
+        return self._agent
+
+    async def connect(self) -> None:
+        """Turns to the cloud that was given, if one was, knowing nothing of it yet."""
+        if self._config.cloud is not None:
+            await self._connect(self.agent, self._config.cloud)
+
+    async def disconnect(self) -> None:
+        """Leaves the cloud there is, if any: the agent answers alone."""
+        uplink, self.agent.uplink = self.agent.uplink, None
+        if uplink is not None:
+            await uplink.shutdown()
 
     def _load(self) -> Agent:
         config = self._config
