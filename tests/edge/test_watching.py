@@ -12,18 +12,20 @@ import pytest
 
 from hybridge.client import Answer, Client
 from hybridge.client.mailbox import RESTARTED
+from hybridge.devices.models import encode_stage
 from hybridge.edge import watching as watching_module
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
 from hybridge.edge.results import ResultLog
+from hybridge.edge.stage_times import StageTimes
 from hybridge.protos import fleet_pb2, fleet_pb2_grpc, oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.security import Address, Security
 
-from ..bundles import NAME, Small, picture
+from ..bundles import CLOUD, NAME, SPLIT, Small, picture, stage_times
 from .clouds import FakeCloud, Wire, fake_cloud
-from .conftest import ANY_PORT, measured_copy, run_edge
+from .conftest import ANY_PORT, PLANS, measured_copy, run_edge
 
 T = TypeVar("T")
 
@@ -122,6 +124,20 @@ async def test_provisional_by_the_deadline_and_final_later(
     assert final.total_ms > answer.total_ms
     assert final.round_trip_ms >= final.total_ms
     assert len(cloud.requests) == 1
+
+
+async def test_a_final_answer_names_the_plan_that_was_sent(
+    edge: EdgeDaemon, cloud: FakeCloud
+) -> None:
+    assert edge._agent is not None
+    edge._agent.times = StageTimes(stage_times(PLANS, slow=encode_stage(CLOUD)))
+    async with client_of(edge.address) as client:
+        answer = await late_answer(client, cloud, "one")
+        cloud.allowed.set()
+        final = await in_thread(lambda: client.finals.wait(answer, timeout_ms=WAIT_MS))
+    (request,) = cloud.requests
+    assert messages.get_parameters(request.parameters)["cut"] == SPLIT.cut
+    assert (final.plan, final.sent_bytes) == (str(SPLIT), answer.sent_bytes)
 
 
 async def test_who_does_not_ask_gets_none_and_the_cloud_is_told(
