@@ -21,6 +21,7 @@ from hybridge.shared.security import Address
 
 from ..bundles import NAME, Small
 from ..edge.clouds import FakeCloud
+from ..edge.policies import Insistent
 from ..threads import serving
 
 Capture = pytest.CaptureFixture[str]
@@ -146,17 +147,23 @@ class SlowCloud(FakeCloud):
         return self.answer
 
 
+class InsistentEdge(EdgeDaemon):
+    """Asks the cloud however long that takes."""
+
+    async def startup(self, *, on_listening: OnListening | None = None) -> None:
+        await super().startup(on_listening=on_listening)
+        assert self._agent is not None
+        self._agent.policy = Insistent()
+
+
 @pytest.fixture
 def late_edge(small: Small, bundle: Bundle) -> Iterator[Address]:
-    """An edge that knows its cloud, and not yet how slow it is."""
+    """An edge whose cloud is late."""
     with serving(SlowCloud(small.bundle)) as cloud:
         config = EdgeConfig(
             bundle=bundle.path, listen=Address("127.0.0.1", 0), trust=small.trust, cloud=cloud
         )
-        with serving(EdgeDaemon(config)) as address:
-            with Client(str(address)) as client:
-                while client.agent_state().cloud.link.exchanges < 2:
-                    continue
+        with serving(InsistentEdge(config)) as address:
             yield address
 
 

@@ -12,20 +12,19 @@ import pytest
 
 from hybridge.client import Answer, Client
 from hybridge.client.mailbox import RESTARTED
-from hybridge.devices.models import encode_stage
 from hybridge.edge import watching as watching_module
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
 from hybridge.edge.results import ResultLog
-from hybridge.edge.stage_times import StageTimes
 from hybridge.protos import fleet_pb2, fleet_pb2_grpc, oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.security import Address, Security
 
-from ..bundles import CLOUD, NAME, SPLIT, Small, picture, stage_times
+from ..bundles import NAME, SPLIT, Small, picture
 from .clouds import FakeCloud, Wire, fake_cloud
-from .conftest import ANY_PORT, PLANS, measured_copy, run_edge
+from .conftest import ANY_PORT, measured_copy, run_edge
+from .policies import Insistent
 
 T = TypeVar("T")
 
@@ -51,10 +50,11 @@ def config(small: Small, tmp_path: Path, cloud: FakeCloud) -> EdgeConfig:
 
 @asynccontextmanager
 async def knowing_edge(config: EdgeConfig) -> AsyncIterator[EdgeDaemon]:
-    """An edge that has measured its cloud."""
+    """An edge that has measured its cloud, and insists on asking it."""
     async with run_edge(config) as daemon:
         assert daemon._agent is not None
         assert daemon._agent.uplink is not None
+        daemon._agent.policy = Insistent()
         await daemon._agent.uplink.probe(0)
         await daemon._agent.uplink.probe(12_000)
         yield daemon
@@ -130,7 +130,7 @@ async def test_a_final_answer_names_the_plan_that_was_sent(
     edge: EdgeDaemon, cloud: FakeCloud
 ) -> None:
     assert edge._agent is not None
-    edge._agent.times = StageTimes(stage_times(PLANS, slow=encode_stage(CLOUD)))
+    edge._agent.policy = Insistent(SPLIT)
     async with client_of(edge.address) as client:
         answer = await late_answer(client, cloud, "one")
         cloud.allowed.set()
