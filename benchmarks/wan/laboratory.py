@@ -23,8 +23,6 @@ from .records import Cell, Measured, Record, read_records
 from .workers import START_S, Worker, script
 
 CLOUD = Address(CLOUD_HOST, 8500)
-SETTLE_S = 4.0
-"""From a link's beginning to the first request: time to connect anew and to look at the link."""
 _PATIENCE_S = 30.0
 _AMPLE_MS = 2_000.0
 _IN_FLIGHT = 4
@@ -43,7 +41,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is the same for all cells. `share` is of one core, for the edge."""
+    """What is the same for all cells. `share` is of one core, for the edge.
+
+    `settle_s` is from a link's beginning to the first request: for connecting anew, and for looking
+    at the link.
+    """
 
     folder: Path
     share: float = 0.25
@@ -51,6 +53,7 @@ class Setting:
     congestion_control: str = ""
     trust: tuple[Path, ...] = ()
     arrivals: Arrivals = Arrivals.POISSON
+    settle_s: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +133,10 @@ class Laboratory:
 
     def measure(self, cell: Cell) -> Measured:
         """One cell: the link from its offset, an agent that knows nothing, then the requests."""
+        settle_s = self.setting.settle_s
         link = {"do": "link", "name": cell.link, "seed": cell.seed, "offset_s": cell.offset_s}
         began_s = float(self.emulator.ask(link)["at_s"])
-        order = {"do": "policy", "name": cell.policy, "within_s": SETTLE_S - 1}
+        order = {"do": "policy", "name": cell.policy, "within_s": 0.75 * settle_s}
         reached = self.edge.ask(order, within_s=_PATIENCE_S)["reachable"]
         before, used_s, start_s = self.board.throttling(), self._edge_cpu_s(), time.monotonic()
         records = self._open(
@@ -140,7 +144,7 @@ class Laboratory:
             rate_hz=cell.rate_hz,
             budget_ms=cell.budget_ms,
             seed=cell.seed,
-            start_s=began_s + SETTLE_S,
+            start_s=began_s + settle_s,
         )
         wall_s = time.monotonic() - start_s
         return Measured(
