@@ -163,9 +163,9 @@ class Laboratory:
         )
 
     def restart_cloud(self) -> None:
-        """A new cloud process in the place of one that has ended."""
+        """A new cloud process in the place of one that has ended; it loads tails when asked."""
         self._clouds.close()
-        self._start_cloud()
+        self._start_cloud(preload=False)
 
     def begin(self, requests: int, *, rate_hz: float, budget_ms: float, seed: int) -> float:
         """Lets evenly spaced requests begin now, and says when; `records` collects them."""
@@ -195,7 +195,7 @@ class Laboratory:
         emulator = [*script("emulator"), edge_side.name, cloud_side.name, *traces]
         self.emulator = stack.enter_context(self._worker("emulator", emulator))
         self._clouds = stack.enter_context(ExitStack())
-        self._start_cloud()
+        self._start_cloud(preload=True)
         edge = [*script("edge_process"), str(bundle), str(CLOUD), *self._trusted()]
         edge = self.board.command(edge_side.command(edge))  # inside, no cgroups are to be seen
         self.edge = stack.enter_context(self._worker("edge", edge))
@@ -204,9 +204,9 @@ class Laboratory:
         load = [*script("load"), address, model, *map(str, self.pair.pictures)]
         self.load = stack.enter_context(self._worker("load", edge_side.command(load)))
 
-    def _start_cloud(self) -> None:
-        arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--preload"]
-        arguments += ["--insecure", *self._trusted()]
+    def _start_cloud(self, *, preload: bool) -> None:
+        arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--insecure"]
+        arguments += [*self._trusted(), *(["--preload"] if preload else [])]
         log = self.setting.folder / "cloud.log"
         self.cloud = Daemon("cloud", arguments, log=log, prefix=self.namespaces.cloud.command([]))
         self._clouds.enter_context(self.cloud)
