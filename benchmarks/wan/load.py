@@ -15,7 +15,6 @@ It runs in the device's namespace, but not on the board: an app's own time is no
 import argparse
 import asyncio
 import gc
-import os
 import selectors
 import sys
 import time
@@ -29,7 +28,7 @@ import grpc
 import numpy as np
 from wan.arrivals import Arrivals, arrival_times_s, shown
 from wan.records import Record, write_records
-from wan.workers import Message, orders, reply
+from wan.workers import Message, orders, reply, take_precedence
 
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
@@ -39,7 +38,6 @@ from hybridge.shared.security import Address, Security
 
 _PATIENCE_MS = 5_000.0
 """How long after its budget an answer is still waited for: late is not lost."""
-_NICE = -10
 
 
 class Load:
@@ -192,7 +190,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("pictures", type=Path, nargs="+")
     options = parser.parse_args()
-    os.nice(_NICE)  # what is measured is the agent, not this process' wait for a core
+    take_precedence(rank=1)
     # epoll rounds up to whole milliseconds, select does not.
     with asyncio.Runner(
         loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
