@@ -62,7 +62,7 @@ class Agent:
         self.follow_ms = follow_ms
         row = next(r for r in self.manifest.table if r.parsed().kind is PlanKind.LOCAL)
         self.local = Option(Plan.local(), row.agreement, 0, 0.0, 0.0, 0.0)
-        self.assurance = assurance or Assurance(row.agreement.value)
+        self.assurance = assurance or Assurance(row.agreement.value, bundle.calibration)
         self._outlook = Outlook(self.manifest, prices=prices)
         self._max_requests = max_requests
         self._under_way = 0

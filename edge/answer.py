@@ -30,6 +30,11 @@ class Answer:
     final: bool = False
 
     @property
+    def outstanding(self) -> bool:
+        """Whether a better answer may still come: the device stood in for the cloud."""
+        return bool(self.fallback) and not self.final
+
+    @property
     def confidence(self) -> float:
         return float(self.probabilities.max())
 

@@ -13,7 +13,7 @@ from ..devices.models import DeviceModels, measure_stages
 from ..devices.probe import probe
 from ..devices.profile import Profile, load_profile, save_profile, today
 from ..devices.yardstick import measure_yardstick
-from ..protos import oip
+from ..protos import fleet_pb2_grpc, oip
 from ..shared import daemon
 from ..shared.bundle import Bundle, open_bundle
 from ..shared.codec import codec_by_name
@@ -27,10 +27,13 @@ from .agent import Agent
 from .bench import DeviceBench
 from .config import EdgeConfig
 from .connection import GrpcConnection
+from .monitor import Monitor
+from .results import ResultLog
 from .selftest import golden_picture, self_test
 from .service import EdgeService
 from .stage_times import StageTimes
 from .uplink import Uplink
+from .watching import EdgeWatching
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class EdgeDaemon:
         self._server: grpc.aio.Server | None = None
         self._agent: Agent | None = None
         self._service: EdgeService | None = None
+        self._watching: EdgeWatching | None = None
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Loads the bundle and opens the port; the cloud may come later."""
@@ -55,13 +59,18 @@ class EdgeDaemon:
         self._agent = agent = await asyncio.to_thread(self._load)
         bundle = agent.bundle
         await rehearse(agent, max_pixels=config.max_pixels)
-        self._service = EdgeService(agent, bundle, clock=monotonic)
+        results, monitor = ResultLog(), Monitor(monotonic())
+        self._service = EdgeService(
+            agent, bundle, results=results, monitor=monitor, clock=monotonic
+        )
+        self._watching = EdgeWatching(agent, results, monitor, clock=monotonic)
         self._server = grpc.aio.server(
             interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
         oip.add_servicer(self._server, self._service)
+        fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, self._server)
         self.address = config.security.bind(self._server, config.listen)
         await self._server.start()
         await self.connect()
@@ -83,6 +92,8 @@ class EdgeDaemon:
         """Takes nothing new, lets what is under way end, closes everything."""
         if self._service is not None:
             self._service.ready = False
+        if self._watching is not None:
+            self._watching.close()
         if self._search is not None:
             self._search.cancel()
         if self._server is not None:

@@ -1,12 +1,18 @@
 """What a caller wants beside an answer in time: what is to be best, and what must not happen."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ..shared.errors import ConfigError
+from ..shared import oip as messages
+from ..shared.errors import ConfigError, RequestError
 from ..shared.plan import Plan, PlanKind
 
+OBJECTIVE, MIN_AGREEMENT = "objective", "min_agreement"
+STAY_LOCAL, ONLY_CUTS, BYTES_PER_HOUR = "stay_local", "only_cuts", "bytes_per_hour"
+_PARAMETERS = frozenset({OBJECTIVE, MIN_AGREEMENT, STAY_LOCAL, ONLY_CUTS, BYTES_PER_HOUR})
+"""Parameters of a request."""
 DEFAULT_MIN_AGREEMENT = 0.98
 """What an objective other than accuracy keeps to if it is not told."""
 
@@ -68,3 +74,34 @@ class Demand:
 
 
 ANYTHING = Demand()
+
+
+def read_demand(parameters: Mapping[str, messages.Value], default: Demand) -> Demand:
+    """What a request's parameters ask for, over what holds for all; RequestError for nonsense.
+
+    A request can forbid more than the agent's own demand does, never less.
+    """
+    if not parameters.keys() & _PARAMETERS:
+        return default
+    least = messages.number(parameters, MIN_AGREEMENT)
+    allowance = messages.number(parameters, BYTES_PER_HOUR)
+    try:
+        return replace(
+            default,
+            objective=_objective(parameters.get(OBJECTIVE, default.objective)),
+            min_agreement=default.min_agreement if least is None else least,
+            stay=default.stay or messages.flag(parameters, STAY_LOCAL),
+            only_cuts=default.only_cuts or messages.flag(parameters, ONLY_CUTS),
+            bytes_per_hour=min(
+                default.bytes_per_hour, math.inf if allowance is None else allowance
+            ),
+        )
+    except ConfigError as error:
+        raise RequestError(str(error)) from error
+
+
+def _objective(name: messages.Value) -> Objective:
+    if name not in list(Objective):
+        known = ", ".join(Objective)
+        raise RequestError(f"parameter {OBJECTIVE} must be one of {known}, not {name!r}")
+    return Objective(str(name))

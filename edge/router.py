@@ -191,9 +191,10 @@ def _pick(
         good = [each for each in candidates if _suffices(each, local, enough, sight)]
         if good:
             return min(good, key=_by(demand.objective))
-    best = max(each.gain for each in candidates)
-    error = min(e.option.agreement.standard_error for e in candidates if e.gain == best)
-    ties = [each for each in candidates if each.gain >= best - error]
+    best = max(candidates, key=lambda each: each.gain)
+    error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
+    least = best.option.agreement.value - error
+    ties = [e for e in candidates if e.option.agreement.value >= least or e.gain >= best.gain - error]
     return min(ties, key=_tie_break)
 
 

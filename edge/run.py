@@ -245,7 +245,7 @@ class Run:
         pauses_ms = [left_ms]
         if self._light is None:
             pauses_ms.append(left_ms - self._light_needs_ms())
-        if self._sent is not None:
+        if self._sent is not None and (self._light is None or self._sight is not None):
             pauses_ms.append((self._sent.asked_again_s - self.agent.clock()) * 1e3)
         return max(min(pauses_ms), 0.0) / 1e3
 

@@ -10,8 +10,7 @@ import asyncio
 import math
 import random
 import struct
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +35,9 @@ from .link_model import Direction, Link
 
 _SEGMENT_BYTES = 1448
 _SEGMENT_HEADERS = 52
+_CHUNK_BYTES = 16_384
+_WINDOW_BYTES = 64_000
+_PACE_S = 0.005
 _CALL_BYTES = 180
 """HTTP/2 and gRPC around one message, with headers that have been sent before."""
 _LIGHT_WEIGHT, _REMOTE_WEIGHT = 1024.0, 110.0
@@ -212,29 +214,51 @@ class SimulatedBench:
 class Pipe:
     """A direction of a link, as TCP's bytes meet it: segments in order, none lost.
 
-    What the model would drop comes one round trip later instead, and all that follows behind it.
+    What waits before the bottleneck is bounded by a window, as congestion control does; the rest
+    stays with the sender, who may still give it up. What the model would drop comes one round trip
+    later instead, and all that follows behind it.
     """
 
     def __init__(self, direction: Direction, *, again_s: float) -> None:
         self._direction, self._again_s = direction, again_s
-        self._queue: deque[tuple[int, Callable[[], None]]] = deque()
         self._loop = asyncio.get_running_loop()
         self._last_s = 0.0
+        self._lock = asyncio.Lock()
 
-    def send(self, size_bytes: int) -> float:
-        """When the last byte of a message sent now arrives."""
-        now_s = max(self._loop.time(), self._last_s)
-        arrives_s = now_s
+    async def send(self, size_bytes: int) -> float:
+        """When the last byte of a message arrives; returns once the last has entered the link."""
+        arrives_s = 0.0
         left = size_bytes
         while left > 0:
-            segment = min(left, _SEGMENT_BYTES)
-            put_s = max(now_s, self._last_s)
+            chunk = min(left, _CHUNK_BYTES)
+            async with self._lock:
+                while (full := self._full_s()) > 0:
+                    await asyncio.sleep(full)
+                arrives_s = self._put(chunk)
+            left -= chunk
+        return arrives_s
+
+    def _full_s(self) -> float:
+        """How long to wait before anything more may enter the link."""
+        now_s = self._loop.time()
+        if now_s < self._last_s:
+            return self._last_s - now_s
+        waiting = self._direction.waiting_bytes(now_s)
+        return _PACE_S if waiting > _WINDOW_BYTES else 0.0
+
+    def _put(self, size_bytes: int) -> float:
+        put_s, arrives_s = self._loop.time(), 0.0
+        for segment in _segments(size_bytes):
             while (at_s := self._direction.put(segment + _SEGMENT_HEADERS, put_s)) is None:
                 put_s += self._again_s
-            self._last_s = put_s
             arrives_s = at_s
-            left -= segment
+        self._last_s = put_s
         return arrives_s
+
+
+def _segments(size_bytes: int) -> list[int]:
+    whole, rest = divmod(size_bytes, _SEGMENT_BYTES)
+    return [_SEGMENT_BYTES] * whole + ([rest] if rest else [])
 
 
 @dataclass(kw_only=True)
@@ -326,22 +350,22 @@ class SimulatedConnection:
         self, request: pb.ModelInferRequest, timeout_s: float
     ) -> pb.ModelInferResponse:
         began_s = self._loop.time()
-        await self._until(self._up.send(request.ByteSize() + _CALL_BYTES))
+        await self._until(await self._up.send(request.ByteSize() + _CALL_BYTES))
         now_s = self._loop.time()
         left_s = began_s + timeout_s - now_s
         try:
             ready_s, response = self._cloud.serve(request, now_s=now_s, left_s=left_s)
         except RemoteTooLate:
-            await self._until(self._down.send(_CALL_BYTES))
+            await self._until(await self._down.send(_CALL_BYTES))
             raise
         await self._until(ready_s)
-        await self._until(self._down.send(response.ByteSize() + _CALL_BYTES))
+        await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
         return response
 
     async def _probe(self, payload_bytes: int) -> fleet_pb2.ProbeResponse:
-        await self._until(self._up.send(payload_bytes + _CALL_BYTES))
+        await self._until(await self._up.send(payload_bytes + _CALL_BYTES))
         state = self._cloud.state(self._loop.time())
-        await self._until(self._down.send(state.ByteSize() + _CALL_BYTES))
+        await self._until(await self._down.send(state.ByteSize() + _CALL_BYTES))
         return state
 
     async def _until(self, at_s: float) -> None:
