@@ -285,8 +285,8 @@ def _points(group: Group, policy: str) -> str:
 
 
 def _failures(outcomes: dict[Failure, Outcome]) -> Any:
-    columns = ("failure", "times", "in mid-request", "device answered", "requests", "lost",
-               "shown twice", "late")  # fmt: skip
+    columns = ("failure", "times", "in mid-request", "device answered", "requests",
+               "final followed", "lost", "shown twice", "late")  # fmt: skip
     rows = [
         (str(failure), *(str(value) for value in asdict(each).values()))
         for failure, each in outcomes.items()

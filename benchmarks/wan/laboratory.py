@@ -168,13 +168,21 @@ class Laboratory:
         self._start_cloud(preload=False)
 
     def begin(self, requests: int, *, rate_hz: float, budget_ms: float, seed: int) -> float:
-        """Lets evenly spaced requests begin now, and says when; `records` collects them."""
+        """Lets evenly spaced requests begin now, and says when.
+
+        `records` collects their first answers, `finals` counts the final ones.
+        """
         start_s = time.monotonic()
         self._begin(
             "open", requests, rate_hz=rate_hz, budget_ms=budget_ms, seed=seed, start_s=start_s,
-            arrivals=str(Arrivals.EVEN),
+            arrivals=str(Arrivals.EVEN), follow=True,
         )  # fmt: skip
         return start_s
+
+    def finals(self, *, within_s: float) -> dict[str, int]:
+        """How many final answers the client was handed, by request, when all due have come."""
+        counted: dict[str, int] = self.load.ask({"do": "finals"}, within_s=within_s)["finals"]
+        return counted
 
     def records(self, *, within_s: float) -> list[Record]:
         """The records of the requests that were begun, when all have ended."""

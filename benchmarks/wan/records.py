@@ -12,8 +12,8 @@ class Record:
     """One request. Times in s are of the system's monotonic clock.
 
     `round_trip_ms` runs from when it should have been sent, so that a late sender hides nothing.
-    `predicted` is the position of the most probable class, None where no answer came; `answers` is
-    how many answers the client was shown.
+    `predicted` is the position of the most probable class, None where no answer came. `promised`
+    says that a final answer was to follow, `finals` how many did.
     """
 
     index: int
@@ -23,7 +23,6 @@ class Record:
     sent_s: float
     answered_s: float
     round_trip_ms: float
-    answers: int = 0
     predicted: int | None = None
     confidence: float = 0.0
     plan: str = ""
@@ -33,6 +32,9 @@ class Record:
     agent_ms: float = 0.0
     steps_ms: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    request_id: str = ""
+    promised: bool = False
+    finals: int = 0
 
     @property
     def answered(self) -> bool:

@@ -105,6 +105,7 @@ def test_a_failure_in_mid_request_loses_none(
     outcome = go_on(2)  # the first is taken from the file
     assert (outcome.failures, outcome.requests) == (2, 8)
     assert outcome.in_mid_request == 2
+    assert outcome.followed >= 2
     assert (outcome.lost, outcome.shown_twice) == (0, 0)
     assert [cycle.seed for cycle in read_cycles(tmp_path / "failures.jsonl")] == [0, 1]
 

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wan.arrivals import Arrivals, arrival_times_s, shown
+from wan.failures import Cycle, Outcome
 from wan.matrix import Matrix, groups, pooled, worst_link
 from wan.page import page
 from wan.records import Cell, Measured, Record, read_records, write_records
@@ -16,6 +18,20 @@ TABLE = {"local": 0.8, "cloud:png": 1.0}
 
 def measured(policy: str, records: list[Record], *, link: str = "lte", seed: int = 0) -> Measured:
     return Measured(Cell("imagenet", link, 100.0, policy, len(records), 10.0, seed), records)
+
+
+def test_an_answer_is_lost_or_shown_twice_by_its_final_ones_too() -> None:
+    fine, followed = record(0), replace(record(1), promised=True, finals=1, fallback="cloud late")
+    forgotten, doubled = replace(followed, finals=0), replace(followed, finals=2)
+    unasked, late = replace(fine, finals=1), record(2, ms=101)
+    cycles = [
+        Cycle(0, 0.02, (fine, followed, late)),
+        Cycle(1, 0.2, (forgotten, doubled, unasked, lost(3)), strays=1),
+    ]
+    outcome = Outcome.of(cycles)
+    assert (outcome.failures, outcome.requests, outcome.followed) == (2, 7, 3)
+    assert (outcome.in_mid_request, outcome.hit) == (1, 2)
+    assert (outcome.lost, outcome.shown_twice, outcome.late) == (2, 3, 1)
 
 
 def test_policies_of_a_cell_follow_one_another_on_the_same_stretch_of_a_link() -> None:
