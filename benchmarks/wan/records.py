@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hybridge.shared.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -99,10 +101,13 @@ class Measured:
 
     @classmethod
     def load(cls, folder: Path, cell: Cell) -> "Measured | None":
-        """What an earlier run left of a cell; None if nothing."""
+        """What an earlier run left of a cell; None if nothing, ConfigError if it cannot be read."""
         file = folder / f"{cell.name}.json"
         if not file.exists():
             return None
-        held = json.loads(file.read_text())
-        records = tuple(Record(**record) for record in held["records"])
-        return cls(Cell(**held["cell"]), records, held["circumstances"])
+        try:
+            held = json.loads(file.read_text())
+            records = tuple(Record(**record) for record in held["records"])
+            return cls(Cell(**held["cell"]), records, held["circumstances"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{file} is no cell of this version; remove it: {error}") from error

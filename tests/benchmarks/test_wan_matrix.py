@@ -10,6 +10,8 @@ from wan.matrix import Matrix, groups, pooled, worst_link
 from wan.page import page
 from wan.records import Cell, Measured, Record, read_records, write_records
 
+from hybridge.shared.errors import ConfigError
+
 from .test_scoring import WANTED, lost, record
 
 CELL = Cell("imagenet", "lte", 200.0, "ours", 4, 10.0)
@@ -55,6 +57,12 @@ def test_a_cell_reads_back_from_its_file(tmp_path: Path) -> None:
     kept.save(tmp_path)
     assert Measured.load(tmp_path, cell) == kept
     assert [file.suffix for file in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_cell_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"{CELL.name}.json").write_text('{"records": [{"unknown": 1}]}')
+    with pytest.raises(ConfigError, match=r"hz_seed0_from0s\.json is no cell .* remove it"):
+        Measured.load(tmp_path, CELL)
 
 
 def test_records_read_back_from_their_file(tmp_path: Path) -> None:
