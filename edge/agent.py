@@ -9,28 +9,39 @@ What one request goes through is in `run.py`.
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ..devices.models import check_picture
 from ..shared.bundle import Bundle
+from ..shared.cascade import DELTA
 from ..shared.deadline import Clock, Deadline
-from ..shared.errors import Overloaded
+from ..shared.errors import HybridgeError, Overloaded
+from ..shared.manifest import Manifest, Rate
 from ..shared.plan import Plan, PlanKind
 from ..shared.tensor import Array
 from .answer import Answer
 from .assurance import Assurance
+from .auditor import Auditor
 from .bench import Bench, Lit
 from .demand import ANYTHING, Demand
 from .duration import NEVER, NO_TIME, Duration
-from .outlook import Outlook, device_stages
+from .later import best_answer, finish_later
+from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
+from .rate import Rate as Frequency
 from .router import Decision, Option, Sight, explain
-from .run import OnFinal, Run, Sent
+from .run import DECODE, OnFinal, Run, Sent
 from .stage_times import StageTimes
 from .uplink import NOTHING, Beside, Uplink
 
 log = logging.getLogger(__name__)
+
+_AUDIT_MS = 10_000.0
+"""How long an audit may take: nobody waits for it."""
 
 
 class Agent:
@@ -46,6 +57,7 @@ class Agent:
         clock: Clock,
         policy: Policy | None = None,
         assurance: Assurance | None = None,
+        auditor: Auditor | None = None,
         demand: Demand = ANYTHING,
         prices: Prices | None = None,
         max_requests: int = 64,
@@ -59,13 +71,15 @@ class Agent:
         self.clock = clock
         self.policy = policy or RouterPolicy()
         self.demand = demand
+        self.auditor = auditor
         self.follow_ms = follow_ms
-        row = next(r for r in self.manifest.table if r.parsed().kind is PlanKind.LOCAL)
-        self.local = Option(Plan.local(), row.agreement, 0, 0.0, 0.0, 0.0)
-        self.assurance = assurance or Assurance(row.agreement.value, bundle.calibration)
+        agreement = _light_agreement(bundle.manifest)
+        self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
+        self.assurance = assurance or assurance_of(bundle)
         self._outlook = Outlook(self.manifest, prices=prices)
         self._max_requests = max_requests
         self._under_way = 0
+        self._came, self._sent = Frequency(), Frequency()
         self._background: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -96,6 +110,7 @@ class Agent:
         if not isinstance(picture, bytes):
             check_picture(picture)
         self._under_way += 1
+        self._came.count(now_s=self.clock())
         try:
             run = Run(self, deadline, beside, demand or self.demand, on_final)
             return await run.answer(picture)
@@ -125,7 +140,7 @@ class Agent:
     def options(self, deadline: Deadline) -> list[Option]:
         """Every plan as a request of this deadline would meet it now."""
         uplink, now_s = self.uplink, self.clock()
-        waits = self.bench.waits(deadline)
+        waits = self._waits(deadline, now_s)
         if uplink is None:
             return self._outlook.options(
                 stage=self.times.duration,
@@ -144,6 +159,17 @@ class Agent:
             waits=waits,
         )
 
+    def _waits(self, deadline: Deadline, now_s: float) -> Waits:
+        """What stands before a request on the device: jobs, and what the others will need."""
+        waits = self.bench.waits(deadline)
+        needed_ms = self.times.recent_ms(DECODE) + self.expected(Plan.local()).mean_ms
+        busy = self._came.hz(now_s=now_s) * needed_ms / 1e3
+        return replace(waits, busy=busy, remote_hz=self._sent.hz(now_s=now_s))
+
+    def sends(self) -> None:
+        """A remote plan begins."""
+        self._sent.count(now_s=self.clock())
+
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""
         whole = NO_TIME
@@ -153,12 +179,36 @@ class Agent:
 
     def follow(self, run: Run, sent: Sent | None, given: Answer) -> None:
         """Sees to the final answer of a request that was answered provisionally."""
-        self._spawn(run.finish_later(sent, given))
+        self._spawn(finish_later(run, sent, given))
 
-    def audit(self, run: Run, lit: Lit, sight: Sight) -> None:
-        """May check an answer of the device's own against the cloud's, afterwards."""
+    def audit(self, run: Run, lit: Lit) -> None:
+        """May check an answer that was sure enough against the cloud's, afterwards."""
+        uplink, auditor = self.uplink, self.auditor
+        if uplink is None or not uplink.breaker.closed or auditor is None or run.demand.stay:
+            return
+        if auditor.wants(run.demand.enough):
+            self._spawn(self._check(run, int(np.argmax(lit.probabilities)), auditor))
+
+    async def _check(self, run: Run, given: int, auditor: Auditor) -> None:
+        try:
+            answer = await best_answer(run, grace_ms=_AUDIT_MS)
+        except HybridgeError as error:
+            log.debug("an audit came to nothing: %s", error)
+        else:
+            auditor.observe(given == int(np.argmax(answer.probabilities)))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def assurance_of(bundle: Bundle, *, delta: float = DELTA) -> Assurance:
+    """What a bundle's light model can be relied on for."""
+    average = _light_agreement(bundle.manifest).value
+    return Assurance(average, bundle.calibration, delta=delta)
+
+
+def _light_agreement(manifest: Manifest) -> Rate:
+    """The table's, of the plan that every bundle has."""
+    return next(r for r in manifest.table if r.parsed().kind is PlanKind.LOCAL).agreement

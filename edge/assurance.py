@@ -39,7 +39,8 @@ class Assurance:
 
     def require(self, min_agreement: float) -> Threshold:
         """The threshold; ConfigError, with how many pictures it would take, if there is none."""
-        return threshold(self._calibration, alpha=1.0 - min_agreement, delta=self._delta)
+        found = self._calibration
+        return threshold(found, alpha=1.0 - min_agreement, delta=self._delta)
 
     def _threshold(self, min_agreement: float) -> Threshold | None:
         min_agreement = round(min_agreement, 4)  # callers cannot fill the memory

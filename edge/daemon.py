@@ -23,7 +23,9 @@ from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
 from ..shared.rpc import FaultInterceptor
 from ..shared.security import SERVER_OPTIONS, Address
-from .agent import Agent
+from .agent import Agent, assurance_of
+from .assurance import Assurance
+from .auditor import Auditor
 from .bench import DeviceBench
 from .config import EdgeConfig
 from .connection import GrpcConnection
@@ -137,8 +139,28 @@ class EdgeDaemon:
             times=StageTimes(profile.stages),
             uplink=None,
             clock=monotonic,
+            assurance=(assurance := assurance_of(bundle, delta=config.delta)),
+            auditor=self._auditor(assurance),
+            demand=config.demand,
+            prices=config.prices,
             max_requests=config.max_requests,
+            follow_ms=config.follow_ms,
         )
+
+    def _auditor(self, assurance: Assurance) -> Auditor | None:
+        """Of the guarantee that was asked for; ConfigError if the bundle cannot give it."""
+        config, least = self._config, self._config.demand.enough
+        if least is None:
+            return None
+        if config.demand.min_agreement is not None:
+            found = assurance.require(least)
+            log.info(
+                "answers at least %.4g sure stand (%.0f %% of the evaluation pictures): %s",
+                found.confidence,
+                100 * found.share_local,
+                found.level,
+            )
+        return Auditor(least, delta=config.delta, settings=config.audit)
 
     async def _connect(self, agent: Agent, cloud: Address) -> None:
         security, model = self._config.security, agent.manifest.name

@@ -27,6 +27,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from .duration import Duration
+from .rate import Rate, crowd_ms
 
 _RTT, _UP, _DOWN = range(3)
 _PRIOR = (60.0, 2.0, 2.0)
@@ -42,9 +43,6 @@ _Z_80 = 1.2816
 _CHANGED = 0.5
 """How unsure the coefficients are at least once the link has changed."""
 _UNCLEAN_NOISE = 1.0
-_RATE_S = 2.0
-"""How fast the number of exchanges begun fades."""
-_MOST_LOAD = 0.95
 _Z_95 = 1.6449
 _MOST_DUE_MS = 5_000.0
 _OVERDUE = 2.0
@@ -108,7 +106,10 @@ class Transfer:
         rtt_ms = self.rtt_ms
         fixed_ms = rtt_ms + self.down_ms * down_bytes / 1e3
         own_ms = self.up_ms * up_bytes / 1e3
-        up_ms = self.ahead_ms + own_ms + self._crowd_ms(own_ms)
+        # A size is judged by what becomes of the link when every request takes it: what suits one
+        # may stand before all the others.
+        crowd = crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
+        up_ms = self.ahead_ms + own_ms + crowd
         ms = fixed_ms + up_ms
         variance = (
             rtt_ms * rtt_ms * self.rtt_var
@@ -123,15 +124,6 @@ class Transfer:
         mean_ms = ms * math.exp(0.5 * spread2)
         variance = mean_ms * mean_ms * math.expm1(spread2)
         return Duration(mean_ms + self.stall_ms, variance + self.stall_ms * self.stall_ms)
-
-    def _crowd_ms(self, own_ms: float) -> float:
-        """How long one would wait if all that are sent now were as large as this one.
-
-        A size is judged by what becomes of the link when every request takes it (the waiting time
-        of an M/M/1 queue): what suits one may stand before all the others.
-        """
-        load = min(self.rate_hz * own_ms / 1e3, _MOST_LOAD)
-        return own_ms * load / (1.0 - load)
 
     def forecast(self, up_p50: int, up_p95: int, *, down_bytes: float = 0.0) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
@@ -154,8 +146,7 @@ class LinkEstimate:
         self._seen = 0
         self._learnt_s = 0.0
         self._stalled_until_s = -math.inf
-        self._begun = self._begun_s = 0.0
-        """Exchanges begun, each fading with time."""
+        self._begun = Rate()
         self._sent_kb = self._gone_kb = self._proven_kb = 0.0
         self._gone_at_s = 0.0
         self._unproven: deque[Exchange] = deque()
@@ -181,8 +172,7 @@ class LinkEstimate:
         due_ms = expected.quantile(_OVERDUE) + stall_ms + cloud_ms
         due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
         clean = stall_ms == 0.0
-        self._begun = 1.0 + self._begun * math.exp((self._begun_s - now_s) / _RATE_S)
-        self._begun_s = now_s
+        self._begun.count(now_s=now_s)
         self._sent_kb += up_kb
         exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean)
         self._unproven.append(exchange)
@@ -241,7 +231,7 @@ class LinkEstimate:
             fixed_noise2=self._fixed_noise2,
             up_noise2=self._up_noise2,
             stall_ms=self.stall_ms(now_s=now_s),
-            rate_hz=self._begun * math.exp((self._begun_s - now_s) / _RATE_S) / _RATE_S,
+            rate_hz=self._begun.hz(now_s=now_s),
         )
 
     def reading(self, *, now_s: float) -> LinkReading:

@@ -31,7 +31,7 @@ from .duration import Duration
 
 _TRIED = 0.1
 """A remote plan less likely than this to come in time is not tried: it would only be in the way."""
-_UNLIKELY = 0.02
+UNLIKELY = 0.02
 """An answer under way that is less likely than this to come in time is not waited for."""
 _SAFE = 0.99
 _PATIENCE = 0.001
@@ -138,8 +138,8 @@ def worth_waiting(
 ) -> bool:
     """Whether an answer under way, in time with `in_time`, still adds to the device's own."""
     if demand.outputs:
-        return in_time >= _UNLIKELY
-    if sight.enough or in_time < _UNLIKELY:
+        return in_time >= UNLIKELY
+    if sight.enough or in_time < UNLIKELY:
         return False
     gain = _left_to_gain(sight, local) * in_time * (running.agreement.value - local.agreement.value)
     return gain > running.agreement.standard_error or (

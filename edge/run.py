@@ -8,9 +8,8 @@ runs is called off, in the cloud too.
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..devices.models import LIGHT, RESIZE_LIGHT
@@ -29,7 +28,7 @@ from .answer import Answer
 from .bench import Lit
 from .checks import check_answer
 from .demand import Demand
-from .router import Decision, Light, Option, Sight
+from .router import UNLIKELY, Decision, Light, Option, Sight
 from .uplink import Beside, CloudAnswer
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 OnFinal = Callable[[Answer], None]
 
+DECODE = "decode"
+"""The stage that is in no profile: it depends on the picture."""
 RESERVE_MS = 5.0
 RESERVE_SHARE = 0.05
 _MOST_RESERVE_MS = 20.0
@@ -46,8 +47,6 @@ _OVERDUE = 2.0
 """Standard deviations after which an answer is overdue, and the policy is asked again."""
 _PATIENCE = 1.5
 """How much longer than last time it then waits before it asks once more."""
-_AGAIN_S = (0.05, 0.25)
-"""Between attempts at a final answer."""
 _TICK_MS = 0.1
 """Added to every pause, so that what was waited for is due when it ends."""
 _RETRY_WAIT_MS = 1_000.0
@@ -101,6 +100,8 @@ class Run:
     _back: "asyncio.Task[None] | None" = None
     """Waits for the cloud to be within reach again."""
     _fallback: str = ""
+    _hopeless: bool = False
+    """The answer under way will hardly come in time: as late as one that has not."""
     _retried: bool = False
 
     async def answer(self, picture: bytes | Array) -> Answer:
@@ -144,7 +145,9 @@ class Run:
             return picture
         start_s = self.agent.clock()
         pixels = await self.agent.bench.decode(picture, self.deadline)
-        self.steps_ms["decode"] = (self.agent.clock() - start_s) * 1e3
+        took_ms = (self.agent.clock() - start_s) * 1e3
+        self.agent.times.observe(DECODE, took_ms)
+        self.steps_ms[DECODE] = took_ms
         return pixels
 
     def _ask(self) -> Decision:
@@ -160,24 +163,35 @@ class Run:
             )
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
+        self.agent.sends()
+        grace_ms = self.agent.follow_ms if self.on_final is not None else 0.0
         now_s = self.agent.clock()
         overdue_ms = option.total.quantile(_OVERDUE)
         self._sent = Sent(
             option=option,
-            task=asyncio.ensure_future(self._through_cloud(option.plan, light=beside)),
+            task=asyncio.ensure_future(
+                self.through_cloud(option.plan, light=beside, grace_ms=grace_ms)
+            ),
             began_s=now_s,
             asked_again_s=now_s + overdue_ms / 1e3,
         )
 
-    async def _through_cloud(self, plan: Plan, *, light: bool) -> CloudAnswer:
+    async def through_cloud(
+        self, plan: Plan, *, light: bool = False, grace_ms: float = 0.0
+    ) -> CloudAnswer:
+        """What the cloud answers to the request's picture by a plan.
+
+        It has until the deadline and `grace_ms` more. With `light` the light model starts as soon
+        as the device has done its share: the wait for the network is free time.
+        """
         agent, uplink = self.agent, self.agent.uplink
         assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
         framed = await agent.bench.frame(self._picture, plan, self.deadline, agent.expected(plan))
         self._learn(framed.stages_ms)
-        if light:  # the network wait is free time
+        if light:
             self._start_light()
-        left_ms = self.left_ms
-        if left_ms <= 0 and self.on_final is None:
+        left_ms = max(self.left_ms, 0.0) + grace_ms
+        if left_ms <= 0:
             raise RemoteTooLate("the device's share took all the time there was")
         self.sent_bytes += len(framed.frame) + self.beside.size_bytes
         parameters: dict[str, messages.Value] = {
@@ -191,7 +205,7 @@ class Run:
             model=agent.manifest.name,
             version=agent.manifest.version,
             parameters=parameters,
-            left_ms=left_ms if self.on_final is None else max(left_ms, 0.0) + agent.follow_ms,
+            left_ms=left_ms,
             beside=self.beside,
         )
         check_answer(answer, manifest=agent.manifest)
@@ -210,9 +224,9 @@ class Run:
     def _look(self) -> Answer | None:
         """Takes note of what has happened; the answer, if there is one to give."""
         if self._sent is not None and self._sent.task.done():
-            fault = self._fault(self._sent.task)
+            fault = fault_of(self._sent.task)
             if fault is None:
-                return self._from_cloud(self._sent.task.result(), self._sent.option.plan)
+                return self.from_cloud(self._sent.task.result(), self._sent.option.plan)
             self._sent = None
             self._lost(fault)
         if self._back is not None and self._back.done():
@@ -229,7 +243,8 @@ class Run:
             return None
         if not self._light.done() or not (over or self._no_use_waiting()):
             return None
-        return self._from_device(self._light.result(), late=over and self._sent is not None)
+        late = self._sent is not None and (over or self._hopeless)
+        return self._from_device(self._light.result(), late=late)
 
     def _awaited(self) -> "set[asyncio.Task[Any]]":
         tasks: tuple[asyncio.Task[Any] | None, ...] = (
@@ -263,12 +278,10 @@ class Run:
         now_s = self.agent.clock()
         if now_s >= sent.asked_again_s:
             sent.asked_again_s = now_s + (now_s - sent.began_s) * (_PATIENCE - 1.0)
+        in_time = sent.in_time(now_s=now_s, left_ms=self.left_ms)
+        self._hopeless = in_time < UNLIKELY and not sight.enough
         return not self.agent.policy.worth_waiting(
-            sent.option,
-            self.agent.local,
-            in_time=sent.in_time(now_s=now_s, left_ms=self.left_ms),
-            demand=self.demand,
-            sight=sight,
+            sent.option, self.agent.local, in_time=in_time, demand=self.demand, sight=sight
         )
 
     # What happens.
@@ -276,10 +289,11 @@ class Run:
     def _see(self, lit: Lit) -> None:
         self._learn(lit.stages_ms)
         confidence = float(lit.probabilities.max())
-        assurance = self.agent.assurance
+        assurance, auditor = self.agent.assurance, self.agent.auditor
+        trusted = auditor is None or auditor.trusts(self.demand.enough)
         self._sight = Sight(
             agrees=assurance.agrees(confidence),
-            enough=assurance.enough(confidence, self.demand.enough),
+            enough=trusted and assurance.enough(confidence, self.demand.enough),
         )
 
     def _ask_again(self) -> None:
@@ -301,14 +315,6 @@ class Run:
             wait_s = max(min(self.left_ms, _RETRY_WAIT_MS), 0.0) / 1e3
             self._back = asyncio.ensure_future(_within(uplink.reachable(), wait_s))
 
-    @staticmethod
-    def _fault(task: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:
-        """Why the cloud gave no answer; what is not in the error tree is a defect and raised."""
-        fault = task.exception()
-        if fault is not None and not isinstance(fault, HybridgeError):
-            raise fault
-        return fault
-
     def _learn(self, stages_ms: dict[str, float]) -> None:
         for stage, ms in stages_ms.items():
             self.agent.times.observe(stage, ms)
@@ -323,11 +329,11 @@ class Run:
         if self.on_final is not None and answer.outstanding:
             sent, self._sent = self._sent, None
             self.agent.follow(self, sent, answer)
-        elif not answer.fallback and self._sight is not None:
-            self.agent.audit(self, lit, self._sight)
+        elif not answer.fallback and self._sight is not None and self._sight.enough:
+            self.agent.audit(self, lit)
         return answer
 
-    def _from_cloud(self, answer: CloudAnswer, plan: Plan, *, final: bool = False) -> Answer:
+    def from_cloud(self, answer: CloudAnswer, plan: Plan, *, final: bool = False) -> Answer:
         self.steps_ms["network"] = answer.network_ms
         self.steps_ms["cloud_queue"] = answer.queue_ms
         self.steps_ms["cloud_compute"] = answer.compute_ms
@@ -357,52 +363,18 @@ class Run:
             final=final,
         )
 
-    async def finish_later(self, sent: Sent | None, given: Answer) -> None:
-        """Delivers the final answer: what is under way, or another attempt once there is a cloud.
-
-        If none comes within the agent's `follow_ms`, the answer already given is the final one.
-        """
-        on_final, uplink = self.on_final, self.agent.uplink
-        assert on_final is not None, "only those who asked are followed up"
-        task = sent.task if sent is not None else None
-        plan = sent.option.plan if sent is not None else self._best_remote()
-        reason = given.fallback
-        try:
-            async with asyncio.timeout(self.agent.follow_ms / 1e3):
-                while uplink is not None and plan is not None:
-                    if task is None:
-                        await uplink.reachable()
-                        task = asyncio.ensure_future(self._through_cloud(plan, light=False))
-                    await asyncio.wait((task,))
-                    fault = self._fault(task)
-                    if fault is None:
-                        self._fallback = ""
-                        on_final(self._from_cloud(task.result(), plan, final=True))
-                        return
-                    task, reason = None, str(fault)
-                    await asyncio.sleep(random.uniform(*_AGAIN_S))  # noqa: S311  jitter
-        except TimeoutError:
-            reason = f"no answer within {self.agent.follow_ms:g} ms of the deadline"
-        finally:
-            if task is not None:
-                task.cancel()
-        on_final(replace(given, final=True, fallback=f"no final answer: {reason}"))
-
-    def _best_remote(self) -> Plan | None:
-        """The plan of the highest agreement that may be taken."""
-        options = [
-            option
-            for option in self.agent.options(self.deadline)
-            if option.plan.kind is not PlanKind.LOCAL
-            and not self.demand.forbids(option.plan, option.size_bytes)
-        ]
-        best = max(options, key=lambda option: option.agreement.value, default=None)
-        return best.plan if best is not None else None
-
     def _call_off(self) -> None:
         for task in (self._sent.task if self._sent else None, self._light, self._back):
             if task is not None:
                 task.cancel()
+
+
+def fault_of(task: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:
+    """Why the cloud gave no answer; what is not in the error tree is a defect and raised."""
+    fault = task.exception()
+    if fault is not None and not isinstance(fault, HybridgeError):
+        raise fault
+    return fault
 
 
 async def _within(awaitable: Awaitable[None], seconds: float) -> None:

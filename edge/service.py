@@ -1,7 +1,7 @@
 """The edge's own Open Inference Protocol service: apps speak to it as to any OIP server."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from .. import __version__
@@ -18,6 +18,7 @@ from ..shared.side import read_sides, split_inputs, wanted_outputs
 from ..shared.tensor import Array
 from .agent import Agent
 from .answer import Answer
+from .demand import read_demand
 from .monitor import Monitor
 from .results import ResultLog
 from .uplink import NOTHING, Beside
@@ -134,7 +135,10 @@ class EdgeService(oip.Servicer):
             now_s=arrived_s,
         )
         on_final = self._keep_final(request.id, follow, top_k=top_k) if follow else None
-        answer = await self._agent.answer(picture, deadline, beside, on_final=on_final)
+        demand = replace(read_demand(parameters, self._agent.demand), outputs=beside.named)
+        answer = await self._agent.answer(
+            picture, deadline, beside, demand=demand, on_final=on_final
+        )
         self._monitor.record(answer, now_s=self._clock())
         response = self._response(request.id, answer, top_k=top_k)
         if follow and answer.outstanding:

@@ -15,7 +15,6 @@ from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.deadline import Deadline
-from hybridge.shared.manifest import Manifest
 
 from .answers import Answers
 from .link_model import Link, LinkSpec

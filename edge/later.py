@@ -1,0 +1,68 @@
+"""What is done for a request after it was answered: its final answer, and audits."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+from ..shared.errors import RemoteUnavailable
+from ..shared.plan import Plan, PlanKind
+from .answer import Answer
+from .run import Run, Sent, fault_of
+from .uplink import CloudAnswer
+
+_AGAIN_S = (0.05, 0.25)
+"""Between attempts at a final answer."""
+
+
+async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
+    """Delivers the final answer: what is under way, or another attempt once there is a cloud.
+
+    If none comes within the agent's `follow_ms`, the answer already given is the final one.
+    """
+    agent, uplink, on_final = run.agent, run.agent.uplink, run.on_final
+    assert on_final is not None, "only those who asked are followed up"
+    task = sent.task if sent is not None else None
+    plan = sent.option.plan if sent is not None else best_remote(run)
+    reason = given.fallback
+    try:
+        async with asyncio.timeout(agent.follow_ms / 1e3):
+            while uplink is not None and plan is not None:
+                if task is None:
+                    await uplink.reachable()
+                    task = asyncio.ensure_future(run.through_cloud(plan, grace_ms=agent.follow_ms))
+                await asyncio.wait((task,))
+                fault = fault_of(task)
+                if fault is None:
+                    on_final(run.from_cloud(task.result(), plan, final=True))
+                    return
+                task, reason = None, str(fault)
+                await asyncio.sleep(random.uniform(*_AGAIN_S))  # noqa: S311  jitter
+    except TimeoutError:
+        reason = f"no answer within {agent.follow_ms:g} ms of the deadline"
+    finally:
+        if task is not None:
+            task.cancel()
+    on_final(replace(given, final=True, fallback=f"no final answer: {reason}"))
+
+
+async def best_answer(run: Run, *, grace_ms: float) -> CloudAnswer:
+    """The cloud's answer by the best plan there is; RemoteError if none comes."""
+    plan = best_remote(run)
+    if plan is None:
+        raise RemoteUnavailable("no plan may be taken")
+    return await run.through_cloud(plan, grace_ms=grace_ms)
+
+
+def best_remote(run: Run) -> Plan | None:
+    """The plan of the highest agreement that may be taken, of those the one soonest done."""
+    agent = run.agent
+    now_s = agent.clock()
+    spent = agent.uplink.ledger.spent_bytes(now_s=now_s) if agent.uplink is not None else 0
+    options = [
+        option
+        for option in agent.options(run.deadline)
+        if option.plan.kind is not PlanKind.LOCAL
+        and not run.demand.forbids(option.plan, option.size_bytes, spent_bytes=spent)
+    ]
+    best = max(options, key=lambda o: (o.agreement.value, -o.total_ms), default=None)
+    return best.plan if best is not None else None
