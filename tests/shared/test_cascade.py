@@ -53,6 +53,7 @@ WORLDS = {
     "one rate, a little above alpha": World(lambda c: 0.055 + 0 * c),
     "worst where most confident": World(lambda c: 0.2 * c**8),
     "up and down around alpha": World(lambda c: 0.05 + 0.05 * np.sin(25 * c)),
+    "up and down, ten confidences in all": World(lambda c: 0.05 + 0.05 * np.sin(25 * c), step=0.1),
     "right at alpha from the middle on": World(lambda c: np.where(c > 0.5, 0.0505, 0.4)),
 }
 RUNS = 500
