@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from ..report.inspect.guarantee import guarantee_json, summary
 from ..shared.paths import Paths
 from .console import StepProgress, console, print_json
 from .options import add_bundles
@@ -50,11 +51,14 @@ def run(options: argparse.Namespace) -> int:
             {
                 "path": str(bundle.path),
                 "sha256": bundle.sha256,
+                "cascade": guarantee_json(bundle.calibration),
                 "steps": {"made": cache.made, "reused": cache.reused},
             }
         )
     else:
         console.print(f"bundle {bundle.manifest.name} {bundle.manifest.version} at {bundle.path}")
+        if bundle.calibration is not None:
+            console.print(summary(bundle.calibration))
         if cache.reused:
             console.print(f"{len(cache.made)} steps made, {len(cache.reused)} as they were")
         console.print(f"next: hybridge plan {bundle.manifest.name} --budget 100")

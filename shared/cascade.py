@@ -23,7 +23,7 @@ from .errors import ConfigError
 
 DELTA = 0.05
 _START_SHARE = 4
-_MOST_SAMPLES = 10**7
+_MOST_SAMPLES = 10**6
 _GROWTH = 1.05
 
 
@@ -119,14 +119,22 @@ def certify(calibration: Calibration, level: Level) -> Threshold | Refusal:
     return found or Refusal(level, samples, level.fewest, _needed(calibration, level))
 
 
-def threshold(calibration: Calibration, *, alpha: float, delta: float = DELTA) -> Threshold:
+def threshold(calibration: Calibration | None, *, alpha: float, delta: float = DELTA) -> Threshold:
     """As `certify`; ConfigError with the number of pictures needed where there is none.
+
+    None stands for a bundle that does not record how sure its light model was.
 
     >>> sure = Calibration(agreed=(0.9,) * 400, differed=(0.2,) * 20)
     >>> threshold(sure, alpha=0.02).confidence
     0.9
     """
-    found = certify(calibration, Level(alpha, delta))
+    level = Level(alpha, delta)
+    if calibration is None:
+        raise ConfigError(
+            "this bundle does not record how sure its light model was, so that it carries no "
+            "guarantee; build it again"
+        )
+    found = certify(calibration, level)
     if isinstance(found, Refusal):
         raise ConfigError(str(found))
     return found
@@ -150,7 +158,10 @@ def _needed(calibration: Calibration, level: Level) -> int | None:
         share = max(level.fewest / wanted, 1 / _START_SHARE)
         _, local, differed = next(step for step in steps if step[1] >= share * samples)
         scale = wanted / samples
-        if at_most(int(differed * scale), math.ceil(local * scale), level.alpha) <= level.delta:
+        if (
+            at_most(math.ceil(differed * scale), math.ceil(local * scale), level.alpha)
+            <= level.delta
+        ):
             return math.ceil(wanted)
         wanted *= _GROWTH
     return None

@@ -12,7 +12,9 @@ import msgspec
 from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from hybridge.devices.probe import probe
 from hybridge.devices.profile import Profile, StageTime, save_profile, tail_stage
+from hybridge.shared.calibration import Calibration, encode_calibration
 from hybridge.shared.manifest import (
+    Blob,
     BuildRecord,
     Conversion,
     CutRecord,
@@ -72,6 +74,12 @@ BUILD = BuildRecord(
 )
 
 
+CALIBRATION = Calibration(
+    agreed=tuple((500 + at) / 1000 for at in range(400)), differed=tuple([0.5] * 15 + [0.7] * 5)
+)
+"""The most confident 200 all agree: 2 % may differ there, 1 % cannot be shown."""
+
+
 def with_table(manifest: Manifest) -> Manifest:
     """The tiny manifest with a measured table and a cut at a tensor of its graph."""
     cut = manifest.large.cuts[0]
@@ -88,13 +96,18 @@ def with_table(manifest: Manifest) -> Manifest:
     )
     cut = msgspec.structs.replace(cut, contract=contract)
     large = msgspec.structs.replace(manifest.large, cuts=(cut,))
-    return msgspec.structs.replace(manifest, large=large, table=table, build=BUILD)
+    encoded = encode_calibration(CALIBRATION)
+    blob = Blob(sha256=hashlib.sha256(encoded).hexdigest(), bytes=len(encoded))
+    light = msgspec.structs.replace(manifest.light, calibration=blob)
+    return msgspec.structs.replace(manifest, light=light, large=large, table=table, build=BUILD)
 
 
 def write_inspected(root: Path, key: SigningKey, *, timed: bool = True) -> Path:
     """ROOT/tiny/1, signed, with this machine's profile."""
     path = write_bundle(root, key=key)
     encoded = encode_manifest(with_table(decode_manifest((path / "manifest.json").read_bytes())))
+    calibration = encode_calibration(CALIBRATION)
+    (path / "blobs" / hashlib.sha256(calibration).hexdigest()).write_bytes(calibration)
     (path / "manifest.json").write_bytes(encoded)
     (path / "manifest.sig").write_bytes(key.sign(encoded))
     if timed:

@@ -24,8 +24,10 @@ from hybridge.shared.plan import Plan, PlanKind
 
 @dataclass(frozen=True)
 class Answers:
-    """By picture: the large model's class [n], the light model's class and confidence [n], and by
-    plan the class [n, plans] and the bytes of its frame [n, plans].
+    """What was answered to n pictures, and what was sent.
+
+    By picture the large model's class [n], the light model's class and confidence [n]; by plan the
+    class [n, plans] and the bytes of its frame [n, plans].
     """
 
     pictures: tuple[str, ...]

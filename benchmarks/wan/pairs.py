@@ -1,7 +1,7 @@
 """The models the laboratory runs: a light one for the device, a large one for the cloud, pictures.
 
-    imagenet   EfficientNet-Lite0 (int8) and Lite2; of the pictures of DATA/imagenet and DATA/natural
-               every other one fills the table, and the others are sent in the laboratory
+    imagenet   EfficientNet-Lite0 (int8) and Lite2; of the pictures of DATA/imagenet and
+               DATA/natural every other one fills the table, and the others are sent
 
 What the laboratory sends, no bundle has seen.
 """

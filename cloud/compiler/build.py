@@ -167,6 +167,7 @@ def _measure(
                 for precision in manifest.large.variants
             },
             view_count=recipe.pictures.views,
+            most_pictures=recipe.pictures.table or None,
             on_picture=lambda done, total: steps.progress("measuring every plan", done, total),
         )
         return msgspec.json.encode(measured)
@@ -176,6 +177,7 @@ def _measure(
         inputs=[
             sha256(encode_manifest(_what_counts(manifest))),
             recipe.pictures.views,
+            recipe.pictures.table,
             recipe.picture_codecs,
             recipe.tensor_codecs,
         ],

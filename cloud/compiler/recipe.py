@@ -80,7 +80,8 @@ class PicturesRecipe:
 
     `inputs` says what comes beside each picture where the large model takes more than one.
     `views` above 1 also evaluates that many crops and mirrorings of each evaluation picture. They
-    refine the table, but its standard errors count pictures, not views.
+    refine the table, but its standard errors count pictures, not views. `table` above 0 measures the
+    plans on no more than so many pictures; the light model's confidence is measured on all.
     """
 
     calibration: Path
@@ -88,8 +89,11 @@ class PicturesRecipe:
     labels: Path | None = None
     inputs: Path | None = None
     views: int = 1
+    table: int = 0
 
     def __post_init__(self) -> None:
+        if self.table < 0:
+            raise ValueError(f"table {self.table}: a number of pictures, or 0 for all")
         if not 1 <= self.views <= 8:
             raise ValueError(f"views {self.views}: 1 to 8 are possible")
 

@@ -61,6 +61,7 @@ def measure_table(
     *,
     further: Mapping[Precision, CloudSide] | None = None,
     view_count: int = 1,
+    most_pictures: int | None = None,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Runs every plan on every picture, through real frames, against the large model's own answer.
@@ -68,20 +69,27 @@ def measure_table(
     The large model's own answer is that of the whole model, in float32, on the uncompressed pixels.
     `further` are clouds of other precisions, which get the same frames. `plans` hold the local one;
     its confidences are of whole pictures only, since views of one picture are no further samples.
+    They are taken on every picture, the rows on `most_pictures` of them, evenly over their order.
     """
     clouds = {Precision.FLOAT32: cloud, **(further or {})}
     tallies = {plan: _Tally() for plan in plans}
     pairs: list[tuple[float, bool]] = []
+    in_table = _evenly(len(pictures), most_pictures or len(pictures))
     sides = side_values(pictures, models.bundle.manifest.large.inputs)
     for done, (file, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
         if on_picture is not None:
             on_picture(done, len(pictures))
-        shown = views(read_picture(file), view_count)
-        pairs.append(
-            _measure_picture(models, clouds, tallies, shown, beside=sides[done], label=label)
-        )
+        picture, counted = read_picture(file), done in in_table
+        shown = views(picture, view_count) if counted else [picture]
+        into = tallies if counted else {Plan.local(): _Tally()}
+        pairs.append(_measure_picture(models, clouds, into, shown, beside=sides[done], label=label))
     rows = tuple(_row(plan, tally) for plan, tally in tallies.items())
     return Measured(rows, Calibration.of(pairs))
+
+
+def _evenly(count: int, most: int) -> frozenset[int]:
+    """So many positions of `count`, or all."""
+    return frozenset(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())
 
 
 def _measure_picture(

@@ -71,6 +71,7 @@ class Distilled:
 
 def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watch) -> Distilled:
     """Trains, converts and measures a student; BuildError says what failed."""
+    _refuse_measured(task)
     backbone = open_source(task.student.backbone) if task.student.backbone else None
     lessons, kind = _lessons(task, progress)
     run = task.folder / f"run-{_fingerprint(task, backbone)}"
@@ -116,6 +117,22 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
         tools=steps.tools,
     )
     return Distilled(model, card)
+
+
+def _refuse_measured(task: Task) -> None:
+    """BuildError if a picture is both learned from and measured on: figures would promise too much.
+
+    Copies are found by their content, wherever they lie.
+    """
+    if task.evaluation is None:
+        return
+    learned = {view.key: view.file for view in all_views(task.pictures.files, 1)}
+    twins = [view for view in all_views(task.evaluation.files, 1) if view.key in learned]
+    if twins:
+        raise BuildError(
+            f"{len(twins)} evaluation pictures are among those to learn from, such as "
+            f"{twins[0].file} ({learned[twins[0].key]}); leave each in one folder only"
+        )
 
 
 def _lessons(task: Task, progress: Progress) -> tuple[Lessons, OutputKind]:

@@ -7,6 +7,7 @@ import msgspec
 
 from ...edge.router import Option, explain
 from .facts import CutFacts, Inspection, PlanFacts
+from .guarantee import guarantee_json
 from .machines import Link, Machine, cloud_of, device_ms, options_on
 from .tables import front_plans
 from .whatif import ladder, verdict
@@ -44,6 +45,7 @@ def as_json(
         "provenance": manifest.provenance,
         "cuts": [_cut(report, cut) for cut in report.cuts],
         "plans": _plans(report, machine),
+        "cascade": guarantee_json(report.bundle.calibration),
         "machines": [_machine(each) for each in report.machines],
         "what_if": None,
     }

@@ -10,6 +10,7 @@ from rich.text import Text
 from ...edge.router import explain
 from ..words import NOTHING, bytes_words, count_words, ms_words
 from .facts import Inspection
+from .guarantee import guarantee
 from .machines import Link, Machine, cloud_of, options_on
 from .tables import Grid, count_of, cuts, machines, models, parts, plans, quantization, rate
 from .whatif import ladder, verdict
@@ -29,7 +30,7 @@ def show(
     """What to print, one after the other."""
     yield _identity(report, machine)
     grids = [models(report, machine), cuts(report, machine), plans(report, machine)]
-    grids += [quantization(report), machines(report), parts(report)]
+    grids += [guarantee(report), quantization(report), machines(report), parts(report)]
     for grid in grids:
         yield ""
         yield _table(grid) if grid.rows else Text(f"{grid.title}: not recorded", style="dim")

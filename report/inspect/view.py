@@ -11,6 +11,7 @@ from .blocks import Block, Chain, blocks
 from .charts import bytes_chart, cut_chart, time_chart
 from .drawing import lane_cell, lane_width, strip
 from .facts import CutFacts, Inspection, PlanFacts
+from .guarantee import guarantee
 from .lanes import width
 from .machines import Machine, cloud_of
 from .tables import Grid, count_of, machines, models, parts, quantization, rate, shape_words
@@ -82,6 +83,7 @@ class InspectView:
     time_charts: list[tuple[Machine, Markup]]
     plans: tuple[PlanFacts, ...]
     front_title: str
+    guarantee: Grid
     models: Grid
     parts: Grid
     quantization: Grid
@@ -108,6 +110,7 @@ def inspect_view(
         time_charts=[(each, chart) for each, chart in charts if chart is not None],
         plans=report.plans,
         front_title=_front_title(report),
+        guarantee=guarantee(report),
         models=models(report, machine),
         parts=parts(report),
         quantization=quantization(report),

@@ -28,6 +28,13 @@ def test_a_whole_bundle(path: Path, trust: TrustStore) -> None:
         assert len(bundle.read(blob)) == blob.bytes
 
 
+def test_a_bundle_without_calibration(path: Path, trust: TrustStore, key: SigningKey) -> None:
+    values = json.loads((path / "manifest.json").read_bytes())
+    del values["light"]["calibration"]  # as bundles were before there was any
+    sign(path, json.dumps(values).encode(), key)
+    assert open_bundle(path, trust=trust).calibration is None
+
+
 def blob_of(path: Path, trust: TrustStore) -> Path:
     bundle = open_bundle(path, trust=trust)
     return bundle.file(bundle.manifest.large.weights)

@@ -1,12 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from hybridge.cloud.compiler.contracts import clipping_range
 from hybridge.cloud.compiler.golden import pack_arrays
-from hybridge.cloud.compiler.table import pareto
+from hybridge.cloud.compiler.pictures import PictureSet
+from hybridge.cloud.compiler.table import measure_table, pareto
+from hybridge.shared.calibration import Calibration
 from hybridge.shared.codec.affine import Affine
 from hybridge.shared.manifest import PlanRow, Rate
+from hybridge.shared.plan import Plan
+
+from ...bundles import Small, picture
 
 DEPTH = {"early": 0.2, "late": 0.8}
 
@@ -81,3 +89,28 @@ def test_eight_bits_clip_nothing() -> None:
 def test_packed_arrays_are_the_same_bytes_whenever_they_are_packed() -> None:
     arrays = {"b": np.arange(3), "a": np.ones((2, 2), np.int8)}
     assert pack_arrays(arrays) == pack_arrays(dict(reversed(arrays.items())))
+
+
+def test_a_bundle_knows_how_sure_its_light_model_was(small: Small) -> None:
+    pictures = [picture(seed) for seed in range(100, 104)]  # those the small bundle is measured on
+    pairs = []
+    for each in pictures:
+        light, large = small.light(each), small.large(each)
+        pairs.append((float(light.max()), bool(light.argmax() == large.argmax())))
+    assert small.bundle.calibration == Calibration.of(pairs)
+
+
+def test_views_of_a_picture_are_no_further_samples(small: Small, tmp_path: Path) -> None:
+    files = []
+    for seed in range(3):
+        files.append(tmp_path / f"{seed}.png")
+        Image.fromarray(picture(seed)).save(files[-1])
+    pictures = PictureSet(files=tuple(files), labels=(None,) * 3, sha256="three")
+    plans = [Plan.local(), Plan.cloud("raw")]
+    once, thrice = (
+        measure_table(small.models, small.cloud, plans, pictures, view_count=count)
+        for count in (1, 3)
+    )
+    assert len(once.calibration) == 3
+    assert thrice.calibration == once.calibration
+    assert {row.agreement.samples for row in (*once.rows, *thrice.rows)} == {3}

@@ -138,6 +138,15 @@ def test_a_backbone_learns_its_head_first(task: Task, first: tuple[Distilled, Au
     assert card.float_agreement >= float(said.split("agreement ")[1].rstrip("%")) / 100 - 0.05
 
 
+def test_a_picture_that_is_measured_on_is_not_learned_from(task: Task, tmp_path: Path) -> None:
+    assert task.evaluation is not None
+    copy = tmp_path / "another name.png"
+    copy.write_bytes(task.pictures.files[5].read_bytes())
+    evaluation = replace(task.evaluation, files=(*task.evaluation.files[1:], copy))
+    with pytest.raises(BuildError, match=r"1 evaluation pictures are among .*another name\.png"):
+        run(replace(task, evaluation=evaluation), Audience())
+
+
 def test_a_backbone_that_is_a_file_is_refused(task: Task, tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(b"")
     student = StudentSettings(backbone=str(tmp_path / "net.tflite"))
