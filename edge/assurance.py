@@ -1,8 +1,13 @@
 """How far the light model's own answers can be relied on. Pure."""
 
+import math
+
 from ..shared.agreement import AgreementCurve
 from ..shared.calibration import Calibration
 from ..shared.cascade import DELTA, Level, Refusal, Threshold, certify, threshold
+
+_STEPS = 10_000
+"""Of agreements that thresholds are kept for."""
 
 
 class Assurance:
@@ -19,7 +24,7 @@ class Assurance:
         self._calibration = calibration if calibration is not None and len(calibration) else None
         self._curve = AgreementCurve.of(self._calibration) if self._calibration else None
         self._delta = delta
-        self._thresholds: dict[float, Threshold | None] = {}
+        self._thresholds: dict[int, Threshold | None] = {}
 
     def agrees(self, confidence: float) -> float:
         """The probability that the large model would have said the same."""
@@ -43,10 +48,11 @@ class Assurance:
         return threshold(found, alpha=1.0 - min_agreement, delta=self._delta)
 
     def _threshold(self, min_agreement: float) -> Threshold | None:
-        min_agreement = round(min_agreement, 4)  # callers cannot fill the memory
-        if min_agreement not in self._thresholds:
+        # Steps upwards: callers cannot fill the memory, and get no less than they asked for.
+        steps = math.ceil(round(min_agreement * _STEPS, 6))
+        if steps not in self._thresholds:
             found: Threshold | Refusal | None = None
-            if self._calibration is not None:
-                found = certify(self._calibration, Level(1.0 - min_agreement, self._delta))
-            self._thresholds[min_agreement] = found if isinstance(found, Threshold) else None
-        return self._thresholds[min_agreement]
+            if self._calibration is not None and steps < _STEPS:
+                found = certify(self._calibration, Level(1.0 - steps / _STEPS, self._delta))
+            self._thresholds[steps] = found if isinstance(found, Threshold) else None
+        return self._thresholds[steps]

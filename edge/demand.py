@@ -90,11 +90,11 @@ def read_demand(parameters: Mapping[str, messages.Value], default: Demand) -> De
             default,
             objective=_objective(parameters.get(OBJECTIVE, default.objective)),
             min_agreement=default.min_agreement if least is None else least,
-            stay=default.stay or messages.flag(parameters, STAY_LOCAL),
-            only_cuts=default.only_cuts or messages.flag(parameters, ONLY_CUTS),
-            bytes_per_hour=min(
-                default.bytes_per_hour, math.inf if allowance is None else allowance
-            ),
+            stay=messages.flag(parameters, STAY_LOCAL) or default.stay,
+            only_cuts=messages.flag(parameters, ONLY_CUTS) or default.only_cuts,
+            bytes_per_hour=default.bytes_per_hour
+            if allowance is None or allowance > default.bytes_per_hour
+            else allowance,
         )
     except ConfigError as error:
         raise RequestError(str(error)) from error

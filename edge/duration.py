@@ -9,6 +9,8 @@ import math
 from typing import NamedTuple
 
 _SQRT_HALF = math.sqrt(0.5)
+_NOTHING_MS = 1e-6
+"""A nanosecond: below it there is nothing to be spread."""
 
 
 class Duration(NamedTuple):
@@ -34,11 +36,14 @@ class Duration(NamedTuple):
         0.956
         """
         mean = self.mean_ms
-        if ms <= 0.0 or mean == math.inf:
+        if mean == math.inf:
             return 0.0
-        if self.variance <= 0.0 or mean <= 0.0:
+        unsure = self.variance > 0.0 and mean > _NOTHING_MS
+        spread2 = math.log1p(self.variance / (mean * mean)) if unsure else 0.0
+        if spread2 == 0.0:
             return 1.0 if ms >= mean else 0.0
-        spread2 = math.log1p(self.variance / (mean * mean))
+        if ms <= 0.0:
+            return 0.0
         z = (math.log(ms / mean) + 0.5 * spread2) / math.sqrt(spread2)
         return 0.5 * math.erfc(-z * _SQRT_HALF)
 
@@ -49,7 +54,7 @@ class Duration(NamedTuple):
         26.8
         """
         mean = self.mean_ms
-        if self.variance <= 0.0 or mean <= 0.0 or mean == math.inf:
+        if self.variance <= 0.0 or mean <= _NOTHING_MS or mean == math.inf:
             return mean
         spread2 = math.log1p(self.variance / (mean * mean))
         return math.exp(math.log(mean) - 0.5 * spread2 + z * math.sqrt(spread2))

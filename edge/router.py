@@ -270,7 +270,8 @@ def _reason(
     option: Option, decision: Decision, *, left_ms: float, demand: Demand, sight: Sight | None
 ) -> str:
     taken = decision.option
-    in_time = option.total.within(left_ms)
+    local = option.plan.kind is PlanKind.LOCAL
+    in_time = 1.0 if local and sight is not None else option.total.within(left_ms)
     if option is taken:
         return _why_taken(decision, demand=demand, sight=sight)
     if option.device_ms == math.inf:
@@ -281,6 +282,8 @@ def _reason(
         return f"too slow by {option.total_ms - left_ms:.0f} ms"
     if sight is not None and sight.enough:
         return "the light model's answer is good enough"
+    if local and demand.outputs:
+        return "makes none of the outputs asked for"
     gap = taken.agreement.value - option.agreement.value
     if in_time < decision.in_time - 0.01:
         return f"in time with {in_time:.0%} only, {option.total_ms:.0f} of {left_ms:.0f} ms"

@@ -1,8 +1,8 @@
 """What if: which plan the router would take, by how much, and from which budget on. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 
 from ...edge.router import Decision, Option, choose
 from ..words import ms_words
@@ -32,11 +32,12 @@ def verdict(options: Sequence[Option], *, left_ms: float) -> Verdict:
     if not decision.fits:
         late = f"it takes {ms_words(taken.total_ms)} ms" if isfinite(taken.total_ms) else "untimed"
         return Verdict(decision, None, f"nothing fits: the device answers as it can ({late})")
-    others = [o for o in options if o is not taken and o.total_ms <= left_ms]
-    if not others:
+    without = [replace(o, device_ms=inf) if o is taken else o for o in options]
+    second = choose(without, left_ms=left_ms)
+    if not second.fits:
         return Verdict(decision, None, "nothing else fits")
-    second = choose(others, left_ms=left_ms).option
-    return Verdict(decision, second, f"{_margin(taken, second)} {second.plan}")
+    words = f"{_margin(taken, second.option)} {second.option.plan}"
+    return Verdict(decision, second.option, words)
 
 
 def ladder(options: Sequence[Option]) -> list[Rung]:
