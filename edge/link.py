@@ -198,7 +198,7 @@ class LinkEstimate:
         if overdue:
             self._stalled_until_s = now_s
         self._seen += 1
-        if exchange.end_kb > self._proven_kb:
+        if self._unproven and self._unproven[0].end_kb <= exchange.end_kb:
             rtt, _, down = map(math.exp, self._x)
             self._prove(exchange, now_s=now_s, back_ms=rtt / 2 + down * down_kb)
 
