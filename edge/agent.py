@@ -109,10 +109,13 @@ class Agent:
             raise Overloaded(f"{self._under_way} requests are under way, no more are taken")
         if not isinstance(picture, bytes):
             check_picture(picture)
+        demand = demand or self.demand
+        if beside.named:
+            demand = replace(demand, outputs=True)
         self._under_way += 1
         self._came.count(now_s=self.clock())
         try:
-            run = Run(self, deadline, beside, demand or self.demand, on_final)
+            run = Run(self, deadline, beside, demand, on_final)
             return await run.answer(picture)
         finally:
             self._under_way -= 1

@@ -1,7 +1,7 @@
 """The edge's own Open Inference Protocol service: apps speak to it as to any OIP server."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from .. import __version__
@@ -135,7 +135,7 @@ class EdgeService(oip.Servicer):
             now_s=arrived_s,
         )
         on_final = self._keep_final(request.id, follow, top_k=top_k) if follow else None
-        demand = replace(read_demand(parameters, self._agent.demand), outputs=beside.named)
+        demand = read_demand(parameters, self._agent.demand)
         answer = await self._agent.answer(
             picture, deadline, beside, demand=demand, on_final=on_final
         )

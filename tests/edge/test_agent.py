@@ -84,9 +84,8 @@ async def test_with_time_the_cloud_answers(small: Small, cloud: Address) -> None
             assert (answer.provisional, answer.fallback) == (False, "")
             assert answer.within_budget
             assert answer.sent_bytes > 16 * 16 * 3
-            assert set(answer.steps_ms) == {
-                "resize_large", "encode", "network", "cloud_queue", "cloud_compute"
-            }  # fmt: skip
+            remote = {"resize_large", "encode", "network", "cloud_queue", "cloud_compute"}
+            assert set(answer.steps_ms) - {"resize_light", "light"} == remote
         agent.close()
 
 

@@ -139,7 +139,7 @@ async def test_it_looks_for_a_cloud_until_there_is_one(
         await asyncio.wait_for(daemon._search, 20)
         assert daemon._agent is not None
         assert daemon._agent.uplink is not None
-        assert daemon._agent.uplink.address == cloud
+        assert daemon._agent.uplink.name == str(cloud)
 
 
 @pytest.mark.parametrize("found", [Address("192.0.2.7", 8500), ConfigError("no multicast here")])

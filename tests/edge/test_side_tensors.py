@@ -114,7 +114,9 @@ async def test_the_devices_own_answer_says_what_it_lacks(sided: Small) -> None:
     agent.close()
 
 
-async def test_outputs_wanted_by_name_are_worth_asking_the_cloud(sided: Small) -> None:
+async def test_outputs_wanted_by_name_are_worth_asking_the_cloud(
+    sided: Small, tmp_path: Path
+) -> None:
     """A light model as good as the large one would answer everything, and give none of them."""
 
     def as_good(manifest: Manifest) -> Manifest:
@@ -122,9 +124,10 @@ async def test_outputs_wanted_by_name_are_worth_asking_the_cloud(sided: Small) -
         rows = [msgspec.structs.replace(row, agreement=best) for row in manifest.table]
         return msgspec.structs.replace(manifest, table=tuple(rows))
 
-    async with fake_cloud(sided.bundle, behave) as cloud, connected(cloud.address) as uplink:
-        agent = make_agent(sided, uplink)
-        agent.manifest = as_good(agent.manifest)
+    bundle = open_bundle(sided.rewrite(tmp_path, as_good), trust=sided.trust)
+    even = dataclasses.replace(sided, bundle=bundle, models=DeviceModels(bundle))
+    async with fake_cloud(bundle, behave) as cloud, connected(cloud.address) as uplink:
+        agent = make_agent(even, uplink)
         names = tuple(spec.name for spec in OUTPUTS)
         content = await agent.answer(picture(0), within(LATER_MS), Beside(BESIDE, names))
         assert (content.plan, content.missing) == (LOCAL, names)
