@@ -22,6 +22,11 @@ class CloudTimes:
         self._queue_ms = 0.0
         self._queue_at_s = 0.0
 
+    @property
+    def known(self) -> bool:
+        """True once the cloud has told of anything that it computes."""
+        return bool(self._compute)
+
     def learn(self, state: fleet_pb2.ProbeResponse, *, now_s: float) -> None:
         """Takes what a probe brought back."""
         self._compute = {

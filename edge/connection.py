@@ -1,14 +1,18 @@
 """One connection to a cloud: calls out, answers in, faults in the words of our own error tree."""
 
+import asyncio
 import os
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
 
 import grpc
 
 from ..protos import fleet_pb2, fleet_pb2_grpc, oip
 from ..protos import open_inference_pb2 as pb
-from ..shared.errors import from_rpc
+from ..shared.errors import RemoteUnavailable, from_rpc
 from ..shared.security import Address, Security
+
+T = TypeVar("T")
 
 
 class Connection(Protocol):
@@ -41,18 +45,25 @@ class GrpcConnection:
     async def infer(
         self, request: pb.ModelInferRequest, *, timeout_s: float
     ) -> pb.ModelInferResponse:
-        try:
-            return await self._stub.ModelInfer(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
+        return await _heard(self._stub.ModelInfer(request, timeout=timeout_s))
 
     async def probe(self, payload_bytes: int, *, timeout_s: float) -> fleet_pb2.ProbeResponse:
         payload = os.urandom(payload_bytes)
         request = fleet_pb2.ProbeRequest(payload=payload, model_name=self._model)
-        try:
-            return await self._fleet.Probe(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
+        return await _heard(self._fleet.Probe(request, timeout=timeout_s))
 
     async def close(self, *, grace_s: float | None = None) -> None:
         await self._channel.close(grace_s)
+
+
+async def _heard(call: Awaitable[T]) -> T:
+    """What a call brings. A call that ends with its channel was not cancelled by who awaits it."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RemoteUnavailable("the connection was given up") from None

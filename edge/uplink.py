@@ -46,6 +46,10 @@ _RECONNECT_S = (0.15, 0.45)
 """Between two attempts, drawn anew each time, so that a fleet does not come back in step."""
 _RECONNECT_TIMEOUT_S = 1.2
 _MOST_ATTEMPTS = 4
+_MOST_REFUSED = 3
+"""So many new connections refused in a row mean that there is no cloud any more."""
+_LOADING_S = 0.5
+"""Between two questions to a cloud that has loaded nothing yet."""
 _STALLED_MS = 600.0
 _OVERHEAD_BYTES = 400
 """HTTP/2 framing and the request's own fields around a frame, roughly."""
@@ -105,7 +109,7 @@ class Uplink:
         self._reachable = asyncio.Event()
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._attempts = 0
+        self._attempts = self._refused = 0
         self._random = random.Random()  # noqa: S311  jitter, not secrets
 
     async def startup(self) -> None:
@@ -194,6 +198,7 @@ class Uplink:
             return
         if not self.breaker.closed:
             log.info("cloud %s is within reach", self.name)
+        self._refused = 0
         self.breaker.succeed()
         self._reachable.set()
 
@@ -210,12 +215,16 @@ class Uplink:
         ):
             self.link.finish(exchange, now_s=now_s)
         elif isinstance(fault, RemoteUnavailable):
-            if self.breaker.closed:
-                log.warning("cloud %s is out of reach: %s", self.name, fault)
-            self.link.broken()
-            self.breaker.fail(str(fault), now_s=now_s)
-            self._reachable.clear()
-            self._woken.set()
+            self._lose(fault)
+
+    def _lose(self, fault: RemoteUnavailable) -> None:
+        """The cloud is out of reach, and what was under way gone."""
+        if self.breaker.closed:
+            log.warning("cloud %s is out of reach: %s", self.name, fault)
+        self.link.broken()
+        self.breaker.fail(str(fault), now_s=self._clock())
+        self._reachable.clear()
+        self._woken.set()
 
     async def _watch(self) -> None:
         """Probes where something has to be found out, as long as the agent runs."""
@@ -237,13 +246,16 @@ class Uplink:
                 self._spawn(self._reconnect())
             await asyncio.sleep(self._random.uniform(*_RECONNECT_S))  # the pause itself
             return 0.0
-        idle = now_s - self._last_used_s >= self._idle_s
+        loaded = self.cloud.known
+        idle = now_s - self._last_used_s >= (self._idle_s if loaded else _LOADING_S)
         if idle or (self.link.unproven and not self._live):
-            pause_s = min(2 * self._idle_s, _MOST_IDLE_S) if idle else self._idle_s
+            pause_s = min(2 * self._idle_s, _MOST_IDLE_S) if idle and loaded else self._idle_s
             with contextlib.suppress(RemoteError):
                 await self.probe(0)
             self._idle_s = pause_s
-        return _TICK_S if self.link.unproven else min(_IDLE_S, self._idle_s)
+        if self.link.unproven:
+            return _TICK_S
+        return min(_IDLE_S, self._idle_s) if self.cloud.known else _LOADING_S
 
     async def _reconnect(self) -> None:
         """Tries a new connection; if it carries a probe before the old one does, it takes over."""
@@ -259,6 +271,10 @@ class Uplink:
                 self.link.broken()
                 self._learn_state(state, self.link.begin(_PROBE_OVERHEAD_BYTES, now_s=began_s))
                 self._succeed(connection)
+        except RemoteUnavailable as error:
+            self._refused += 1
+            if self._refused >= _MOST_REFUSED and self.breaker.closed:
+                self._lose(error)  # the old connection is not just slow
         except RemoteError as error:
             log.debug("no new connection to %s: %s", self.name, error)
         finally:

@@ -233,7 +233,7 @@ class Pipe:
             chunk = min(left, _CHUNK_BYTES)
             async with self._lock:
                 while (full := self._full_s()) > 0:
-                    await asyncio.sleep(full)  # noqa: ASYNC110  time is all that can help
+                    await asyncio.sleep(full)
                 arrives_s = self._put(chunk)
             left -= chunk
         return arrives_s

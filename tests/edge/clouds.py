@@ -38,19 +38,24 @@ class FakeCloud(oip.Servicer, fleet_pb2_grpc.FleetServicer):
     allowed: asyncio.Event = field(default_factory=asyncio.Event)
     answer: pb.ModelInferResponse = field(default_factory=lambda: answer_of(0, 0, 0, 0, 1))
     requests: list[pb.ModelInferRequest] = field(default_factory=list)
+    probed: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
+    loaded: bool = True
+    queue_ms: float = 0.0
     server: grpc.aio.Server = field(init=False)
     address: Address = field(init=False)
 
     async def Probe(
         self, request: fleet_pb2.ProbeRequest, context: object
     ) -> fleet_pb2.ProbeResponse:
+        self.probed.put_nowait(len(request.payload))
         large = self.bundle.manifest.large
-        contracts = [large.pixels, *(cut.contract for cut in large.cuts)]
+        contracts = [large.pixels, *(cut.contract for cut in large.cuts)] if self.loaded else []
         return fleet_pb2.ProbeResponse(
+            queue_forecast_ms=self.queue_ms,
             tails=[
                 fleet_pb2.TailState(contract=each.id, compute_p50_ms=0.1, compute_p95_ms=0.1)
                 for each in contracts
-            ]
+            ],
         )
 
     async def ModelInfer(
@@ -95,6 +100,8 @@ class Wire:
         self.broken = False
         self._target = target
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._connections = self._silent = 0
 
     async def __aenter__(self) -> "Wire":
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -105,25 +112,42 @@ class Wire:
         self._server.close()
         await self.cut()
 
+    def silence(self) -> None:
+        """The connections there are carry nothing any more, and never end; new ones work."""
+        self._silent = self._connections
+
     async def cut(self) -> None:
         """Ends every connection; new ones are taken."""
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._target.host, self._target.port)
+        self._connections += 1
+        try:
+            there, back = await asyncio.open_connection(self._target.host, self._target.port)
+        except OSError:
+            writer.close()
+            return
+        self._writers += (writer, back)
         for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
+            task = asyncio.create_task(self._pump(source, sink, self._connections))
             self._tasks.add(task)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, number: int
+    ) -> None:
+        def silent() -> bool:
+            return self.broken or number <= self._silent
+
         with contextlib.suppress(ConnectionError):
-            try:
-                while chunk := await source.read(1 << 16):
-                    if not self.broken:
-                        sink.write(chunk)
-                        await sink.drain()
-            finally:
-                sink.close()
+            while chunk := await source.read(1 << 16):
+                if not silent():
+                    sink.write(chunk)
+                    await sink.drain()
+        if not silent():
+            sink.close()

@@ -101,16 +101,15 @@ async def test_with_less_time_the_model_is_split(small: Small, cloud: Address) -
         agent.close()
 
 
-async def test_with_least_time_the_device_answers_by_choice(small: Small, cloud: Address) -> None:
-    async with connected(cloud) as uplink:
-        for _ in range(3):
-            slow = uplink.link.begin(24_000, now_s=monotonic() - 20.0)  # ten times what there is
-            uplink.link.finish(slow, now_s=monotonic())
-        agent = make_agent(small, uplink)
-        answer = await agent.answer(picture(2), within(2_000))
-        check_from_device(small, answer, picture(2))
-        assert (answer.provisional, answer.fallback, answer.sent_bytes) == (False, "", 0)
-        agent.close()
+async def test_with_least_time_the_device_answers_by_choice(small: Small) -> None:
+    async with fake_cloud(small.bundle) as cloud:
+        cloud.queue_ms = 20_000.0  # ten times what there is
+        async with connected(cloud.address) as uplink:
+            agent = make_agent(small, uplink)
+            answer = await agent.answer(picture(2), within(2_000))
+            check_from_device(small, answer, picture(2))
+            assert (answer.provisional, answer.fallback, answer.sent_bytes) == (False, "", 0)
+            agent.close()
 
 
 async def test_encoded_pictures_are_those_pixels(small: Small) -> None:

@@ -29,13 +29,16 @@ def mean_ms(times: CloudTimes, contract: str, *, now_s: float = 0.0) -> float:
 def test_what_the_cloud_says_of_itself() -> None:
     times = CloudTimes()
     assert times.forecast("a", now_s=0.0) == NEVER
+    assert not times.known
     times.learn(state(5.0, a=10.0, b=30.0), now_s=0.0)
+    assert times.known
     assert mean_ms(times, "a") == 15.0
     assert mean_ms(times, "never measured") == 35.0  # as the slowest known
     times.learn(state(0.0, c=1.0), now_s=0.0)
     assert mean_ms(times, "a") == 1.0
     times.learn(state(0.0), now_s=0.0)
     assert mean_ms(times, "c") == math.inf
+    assert not times.known
 
 
 def test_a_tail_whose_times_vary() -> None:

@@ -26,11 +26,15 @@ def test_more_never_costs_less(one: float, two: float, few: int, many: int) -> N
     less_ms, more_ms = sorted((one, two))
     less, more = sorted((few, many))
     prices = Prices(per_gb=5.0, per_cloud_hour=1.0)
-    assert 0 <= prices.energy_j(device_ms=less_ms, size_bytes=less) <= prices.energy_j(
-        device_ms=more_ms, size_bytes=more
+    assert (
+        0
+        <= prices.energy_j(device_ms=less_ms, size_bytes=less)
+        <= prices.energy_j(device_ms=more_ms, size_bytes=more)
     )
-    assert 0 <= prices.money(size_bytes=less, cloud_ms=less_ms) <= prices.money(
-        size_bytes=more, cloud_ms=more_ms
+    assert (
+        0
+        <= prices.money(size_bytes=less, cloud_ms=less_ms)
+        <= prices.money(size_bytes=more, cloud_ms=more_ms)
     )
 
 

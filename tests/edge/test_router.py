@@ -476,9 +476,7 @@ def test_when_the_light_model_runs(
     decision = light_of(local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=ANYTHING)
     assert str(decision.option.plan) == "cloud:raw"
     assert decision.light is light
-    outputs = light_of(
-        local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=Demand(outputs=True)
-    )
+    outputs = light_of(local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=Demand(outputs=True))
     assert outputs.light is not Light.FIRST  # its answer would not be enough
 
 

@@ -1,116 +1,406 @@
+"""The way to the cloud: what exchanges teach, and how it is found again."""
+
 import asyncio
 import logging
+import math
+import random
 from dataclasses import dataclass, field
 
 import pytest
 
 from hybridge.edge import uplink as uplink_module
 from hybridge.edge.breaker import Breaker
-from hybridge.edge.uplink import CloudTimes, Uplink
+from hybridge.edge.connection import Connection, GrpcConnection
+from hybridge.edge.uplink import CloudAnswer, Uplink
 from hybridge.protos import fleet_pb2
+from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.deadline import monotonic
-from hybridge.shared.errors import ConfigError, RemoteTooLate, RemoteUnavailable
-from hybridge.shared.manifest import Precision
+from hybridge.shared.errors import (
+    ConfigError,
+    RemoteError,
+    RemoteRefused,
+    RemoteTooLate,
+    RemoteUnavailable,
+)
 from hybridge.shared.security import Address, Security
 
-from ..bundles import Small
-from .clouds import answer_of, fake_cloud
+from ..bundles import NAME, Small
+from .clouds import Wire, answer_of, fake_cloud
 from .conftest import connected
 
-inf = float("inf")
+SOON_S = 20.0
+"""What is waited for has happened by then, however busy the machine is."""
+TAILS = [fleet_pb2.TailState(contract="c", compute_p50_ms=1.0, compute_p95_ms=1.0)]
 
 
-def state(queue_ms: float, **compute_p95_ms: float) -> fleet_pb2.ProbeResponse:
-    tails = [
-        fleet_pb2.TailState(contract=name, compute_p50_ms=ms / 2, compute_p95_ms=ms)
-        for name, ms in compute_p95_ms.items()
-    ]
-    return fleet_pb2.ProbeResponse(queue_forecast_ms=queue_ms, tails=tails)
+@dataclass
+class Clock:
+    """Moved by hand."""
+
+    now_s: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
-def test_what_the_cloud_says_of_itself() -> None:
-    times = CloudTimes()
-    assert times.forecast_ms("a") == inf
-    times.learn(state(5.0, a=10.0, b=30.0))
-    assert times.forecast_ms("a") == 15.0
-    assert times.forecast_ms("never measured") == 35.0  # as the slowest known
-    times.learn(state(0.0, c=1.0))
-    assert times.forecast_ms("a") == 1.0
-    times.learn(state(0.0))
-    assert times.forecast_ms("c") == inf
+@dataclass(eq=False)
+class Scripted:
+    """A connection that does what it is told, once it may."""
+
+    fault: RemoteError | None = None
+    tails: list[fleet_pb2.TailState] = field(default_factory=lambda: TAILS)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_infer: asyncio.Event = field(default_factory=asyncio.Event)
+    may_probe: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    probes: int = 0
+
+    async def infer(
+        self, request: pb.ModelInferRequest, *, timeout_s: float
+    ) -> pb.ModelInferResponse:
+        self.asked.set()
+        await self.may_infer.wait()
+        if self.fault is not None:
+            raise self.fault
+        return answer_of(0, 0, 0, 0, 1)
+
+    async def probe(self, payload_bytes: int, *, timeout_s: float) -> fleet_pb2.ProbeResponse:
+        self.probes += 1
+        self.asked.set()
+        await self.may_probe.wait()
+        if self.fault is not None:
+            raise self.fault
+        return fleet_pb2.ProbeResponse(tails=self.tails)
+
+    async def close(self, *, grace_s: float | None = None) -> None:
+        self.closed.set()
 
 
-def test_the_cloud_says_what_it_computes_in() -> None:
-    times = CloudTimes()
-    assert times.precision("a") is Precision.FLOAT32
-    said = {"a": "int8", "b": "", "c": "of a later version"}
-    tails = [fleet_pb2.TailState(contract=name, precision=text) for name, text in said.items()]
-    times.learn(fleet_pb2.ProbeResponse(tails=tails))
-    assert times.precision("a") is Precision.INT8
-    assert times.precision("still being loaded") is Precision.INT8
-    times.learn(fleet_pb2.ProbeResponse(tails=tails[1:]))
-    assert times.precision("a") is Precision.FLOAT32
+def free(fault: RemoteError | None = None) -> Scripted:
+    """One that answers at once."""
+    connection = Scripted(fault)
+    connection.may_infer.set()
+    connection.may_probe.set()
+    return connection
 
 
-async def test_an_exchange_teaches_without_the_clouds_own_share(
-    small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Scene:
+    """An uplink over scripted connections, in the order they are opened; nothing watches it."""
+
+    def __init__(self, *connections: Scripted) -> None:
+        self.clock = Clock()
+        self._coming = list(connections)
+        self.opened: list[Scripted] = []
+        self.uplink = Uplink(self._open, clock=self.clock, name="scripted")
+        self.uplink._connection = self._open()
+
+    def _open(self) -> Connection:
+        self.opened.append(self._coming.pop(0))
+        return self.opened[-1]
+
+    async def exchange(self, left_ms: float = 1_000.0) -> CloudAnswer:
+        return await self.uplink.infer(
+            b"frame", model=NAME, version="1", parameters={"contract": "c"}, left_ms=left_ms
+        )
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections are tried soon, and without end."""
+    monkeypatch.setattr(uplink_module, "_RECONNECT_S", (0.005, 0.02))
+    monkeypatch.setattr(uplink_module, "_TICK_S", 0.01)
+    monkeypatch.setattr(uplink_module, "_STALLED_MS", 5.0)
+
+
+async def infer(uplink: Uplink, *, left_ms: float = 20_000) -> CloudAnswer:
+    return await uplink.infer(b"frame", model=NAME, version="1", parameters={}, left_ms=left_ms)
+
+
+# What exchanges teach.
+
+
+async def test_an_exchange_teaches_without_the_clouds_own_share() -> None:
+    class Slow(Scripted):
+        async def infer(
+            self, request: pb.ModelInferRequest, *, timeout_s: float
+        ) -> pb.ModelInferResponse:
+            scene.clock.now_s += 1.55
+            return answer_of(1, queue_ms=1000.0, compute_ms=500.0, forecast_ms=70.0)
+
+    scene = Scene(Slow())
+    for _ in range(20):
+        answer = await scene.exchange()
+    assert (answer.queue_ms, answer.compute_ms) == (1000.0, 500.0)
+    assert answer.network_ms == pytest.approx(50.0)
+    now_s = scene.clock.now_s
+    assert scene.uplink.link.transfer(now_s=now_s).rtt_ms == pytest.approx(50.0, rel=0.1)
+    forecast = scene.uplink.cloud.forecast("c", now_s=now_s)
+    assert forecast.mean_ms == pytest.approx(500.0 + 70.0)
+    assert scene.uplink.breaker.closed
+    assert scene.uplink.ledger.spent_bytes(now_s=now_s) == 20 * (len(b"frame") + 400)
+
+
+@pytest.mark.parametrize("queue_ms", [math.inf, -1e9, 1e300, math.nan])
+async def test_a_cloud_that_lies_about_its_times(small: Small, queue_ms: float) -> None:
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
-        cloud.answer = answer_of(0, 0, 0, 0, 1, queue_ms=1000.0, compute_ms=500.0, forecast_ms=70.0)
+        cloud.answer = answer_of(
+            0, 0, 0, 0, 1, queue_ms=queue_ms, compute_ms=queue_ms, forecast_ms=queue_ms
+        )
         cloud.allowed.set()
-        seen: list[tuple[int, float]] = []
-        observe = uplink.link.observe
-
-        def record(size_bytes: int, ms: float, *, now_s: float) -> None:
-            seen.append((size_bytes, ms))
-            observe(size_bytes, ms, now_s=now_s)
-
-        monkeypatch.setattr(uplink.link, "observe", record)
-        answer = await uplink.infer(b"frame", version="1", parameters={}, left_ms=20_000)
-        assert (answer.queue_ms, answer.compute_ms, answer.network_ms) == (1000.0, 500.0, 0.0)
-        assert [ms for size_bytes, ms in seen if 100 < size_bytes < 1000] == [0.0]
-        assert uplink.cloud.queue_ms == 70.0
+        answer = await infer(uplink)
+        assert answer.probabilities.tolist() == [0, 0, 0, 0, 1]
+        transfer = uplink.link.transfer(now_s=monotonic())
+        assert 0.0 < transfer.duration(1000).mean_ms < math.inf
+        forecast = uplink.cloud.forecast("", now_s=monotonic())
+        assert 0.0 <= forecast.mean_ms <= 2 * 3.6e6
 
 
-async def test_an_exchange_in_vain_teaches_too(small: Small) -> None:
+async def test_what_ran_out_of_time_is_still_under_way_until_something_later_is_answered() -> None:
+    scene = Scene(free())
+    await scene.uplink.probe(0)
+    link = scene.uplink.link
+    scene.opened[0].fault = RemoteTooLate("no answer in time")
+    answering = asyncio.ensure_future(scene.exchange(left_ms=100.0))
+    scene.opened[0].may_infer.clear()
+    await scene.opened[0].asked.wait()
+    await asyncio.sleep(0)
+    scene.clock.now_s += 10.0
+    scene.opened[0].may_infer.set()
+    with pytest.raises(RemoteTooLate):
+        await answering
+    assert scene.uplink.breaker.closed  # late is not gone
+    assert link.unproven == 1
+    assert link.stall_ms(now_s=scene.clock.now_s) > 1_000
+    scene.opened[0].fault = None
+    await scene.uplink.probe(0)
+    assert link.unproven == 0
+    assert link.stall_ms(now_s=scene.clock.now_s) == 0.0
+
+
+@pytest.mark.parametrize("fault", [RemoteRefused("no"), RemoteTooLate("cannot be met")])
+async def test_a_refusal_at_once_is_an_answer(fault: RemoteError) -> None:
+    scene = Scene(free())
+    await scene.uplink.probe(0)
+    scene.opened[0].fault = fault
+    with pytest.raises(type(fault)):
+        await scene.exchange()
+    assert scene.uplink.link.unproven == 0
+    assert scene.uplink.breaker.closed
+
+
+async def test_what_ran_out_of_time_is_probed_after(small: Small) -> None:
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
-        known = uplink.link.forecast_ms(500, now_s=monotonic())
-        for _ in range(2):
-            with pytest.raises(RemoteTooLate):
-                await uplink.infer(b"frame", version="1", parameters={}, left_ms=100)
-        assert uplink.link.forecast_ms(500, now_s=monotonic()) > max(known, 100)
-        assert uplink.breaker.closed  # late is not gone
+        while not cloud.probed.empty():
+            cloud.probed.get_nowait()
+        with pytest.raises(RemoteTooLate):
+            await infer(uplink, left_ms=100)
+        await asyncio.wait_for(cloud.probed.get(), SOON_S)
+        assert uplink.breaker.closed
+
+
+async def test_a_broken_connection_opens_the_breaker_at_once() -> None:
+    scene = Scene(free())
+    await scene.uplink.probe(0)
+    assert scene.uplink.breaker.closed
+    scene.opened[0].fault = RemoteUnavailable("connection reset")
+    with pytest.raises(RemoteUnavailable):
+        await scene.exchange()
+    assert not scene.uplink.breaker.closed
+    assert scene.uplink.breaker.reason.endswith("connection reset")
+    assert scene.uplink.link.unproven == 0
+    waiting = asyncio.ensure_future(scene.uplink.reachable())
+    scene.opened[0].fault = None
+    await scene.uplink.probe(0)
+    await waiting
+    assert scene.uplink.breaker.closed
+
+
+# Finding it again.
+
+
+async def test_a_silent_connection_is_replaced_by_one_that_carries_a_probe(quick: None) -> None:
+    old, new = free(), free()
+    scene = Scene(old, new)
+    await scene.uplink.probe(0)
+    old.may_infer.clear()
+    answering = asyncio.ensure_future(scene.exchange())
+    await old.asked.wait()
+    await asyncio.sleep(0)
+    scene.clock.now_s += 10.0
+    await scene.uplink._reconnect()
+    await asyncio.wait_for(old.closed.wait(), SOON_S)
+    assert scene.uplink._connection is new
+    assert not new.closed.is_set()
+    assert scene.uplink.link.unproven == 0
+    old.fault = RemoteUnavailable("closed")  # what becomes of the old one is no news of the cloud
+    old.may_infer.set()
+    with pytest.raises(RemoteUnavailable):
+        await answering
+    assert scene.uplink.breaker.closed
+    await scene.uplink.shutdown()
+    assert new.closed.is_set()
+
+
+async def test_a_new_connection_is_dropped_if_the_old_one_has_answered_meanwhile() -> None:
+    old, new = free(), Scripted()
+    scene = Scene(old, new)
+    await scene.uplink.probe(0)
+    old.may_infer.clear()
+    old.asked.clear()
+    answering = asyncio.ensure_future(scene.exchange())
+    await old.asked.wait()
+    scene.clock.now_s += 10.0
+    trying = asyncio.ensure_future(scene.uplink._reconnect())
+    await new.asked.wait()
+    old.may_infer.set()
+    assert (await answering).probabilities.tolist() == [0, 0, 0, 0, 1]
+    new.may_probe.set()
+    await trying
+    assert scene.uplink._connection is old
+    assert new.closed.is_set()
+    assert not old.closed.is_set()
+
+
+async def test_attempts_are_bounded_and_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noted(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            drawn.append(super().uniform(a, b))
+            return 0.0
+
+    drawn: list[float] = []
+    scene = Scene(free(), *(Scripted() for _ in range(4)))
+    scene.uplink._random = Noted()
+    assert not scene.uplink.breaker.closed
+    for _ in range(20):
+        assert await scene.uplink._look_after() == 0.0
+    assert len(scene.opened) == 1 + 4
+    assert [each.probes for each in scene.opened[1:]] == [1] * 4
+    low, high = uplink_module._RECONNECT_S
+    assert all(low <= pause_s <= high for pause_s in drawn)
+    assert len(set(drawn)) == 20
+    for each in scene.opened[1:]:
+        each.fault = RemoteTooLate("silence")
+        each.may_probe.set()
+        await each.closed.wait()
+    await scene.uplink.shutdown()
+
+
+async def test_a_cloud_that_refuses_new_connections_while_the_old_one_stalls_is_gone() -> None:
+    refused = [free(RemoteUnavailable("connection refused")) for _ in range(5)]
+    old = free()
+    scene = Scene(old, *refused)
+    await scene.uplink.probe(0)
+    old.may_infer.clear()
+    old.asked.clear()
+    answering = asyncio.ensure_future(scene.exchange())
+    await old.asked.wait()
+    scene.clock.now_s += 10.0
+    for closed in (True, True, False, False):
+        await scene.uplink._reconnect()
+        assert scene.uplink.breaker.closed == closed
+    assert scene.uplink.breaker.reason.endswith("connection refused")
+    old.may_infer.set()  # it was only slow after all
+    await answering
+    assert scene.uplink.breaker.closed
+    await scene.uplink._reconnect()
+    assert scene.uplink.breaker.closed  # one is not three in a row
+    await scene.uplink.shutdown()
 
 
 @dataclass(slots=True)
 class Told(Breaker):
-    """A breaker that tells when it closes."""
+    """A breaker that tells what becomes of it."""
 
+    opens: asyncio.Event = field(default_factory=asyncio.Event)
     closes: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def fail(self, reason: str, *, now_s: float) -> None:
+        Breaker.fail(self, reason, now_s=now_s)
+        self.opens.set()
 
     def succeed(self) -> None:
         Breaker.succeed(self)
         self.closes.set()
 
 
-async def test_the_uplinks_own_probes_find_a_cloud_that_comes_later(
-    small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_cloud_killed_behind_a_link_that_stalls(small: Small, quick: None) -> None:
+    async with (
+        fake_cloud(small.bundle) as cloud,
+        Wire(cloud.address) as wire,
+        connected(wire.address) as uplink,
+    ):
+        uplink.breaker = told = Told()
+        wire.silence()
+        await cloud.server.stop(None)
+        answering = asyncio.ensure_future(infer(uplink))
+        await asyncio.wait_for(told.opens.wait(), SOON_S)
+        assert not uplink.breaker.closed
+        answering.cancel()
+
+
+async def test_a_silent_connection_over_a_wire(small: Small, quick: None) -> None:
+    async with fake_cloud(small.bundle) as cloud, Wire(cloud.address) as wire:
+        cloud.allowed.set()
+        async with connected(wire.address) as uplink:
+            old = uplink._connection
+            uplink.breaker = told = Told()
+            wire.silence()
+            lost = asyncio.ensure_future(infer(uplink))
+            await asyncio.wait_for(told.closes.wait(), SOON_S)  # a new connection took over
+            assert uplink._connection is not old
+            assert (await infer(uplink)).probabilities.tolist() == [0, 0, 0, 0, 1]
+            with pytest.raises(RemoteUnavailable, match="given up"):
+                await lost
+            assert uplink.breaker.closed
+
+
+async def test_the_uplinks_own_attempts_find_a_cloud_that_comes_later(
+    small: Small, quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(uplink_module, "_PROBE_EVERY_S", 0.01)
     async with fake_cloud(small.bundle) as cloud:
         address = cloud.address
     async with connected(address, known=False) as uplink:
-        uplink.breaker = told = Told(opened_at_s=0.0)
         with pytest.raises(RemoteUnavailable):
             await uplink.probe(0)
         assert not uplink.breaker.closed
         with caplog.at_level(logging.INFO):
             async with fake_cloud(small.bundle, address=address):
-                await asyncio.wait_for(told.closes.wait(), 20)
+                await asyncio.wait_for(uplink.reachable(), SOON_S)
                 assert uplink.breaker.closed
+        assert "is within reach" in caplog.text
+
+
+async def test_a_cloud_that_has_loaded_nothing_yet_is_asked_again_soon(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink_module, "_LOADING_S", 0.01)
+    monkeypatch.setattr(uplink_module, "_IDLE_S", 3_600.0)
+    async with fake_cloud(small.bundle) as cloud:
+        cloud.loaded = False
+        async with connected(cloud.address, known=False) as uplink:
+            for _ in range(2 + 5):  # the first two measure the link
+                await asyncio.wait_for(cloud.probed.get(), SOON_S)
+            assert uplink.breaker.closed
+            assert not uplink.cloud.known
+            learnt = asyncio.Event()
+            learn = uplink.cloud.learn
+
+            def note(state: fleet_pb2.ProbeResponse, *, now_s: float) -> None:
+                learn(state, now_s=now_s)
+                if state.tails:
+                    learnt.set()
+
+            monkeypatch.setattr(uplink.cloud, "learn", note)
+            cloud.loaded = True
+            await asyncio.wait_for(learnt.wait(), SOON_S)
+            assert uplink.cloud.known
+            assert await uplink._look_after() > 1_000  # and is then left alone
 
 
 async def test_a_cloud_in_the_open_needs_tls() -> None:
-    uplink = Uplink(Address("192.0.2.7", 8500), security=Security(), model="small", clock=monotonic)
+    address = Address("192.0.2.7", 8500)
+    uplink = Uplink(
+        lambda: GrpcConnection(address, security=Security(), model=NAME), clock=monotonic, name=""
+    )
     with pytest.raises(ConfigError, match="without TLS"):
         await uplink.startup()
