@@ -14,6 +14,8 @@ from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
 from .weights import SessionSettings, Weights, open_session
 
+_CPU = "CPUExecutionProvider"
+
 Output = npt.NDArray[np.float32]
 
 
@@ -29,13 +31,26 @@ class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
+    one_by_one: bool
+    """The graph was exported with a fixed batch of 1."""
 
-    @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:
         """What the graph makes of n items and of what came beside them.
 
         Raises whatever its runtime raises.
         """
+        if not self.one_by_one or len(batch) == 1:
+            return self.compute(batch, sides)
+        singles = [
+            self.compute(batch[at : at + 1], items_of(sides, at, at + 1))
+            for at in range(len(batch))
+        ]
+        answer = np.concatenate([single.answer for single in singles])
+        return Result(answer, joined([single.outputs for single in singles]))
+
+    @abstractmethod
+    def compute(self, batch: Array, sides: Tensors) -> Result:
+        """One run, of as many items as the graph takes."""
 
 
 class OnnxBackend(Backend):
@@ -53,36 +68,28 @@ class OnnxBackend(Backend):
         weights: Weights,
         inputs: Iterable[str] = (),
         outputs: Iterable[str] = (),
+        threads: int = 1,
+        on_cpu: bool = False,
     ) -> None:
         """`inputs` come beside the tensor of the cut or the pixels, `outputs` beside the answer."""
-        providers = _providers()
+        providers = (_CPU,) if on_cpu else _providers()
         self._session = open_session(
-            graph, weights=weights, settings=SessionSettings(providers=providers)
+            graph, weights=weights, settings=SessionSettings(threads=threads, providers=providers)
         )
         taken = {value.name: value.shape for value in self._session.get_inputs()}
         given = [value.name for value in self._session.get_outputs()]
-        self._input = _other(taken, inputs, "inputs")
+        self._input = the_other(taken, inputs, "inputs")
         self._further = tuple(outputs)
-        self._outputs = [_other(given, self._further, "outputs"), *self._further]
-        self._one_by_one = taken[self._input][0] == 1
+        self._outputs = [the_other(given, self._further, "outputs"), *self._further]
+        self.one_by_one = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
 
-    def run(self, batch: Array, sides: Tensors) -> Result:
-        if self._one_by_one and len(batch) > 1:  # exported with a fixed batch of 1
-            singles = [
-                self._run(batch[at : at + 1], items_of(sides, at, at + 1))
-                for at in range(len(batch))
-            ]
-            answer = np.concatenate([single.answer for single in singles])
-            return Result(answer, joined([single.outputs for single in singles]))
-        return self._run(batch, sides)
-
-    def _run(self, batch: Array, sides: Tensors) -> Result:
+    def compute(self, batch: Array, sides: Tensors) -> Result:
         answer, *further = self._session.run(self._outputs, {self._input: batch, **sides})
         return Result(cast(Output, answer), dict(zip(self._further, further, strict=True)))
 
 
-def _other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
+def the_other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
     """The one name of a graph that the manifest leaves unnamed."""
     names, expected = list(there), set(known)
     others = [name for name in names if name not in expected]
@@ -93,5 +100,5 @@ def _other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
 
 def _providers() -> tuple[str, ...]:
     available = onnxruntime.get_available_providers()
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    wanted = ("CUDAExecutionProvider", _CPU)
     return tuple(provider for provider in wanted if provider in available)

@@ -15,13 +15,14 @@ from ...shared.manifest import Cut, Large, Light, OutputKind, Precision, Preproc
 from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
 from ...shared.tensor import TensorSpec
+from ..weights import OWN
 from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
 from .external import externalize
 from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
-from .onnx_graph import OWN, extract_tail, input_of, whole_from_pixels
+from .onnx_graph import extract_tail, input_of, whole_from_pixels
 from .onnx_source import onnx_bytes, takes_channels_last
 from .paired_cut import PairedCut, Pairing
 from .quantization.onnx_models import float16

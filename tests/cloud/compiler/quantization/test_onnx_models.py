@@ -3,7 +3,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from hybridge.cloud.compiler.litert import Tensor, relative_error
-from hybridge.cloud.compiler.onnx_graph import OWN, Wire, extract_tail, find_cuts, whole_from_pixels
+from hybridge.cloud.compiler.onnx_graph import Wire, extract_tail, find_cuts, whole_from_pixels
 from hybridge.cloud.compiler.quantization.onnx_choice import in_precision
 from hybridge.cloud.compiler.quantization.onnx_models import (
     Feeds,
@@ -13,6 +13,7 @@ from hybridge.cloud.compiler.quantization.onnx_models import (
     static_int8,
 )
 from hybridge.cloud.compiler.quantization.ranges import Ranges
+from hybridge.cloud.weights import OWN
 from hybridge.shared.errors import BuildError
 from hybridge.shared.manifest import Precision
 from hybridge.shared.preprocess import PreprocessSpec

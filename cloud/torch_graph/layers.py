@@ -1,4 +1,4 @@
-"""ONNX operators with weights or windows, in torch; `onnx_operators` is their table."""
+"""ONNX operators with weights or windows, in torch; `operators` is their table."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .onnx_call import Call
+from .call import Call
 
 _CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
 _TRANSPOSED = {
@@ -107,7 +107,7 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     over = window.beyond_end(x) if ceil else (0, 0)
     padded = functional.pad(x, window.as_torch(extra=over))
     averages = functional.avg_pool2d(padded, kernel_size=window.kernel, stride=window.strides)
-    return averages * torch.from_numpy(window.shares(x, over=over, with_pad=with_pad))
+    return averages * torch.from_numpy(window.shares(x, over=over, with_pad=with_pad)).to(x)
 
 
 def global_average_pool(call: Call, x: Tensor) -> Tensor:
