@@ -24,6 +24,8 @@ from .paired_cut import Limits
 from .tflite_graph import TfliteCut
 from .values import Match, OnnxValues, TfliteValues, arrangements, match_values
 
+_NO_TAIL = "no multiply-adds are left behind it: the device would run the whole model"
+
 
 @dataclass(frozen=True)
 class RealInputs:
@@ -173,6 +175,9 @@ def find_candidates(
     cuts += [cut for cut in several if _is_cheaper(cut, cuts, pixels=large.pixels)]
     found = []
     for cut in sorted(cuts, key=lambda cut: (cut.work, cut.step)):
+        if cut.work == large.flow.total_work > 0:
+            refused.append(_without_tail(large, cut))
+            continue
         parts = [first[name] for name in cut.tensors]
         heads = [made[part.tensor] for part in parts]
         found.append(
@@ -228,6 +233,17 @@ def _refusal(
         work=large.share(large.flow.work_of([name])),
         error=None,
         fate=fate,
+    )
+
+
+def _without_tail(large: LargeGraph, cut: TensorSet) -> CutRecord:
+    return CutRecord(
+        name="+".join(cut.tensors),
+        tensors=cut.tensors,
+        shapes=tuple(large.shapes[name] for name in cut.tensors),
+        work=1.0,
+        error=None,
+        fate=_NO_TAIL,
     )
 
 

@@ -15,6 +15,7 @@ from ..weights import Weights
 from .program import Program
 from .weights import TorchWeights, borrowed
 
+_OTHERWISE = "; serve it with --runtime onnxruntime"
 _pinned = threading.local()
 
 
@@ -39,7 +40,10 @@ class TorchBackend(Backend):
         threads: int = 1,
     ) -> None:
         """As `OnnxBackend`."""
-        self._program = Program(graph, weights=weights)
+        try:
+            self._program = Program(graph, weights=weights)
+        except BundleError as error:
+            raise BundleError(f"{error}{_OTHERWISE}") from error
         self._input = the_other(self._program.inputs, inputs, "inputs")
         self._further = tuple(outputs)
         self._answer = the_other(self._program.outputs, self._further, "outputs")
@@ -53,7 +57,7 @@ class TorchBackend(Backend):
         try:
             made = self._program.run(fed)
         except BuildError as error:
-            raise BundleError(f"torch: {error}; serve it with --runtime onnxruntime") from error
+            raise BundleError(f"in torch {error}{_OTHERWISE}") from error
         arrays = {name: tensor.contiguous().cpu().numpy() for name, tensor in made.items()}
         return Result(
             np.asarray(arrays[self._answer]), {name: arrays[name] for name in self._further}

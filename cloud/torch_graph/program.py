@@ -59,10 +59,7 @@ class Program:
         self._written: dict[int, _Written] = {}
         for node in self._nodes:
             if node.op_type not in (*SERVED, *SIZES, "Shape"):
-                raise BundleError(
-                    f"torch has no operator {node.op_type} here ({node.output[0]!r}); "
-                    "serve this bundle with --runtime onnxruntime"
-                )
+                raise BundleError(f"torch has no operator {node.op_type} ({node.output[0]!r})")
 
     @torch.inference_mode()
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,12 +9,15 @@ from rich.text import Text
 
 from ...edge.router import explain
 from ..words import NOTHING, bytes_words, count_words, ms_words
+from .clouds import cloud_part
 from .facts import Inspection
 from .machines import Link, Machine, cloud_of, options_on
 from .tables import Grid, count_of, cuts, machines, models, parts, plans, quantization, rate
 from .whatif import ladder, verdict
 
-_WORDS = frozenset({"plan", "cut", "fate", "remarks", "route", "method", "machine", "part", "why"})
+_WORDS = frozenset(
+    {"plan", "cut", "fate", "remarks", "route", "method", "machine", "part", "runtime", "why"}
+)
 """Columns of words, which stand to the left and may wrap; figures stand to the right."""
 
 
@@ -29,6 +32,8 @@ def show(
     """What to print, one after the other."""
     yield _identity(report, machine)
     grids = [models(report, machine), cuts(report, machine), plans(report, machine)]
+    if report.bundle.manifest.large.variants:
+        grids.append(cloud_part(report))
     grids += [quantization(report), machines(report), parts(report)]
     for grid in grids:
         yield ""

@@ -160,16 +160,12 @@ def test_what_torch_raises_is_the_models_fault(bundles: Path, trust: TrustStore)
         whole.run(np.zeros((1, 16, 16, 2), np.uint8), {})
 
 
-def test_an_operator_that_torch_lacks_is_named(tmp_path: Path) -> None:
+def test_an_operator_that_torch_lacks_is_named() -> None:
     node = helper.make_node("LRN", ["x"], ["y"], size=3)
-    with pytest.raises(BundleError, match=r"no operator LRN here \('y'\).*--runtime onnxruntime"):
-        program(node)
-
-
-def program(*nodes: object) -> Program:
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in "xy"]
-    graph = helper.make_graph(list(nodes), "g", values[:1], values[1:])
-    return Program(helper.make_model(graph).SerializeToString(), weights=TorchWeights({}))
+    graph = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]))
+    with pytest.raises(BundleError, match=r"no operator LRN \('y'\); .*--runtime onnxruntime"):
+        TorchBackend(graph.SerializeToString(), weights=TorchWeights({}))
 
 
 def test_tails_share_one_dictionary_of_weights() -> None:
