@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from ...shared.errors import BuildError, BundleError
+from ...shared.errors import BundleError
 from ...shared.manifest import Precision
 from ...shared.side import Tensors
 from ...shared.tensor import Array
@@ -56,8 +56,8 @@ class TorchBackend(Backend):
         fed = {name: borrowed(array) for name, array in {self._input: batch, **sides}.items()}
         try:
             made = self._program.run(fed)
-        except BuildError as error:
-            raise BundleError(f"in torch {error}{_OTHERWISE}") from error
+        except BundleError as error:
+            raise BundleError(f"{error}{_OTHERWISE}") from error
         arrays = {name: tensor.contiguous().cpu().numpy() for name, tensor in made.items()}
         return Result(
             np.asarray(arrays[self._answer]), {name: arrays[name] for name in self._further}

@@ -17,7 +17,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.numpy_helper import to_array
 from torch import Tensor
 
-from ...shared.errors import BundleError
+from ...shared.errors import BuildError, BundleError
 from ...shared.manifest import Precision
 from ..weights import OWN
 from .call import Call, Constant
@@ -69,7 +69,10 @@ class Program:
         values = {name: self._fed(name, tensor) for name, tensor in feeds.items()}
         written = self._written.get(items)
         if written is None:
-            self._written[items] = self._write(values)
+            try:
+                self._written[items] = self._write(values)
+            except BuildError as error:  # as the compiler's operators say it
+                raise BundleError(f"torch: {error}") from error
         else:
             values.update(written.constants)
             for step in written.steps:

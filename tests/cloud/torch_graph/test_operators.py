@@ -15,7 +15,7 @@ from hybridge.cloud.compiler.onnx_torch import OnnxModule
 from hybridge.cloud.torch_graph.operators import OPERATORS
 from hybridge.shared.errors import BuildError
 
-from .graphs import run
+from ..compiler.graphs import run
 
 PICTURE = (1, 4, 7, 9)
 

@@ -10,14 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from hybridge.cloud.compiler.external import externalize
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.model import ServedModel
 from hybridge.cloud.repository import load_repository
 from hybridge.cloud.torch_graph.backend import TorchBackend, torch_weights
-from hybridge.cloud.torch_graph.program import Program
 from hybridge.cloud.torch_graph.weights import Int8Matrix, TorchWeights, borrowed
 from hybridge.cloud.weights import Weights
 from hybridge.protos import open_inference_pb2 as pb
@@ -34,8 +33,8 @@ from hybridge.shared.manifest import (
 from hybridge.shared.signing import SigningKey, TrustStore
 from hybridge.shared.tensor import Array
 
-from .bundles import SidedModel, TinyModel, random_pixels, write_bundle
-from .conftest import run_cloud
+from ..bundles import SidedModel, TinyModel, random_pixels, write_bundle
+from ..conftest import run_cloud
 
 TORCH = Runtime.TORCH
 
@@ -203,31 +202,6 @@ def test_an_int8_matrix_is_as_near_as_its_codes_allow() -> None:
     assert bool((off <= made.scales * 0.5001).all())
 
 
-def test_sizes_that_a_graph_computes_follow_the_batch() -> None:
-    nodes = [
-        helper.make_node("Shape", ["x"], ["shape"]),
-        helper.make_node("Gather", ["shape", "first"], ["items"]),
-        helper.make_node("Unsqueeze", ["items", "axis"], ["row"]),
-        helper.make_node("Concat", ["row", "two", "two"], ["wanted"], axis=0),
-        helper.make_node("Reshape", ["x", "wanted"], ["square"]),
-        helper.make_node("Transpose", ["square"], ["turned"], perm=[0, 2, 1]),
-        helper.make_node("Reshape", ["turned", "flat"], ["y"]),
-    ]
-    constants = {"first": 0, "axis": [0], "two": [2], "flat": [-1, 4]}
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in "xy"]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        values[:1],
-        values[1:],
-        [numpy_helper.from_array(np.array(v, np.int64), k) for k, v in constants.items()],
-    )
-    made = Program(helper.make_model(graph).SerializeToString(), weights=TorchWeights({}))
-    for items in (2, 1, 2, 5):
-        x = torch.arange(items * 4, dtype=torch.float32).reshape(items, 4)
-        assert torch.equal(made.run({"x": x})["y"], x[:, [0, 2, 1, 3]])
-
-
 def test_every_instance_has_the_threads_it_was_given() -> None:
     parts = externalize(TinyModel().graphs())
     weights = Weights.from_bytes(parts.weights, table=parts.table)
@@ -267,7 +241,7 @@ async def test_a_cloud_serves_by_torch(config: CloudConfig, model: TinyModel) ->
 
 def test_a_cloud_of_onnx_runtime_imports_no_torch() -> None:
     code = "import sys, hybridge.cloud.server; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
     assert run.returncode == 0
 
