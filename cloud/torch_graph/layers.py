@@ -22,7 +22,7 @@ _TRANSPOSED = {
 def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Conv; asymmetric pads are put around before."""
     axes = x.ndim - 2
-    window = _Window(call, x, kernel=tuple(weight.shape[2:]))
+    window = Window(call, x, kernel=tuple(weight.shape[2:]))
     padded, padding = window.symmetric(x)
     result: Tensor = _CONVOLUTIONS[axes + 2](
         padded,
@@ -66,7 +66,7 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
     """MaxPool over two axes."""
     if call.outputs != 1 or x.ndim != 4:
         raise call.unsupported("has indices or is not over two axes")
-    window = _Window(call, x, kernel=call.integers("kernel_shape"))
+    window = Window(call, x, kernel=call.integers("kernel_shape"))
     padding = window.begins
     if not window.is_symmetric:
         if set(window.dilations) != {1}:
@@ -89,7 +89,7 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     """AveragePool over two axes."""
     if x.ndim != 4:
         raise call.unsupported("is not over two axes")
-    window = _Window(call, x, kernel=call.integers("kernel_shape"))
+    window = Window(call, x, kernel=call.integers("kernel_shape"))
     if set(window.dilations) != {1}:
         raise call.unsupported("has dilations")
     with_pad = bool(call.integer("count_include_pad", 0))
@@ -202,7 +202,7 @@ def resize(call: Call, x: Tensor) -> Tensor:
     raise call.unsupported(f"resizes by {mode} with {coordinates} coordinates")
 
 
-class _Window:
+class Window:
     """Kernel, strides, dilations and pads of a node, per axis, whatever way they are written."""
 
     def __init__(self, call: Call, x: Tensor, *, kernel: Sequence[int]) -> None:

@@ -21,8 +21,9 @@ from ...shared.errors import BuildError, BundleError
 from ...shared.manifest import Precision
 from ..weights import OWN
 from .call import Call, Constant
+from .layers import Window
 from .operators import Operator
-from .serving import SERVED, SIZES, int8_product
+from .serving import SERVED, SIZES, Activation, int8_product, packed_convolution
 from .steps import Step, run_step, step_of, with_deaths
 from .weights import TorchWeights, borrowed, placed
 
@@ -55,6 +56,10 @@ class Program:
         """The size of the first axis by name; 0 where any number of items may come."""
         self.outputs = tuple(value.name for value in model.graph.output)
         self._last = {name: at for at, node in enumerate(self._nodes) for name in node.input}
+        self._readers: dict[str, list[int]] = {}
+        for at, node in enumerate(self._nodes):
+            for name in node.input:
+                self._readers.setdefault(name, []).append(at)
         self._own = {name for node in self._nodes if _is_own(node) for name in node.input}
         self._written: dict[int, _Written] = {}
         for node in self._nodes:
@@ -92,14 +97,19 @@ class Program:
         known = dict(self._known)
         steps: list[Step] = []
         constants: dict[str, Tensor] = {}
+        done: set[int] = set()
         for at, node in enumerate(self._nodes):
             given = [name for name in node.input if name]
             if node.op_type == "Shape":
                 known[node.output[0]] = _shape(node, values, known)
             elif all(name in known for name in given):
                 known.update(_computed(node, known))
-            else:
+            elif at not in done:
                 step = self._step(node, known)
+                if self._is_packed(node, step, values):
+                    behind = self._activation(node, known)
+                    done.update(behind)
+                    step = self._packed(step, values, known, *(self._nodes[i] for i in behind))
                 for name in step.inputs:
                     if name is not None and name not in values:
                         values[name] = constants[name] = self._constant(name, node, known)
@@ -129,6 +139,55 @@ class Program:
             lowered = partial(_lowered, step.operator, dtype=self._weights.dtype)
             return replace(step, operator=Operator(lowered))
         return step
+
+    def _is_packed(self, node: NodeProto, step: Step, values: Mapping[str, Tensor]) -> bool:
+        """Whether it is a convolution over two axes by weights."""
+        weights = self._weights
+        return (
+            node.op_type == "Conv"
+            and weights.packs
+            and node.input[1] in weights.arrays
+            and weights.arrays[node.input[1]].ndim == 4
+            and values[node.input[0]].dtype is weights.dtype
+        )
+
+    def _activation(self, node: NodeProto, known: Mapping[str, Constant]) -> list[int]:
+        """The index of what alone reads a convolution and can be done with it, if there is one."""
+        readers = self._readers.get(node.output[0], [])
+        if len(readers) != 1 or node.output[0] in self.outputs:
+            return []
+        call = Call.of(self._nodes[readers[0]], known)
+        return readers if Activation.of(call) is not None else []
+
+    def _packed(
+        self,
+        step: Step,
+        values: Mapping[str, Tensor],
+        known: Mapping[str, Constant],
+        *behind: NodeProto,
+    ) -> Step:
+        name, *bias = step.inputs[1:]
+        assert name is not None
+        x = values[step.inputs[0] or ""]
+        kernel = self._weights.arrays[name].shape[2:]
+        window = Window(step.call, x, kernel=kernel)
+        padded, padding = window.symmetric(x)
+        packed = self._weights.packed(
+            name,
+            strides=window.strides,
+            padding=padding,
+            dilations=window.dilations,
+            groups=step.call.integer("group", 1),
+            like=padded.shape,
+        )
+        found = [Activation.of(Call.of(node, known)) for node in behind]
+        activation = next((each for each in found if each is not None), Activation())
+        return Step(
+            Operator(packed_convolution(packed, kernel=kernel, activation=activation)),
+            step.call,
+            (step.inputs[0], *bias),
+            tuple(behind[-1].output) if behind else step.outputs,
+        )
 
     def _is_int8(self, node: NodeProto, known: Mapping[str, Constant]) -> bool:
         """Whether it is a product with a matrix of weights."""

@@ -1,6 +1,7 @@
-"""Operators that a served graph has beside those a device may run: of sizes, and of int8."""
+"""Operators that a served graph has beside those a device may run: of sizes, int8, packed."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from .call import Call, Constant
+from .layers import Window
 from .operators import OPERATORS, Operator
 from .weights import Int8Matrix
 
@@ -71,5 +73,52 @@ def int8_product(matrix: Int8Matrix) -> Callable[..., Tensor]:
         if bias is not None:
             made.add_(bias)
         return made.reshape(*x.shape[:-1], made.shape[-1])
+
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What oneDNN does to a convolution's result in the same pass."""
+
+    name: str = "none"
+    limits: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, call: Call) -> "Activation | None":
+        """A Relu, or a Clip with both limits; None for any other operator."""
+        if call.operator == "Relu":
+            return cls("relu")
+        low, high = call.number_at(1), call.number_at(2)
+        if call.operator == "Clip" and low is not None and high is not None:
+            return cls("hardtanh", (low, high))
+        return None
+
+
+def packed_convolution(
+    packed: Tensor, *, kernel: tuple[int, ...], activation: Activation
+) -> Callable[..., Tensor]:
+    """Conv over two axes by weights in oneDNN's own layout, and the activation behind it.
+
+    Torch's own way lays the weights out anew for every run, and leaves a batch of one to a slow
+    kernel: 98 instead of 41 ms for a ResNet-50 on one thread.
+    """
+
+    def run(call: Call, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        window = Window(call, x, kernel=kernel)
+        padded, padding = window.symmetric(x)
+        made: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            padded,
+            packed,
+            bias,
+            padding,
+            window.strides,
+            window.dilations,
+            call.integer("group", 1),
+            activation.name,
+            activation.limits,
+            "",
+        )
+        return made
 
     return run

@@ -1,7 +1,7 @@
 """The weights of all graphs of a model as torch tensors: one dictionary, in memory once."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +34,7 @@ class TorchWeights:
     """Arrays by name, in one precision on one device.
 
     In float32 on the CPU they are views of the arrays, which may be a mapped file; what has to be
-    converted is, when the first graph needs it, and kept for all.
+    converted or laid out anew is, when the first graph needs it, and kept for all.
     """
 
     arrays: Mapping[str, Array] = field(repr=False)
@@ -56,7 +56,7 @@ class TorchWeights:
             for made in self._made.values()
             for tensor in ((made,) if isinstance(made, Tensor) else (made.codes, made.scales))
         ]
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def tensor(self, name: str, *, dtype: torch.dtype | None = None) -> Tensor:
         """One of them; floats in this precision, or in that given."""
@@ -78,6 +78,37 @@ class TorchWeights:
 
         made = self._once((name, transposed), make)
         assert isinstance(made, Int8Matrix)
+        return made
+
+    @property
+    def packs(self) -> bool:
+        """Whether convolutions run by weights in oneDNN's layout."""
+        if self.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return False
+        halved = self.dtype is torch.bfloat16
+        return not halved or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    def packed(
+        self,
+        name: str,
+        *,
+        strides: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilations: tuple[int, ...],
+        groups: int,
+        like: Sequence[int],
+    ) -> Tensor:
+        """Weights of a convolution over two axes, laid out for inputs of about these sizes."""
+
+        def make() -> Tensor:
+            weight = placed(self.arrays[name], dtype=self.dtype, device=self.device)
+            made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, padding, strides, dilations, groups, list(like)
+            )
+            return made
+
+        made = self._once((name, strides, padding, dilations, groups), make)
+        assert isinstance(made, Tensor)
         return made
 
     def _once(self, key: object, make: Callable[[], Tensor | Int8Matrix]) -> Tensor | Int8Matrix:
