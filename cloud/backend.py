@@ -1,7 +1,7 @@
 """What computes: a graph of a model, ready to run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -31,26 +31,20 @@ class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
-    one_by_one: bool
-    """The graph was exported with a fixed batch of 1."""
 
+    @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:
         """What the graph makes of n items and of what came beside them.
 
         Raises whatever its runtime raises.
         """
-        if not self.one_by_one or len(batch) == 1:
-            return self.compute(batch, sides)
-        singles = [
-            self.compute(batch[at : at + 1], items_of(sides, at, at + 1))
-            for at in range(len(batch))
-        ]
-        answer = np.concatenate([single.answer for single in singles])
-        return Result(answer, joined([single.outputs for single in singles]))
 
-    @abstractmethod
-    def compute(self, batch: Array, sides: Tensors) -> Result:
-        """One run, of as many items as the graph takes."""
+
+def one_by_one(run: Callable[[Array, Tensors], Result], batch: Array, sides: Tensors) -> Result:
+    """For a graph that was exported with a fixed batch of 1."""
+    singles = [run(batch[at : at + 1], items_of(sides, at, at + 1)) for at in range(len(batch))]
+    answer = np.concatenate([single.answer for single in singles])
+    return Result(answer, joined([single.outputs for single in singles]))
 
 
 class OnnxBackend(Backend):
@@ -81,10 +75,15 @@ class OnnxBackend(Backend):
         self._input = the_other(taken, inputs, "inputs")
         self._further = tuple(outputs)
         self._outputs = [the_other(given, self._further, "outputs"), *self._further]
-        self.one_by_one = taken[self._input][0] == 1
+        self._single = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
 
-    def compute(self, batch: Array, sides: Tensors) -> Result:
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        if self._single and len(batch) > 1:
+            return one_by_one(self._run, batch, sides)
+        return self._run(batch, sides)
+
+    def _run(self, batch: Array, sides: Tensors) -> Result:
         answer, *further = self._session.run(self._outputs, {self._input: batch, **sides})
         return Result(cast(Output, answer), dict(zip(self._further, further, strict=True)))
 

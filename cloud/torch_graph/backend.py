@@ -10,7 +10,7 @@ from ...shared.errors import BundleError
 from ...shared.manifest import Precision
 from ...shared.side import Tensors
 from ...shared.tensor import Array
-from ..backend import Backend, Result, the_other
+from ..backend import Backend, Result, one_by_one, the_other
 from ..weights import Weights
 from .program import Program
 from .weights import TorchWeights, borrowed
@@ -48,10 +48,15 @@ class TorchBackend(Backend):
         self._further = tuple(outputs)
         self._answer = the_other(self._program.outputs, self._further, "outputs")
         self._threads = threads
-        self.one_by_one = self._program.inputs[self._input] == 1
+        self._single = self._program.inputs[self._input] == 1
         self.device = weights.device.type
 
-    def compute(self, batch: Array, sides: Tensors) -> Result:
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        if self._single and len(batch) > 1:
+            return one_by_one(self._run, batch, sides)
+        return self._run(batch, sides)
+
+    def _run(self, batch: Array, sides: Tensors) -> Result:
         _pin_to(self._threads)
         fed = {name: borrowed(array) for name, array in {self._input: batch, **sides}.items()}
         try:

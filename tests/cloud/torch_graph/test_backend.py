@@ -258,3 +258,18 @@ def test_an_old_variant_is_onnx_runtimes() -> None:
     blob = {"sha256": "0" * 64, "bytes": 1}
     old = {"whole": blob, "weights": blob, "weights_index": blob, "tails": {}}
     assert msgspec.convert(old, Variant).runtime is Runtime.ONNXRUNTIME
+
+
+def test_a_graph_for_one_item_takes_several_one_by_one() -> None:
+    graphs = TinyModel().graphs()
+    parts = externalize(graphs)
+    graphs["tail"].graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    single = externalize(graphs).graphs["tail"]
+    weights = Weights.from_bytes(parts.weights, table=parts.table)
+    shared = torch_weights(weights, precision=Precision.FLOAT32, on_cpu=True)
+    batch = np.random.default_rng(0).integers(-128, 128, (3, 4, 4, 8), np.int8)
+    wanted, made = (
+        TorchBackend(graph, weights=shared).run(batch, {}).answer
+        for graph in (parts.graphs["tail"], single)
+    )
+    np.testing.assert_allclose(made, wanted, atol=1e-6)
