@@ -142,7 +142,6 @@ def test_a_cut_that_leaves_nothing_to_multiply_is_refused() -> None:
         int8_model=quantize(float32, tensors),
         tensors=tensors[:2],
     )
-    (logits,) = [record for record in found.refused if "multiply-adds" in record.fate]
-    assert (logits.work, logits.shapes) == (1.0, ((CLASSES,),))
+    (logits,) = [record for record in found.refused if "nothing is left" in record.fate]
+    assert logits.shapes == ((CLASSES,),)
     assert [pair.shape for pair in found.pairs][-1] == (12,)
-    assert all(pair.work < 1 for pair in found.pairs)
