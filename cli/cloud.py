@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 
-from ..shared.manifest import Precision
+from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
@@ -23,6 +23,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         choices=[str(each) for each in Precision],
         default=str(Precision.FLOAT32),
         help="arithmetic of whole models and tails; a bundle has what its recipe asked for",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=[str(each) for each in Runtime],
+        default=None,
+        help="what computes; without it, what a bundle was built for in this precision",
     )
     parser.add_argument(
         "--preload", action="store_true", help="serve nothing before every tail is loaded"
@@ -48,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         queue_limit=options.queue,
         max_batch=options.max_batch,
         precision=Precision(options.precision),
+        runtime=Runtime(options.runtime) if options.runtime else None,
         preload=options.preload,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,

@@ -6,12 +6,16 @@ from ..protos import open_inference_pb2 as pb
 from ..shared import oip
 from ..shared.deadline import Clock, Deadline, monotonic
 from ..shared.errors import DeadlineUnmet
+from ..shared.manifest import Runtime
 from ..shared.side import wanted_outputs
 from .inputs import Input, ModelName, read_input
 from .loader import Loader
 from .repository import Repository
 from .work import Answer
 from .worker import Worker
+
+_PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_libtorch"}
+"""As Triton calls them."""
 
 
 class Inference:
@@ -63,7 +67,7 @@ class Inference:
         response = pb.ModelMetadataResponse(
             name=model.name,
             versions=[other.version for other in self.repository.versions(name)],
-            platform="onnxruntime_onnx",
+            platform=_PLATFORMS[model.runtime],
         )
         shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
         response.inputs.add(name=oip.PIXELS, datatype="UINT8", shape=[-1, *shape])

@@ -54,6 +54,7 @@ class CloudServer:
             trust=config.trust,
             max_batch=config.max_batch,
             precision=config.precision,
+            runtime=config.runtime,
         )
         self._worker = Worker(instances=config.instances, queue_limit=config.queue_limit)
         self._loader = Loader(self._worker)

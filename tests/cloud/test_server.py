@@ -17,7 +17,7 @@ from hybridge.cloud.server import CloudServer, serve
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import Precision
+from hybridge.shared.manifest import Precision, Runtime
 from hybridge.shared.security import Address, Security
 from hybridge.shared.signing import SigningKey, TrustStore
 
@@ -54,10 +54,17 @@ async def test_not_ready_until_the_models_are_loaded(
     allowed, listening = threading.Event(), asyncio.Event()
 
     def load_late(
-        root: Path, *, trust: TrustStore, max_batch: int, precision: Precision
+        root: Path,
+        *,
+        trust: TrustStore,
+        max_batch: int,
+        precision: Precision,
+        runtime: Runtime | None,
     ) -> Repository:
         assert allowed.wait(60)
-        return load_repository(root, trust=trust, max_batch=max_batch, precision=precision)
+        return load_repository(
+            root, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+        )
 
     monkeypatch.setattr(server_module, "load_repository", load_late)
     server = CloudServer(config)
