@@ -15,6 +15,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "cloud", help="serve bundles: whole models and tails, over the Open Inference Protocol"
     )
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there (off)"
+    )
     parser.add_argument("--instances", type=int, default=None, help="parallel runs per model")
     parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
     parser.add_argument("--max-batch", type=int, default=8)
@@ -43,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     config = CloudConfig(
         bundles=options.bundles,
         address=Address.parse(options.listen),
+        metrics=Address.parse(options.metrics) if options.metrics else None,
         security=security(options),
         trust=trust(options),
         queue_limit=options.queue,

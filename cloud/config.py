@@ -25,12 +25,14 @@ class CloudConfig:
     batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
     and measured; without, tails come in the background or with their first request. Whole models
-    and tails compute in `precision`, which their bundles must have been built with.
+    and tails compute in `precision`, which their bundles must have been built with. `metrics` is
+    where Prometheus may read, None for nowhere.
     """
 
     bundles: Path
     trust: TrustStore
     address: Address = DEFAULT_ADDRESS
+    metrics: Address | None = None
     security: Security = field(default_factory=Security)
     instances: int = field(default_factory=usable_cores)
     queue_limit: int = 64

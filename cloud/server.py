@@ -5,6 +5,7 @@ import logging
 import platform
 
 import grpc
+from aiohttp import web
 
 from ..protos.fleet_pb2_grpc import add_FleetServicer_to_server
 from ..protos.oip import add_servicer
@@ -14,13 +15,16 @@ from ..shared.daemon import OnListening
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
 from ..shared.rpc import FaultInterceptor
-from ..shared.security import SERVER_OPTIONS
+from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .fleet import FleetService
 from .inference import Inference
 from .loader import Loader
+from .metrics import metrics_app
 from .repository import load_repository
 from .service import InferenceService
+from .statistics import Statistics
+from .web import Site
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -32,11 +36,15 @@ class CloudServer:
     def __init__(self, config: CloudConfig) -> None:
         self.config = config
         self.address = config.address
+        self.sites: dict[str, Address] = {}
+        """The HTTP ports that are open, by what they are for."""
         self._server: grpc.aio.Server | None = None
         self._inference: asyncio.Future[Inference] | None = None
         self._worker: Worker | None = None
         self._loader: Loader | None = None
         self._advertisement: Advertisement | None = None
+        self._statistics = Statistics()
+        self._sites: list[Site] = []
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Listens, then loads all whole models; ConfigError if either cannot be."""
@@ -46,6 +54,7 @@ class CloudServer:
         self._inference = asyncio.get_running_loop().create_future()
         await self._listen(self._inference)
         log.info("listening on %s", self.address)
+        await self._open_sites(self._inference)
         if on_listening is not None:
             on_listening(self.address)
         repository = await asyncio.to_thread(
@@ -55,9 +64,15 @@ class CloudServer:
             max_batch=config.max_batch,
             precision=config.precision,
         )
-        self._worker = Worker(instances=config.instances, queue_limit=config.queue_limit)
+        self._worker = Worker(
+            instances=config.instances,
+            queue_limit=config.queue_limit,
+            on_execution=self._statistics.executed,
+        )
         self._loader = Loader(self._worker)
-        inference = Inference(repository, worker=self._worker, loader=self._loader)
+        inference = Inference(
+            repository, worker=self._worker, loader=self._loader, statistics=self._statistics
+        )
         inference.start()
         if config.preload:
             await self._loader.finished()
@@ -74,6 +89,8 @@ class CloudServer:
         if self._server is not None:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
             await self._server.stop(self.config.grace_ms / 1e3)
+        for site in self._sites:
+            await site.stop()
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
@@ -90,6 +107,17 @@ class CloudServer:
         add_FleetServicer_to_server(FleetService(inference), self._server)
         self.address = self.config.security.bind(self._server, self.config.address)
         await self._server.start()
+
+    async def _open_sites(self, inference: asyncio.Future[Inference]) -> None:
+        config = self.config
+        if config.metrics is not None:
+            await self._open("metrics", config.metrics, metrics_app(self._statistics, inference))
+
+    async def _open(self, name: str, address: Address, app: web.Application) -> None:
+        site = Site(app, grace_ms=self.config.grace_ms)
+        self.sites[name] = await site.start(address, security=self.config.security)
+        self._sites.append(site)
+        log.info("%s on %s", name, self.sites[name])
 
     async def _advertise(self) -> None:
         if not self.config.advertise:

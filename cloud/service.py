@@ -5,6 +5,7 @@ import asyncio
 from .. import __version__
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
+from ..shared import oip
 from ..shared.errors import DeadlineUnmet, UnknownModel
 from .inference import Inference
 
@@ -57,7 +58,10 @@ class InferenceService(Servicer):
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         inference = await self._loaded(context)
-        return await inference.infer(request, rpc_left_s=context.time_remaining())
+        response = await inference.infer(
+            oip.read_request(request), transport_left_s=context.time_remaining()
+        )
+        return oip.write_response(response)
 
     async def _loaded(self, context: Context) -> Inference:
         if not self.ready:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -13,13 +14,23 @@ from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
 from .work import Answer, Execution, Load, Work, execute
 
+OnExecution = Callable[[StageKey, Execution], None]
+
 
 class Worker:
     """Computes what is submitted, on `instances` threads. All methods belong to one event loop."""
 
-    def __init__(self, *, instances: int, queue_limit: int, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        instances: int,
+        queue_limit: int,
+        on_execution: OnExecution | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
         self._scheduler = Scheduler(instances=instances, queue_limit=queue_limit)
         self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._on_execution = on_execution
         self._clock = clock
         self._stages: dict[StageKey, Stage] = {}
         self._works: dict[int, Work] = {}
@@ -36,6 +47,15 @@ class Worker:
         """What a stage costs lately; None before `add_stage`."""
         return self._scheduler.cost(stage.key) if stage.key in self._stages else None
 
+    def queued(self, model: str) -> int:
+        """Requests waiting for a model."""
+        return self._scheduler.queued(model)
+
+    @property
+    def running(self) -> int:
+        """Batches that are being computed."""
+        return self._scheduler.running
+
     def forecast_ms(self) -> float:
         """How long a request that arrived now would wait."""
         return self._scheduler.forecast_ms(now_s=self._clock())
@@ -51,7 +71,7 @@ class Worker:
     ) -> Answer:
         """The answer of a stage to what `load` makes and to what came beside it.
 
-        Raises Overloaded or DeadlineUnmet at once if it cannot be had in time, DeadlineUnmet at
+        Raises Overloaded or DeadlineRefused at once if it cannot be had in time, DeadlineUnmet at
         the deadline if it was not, else whatever `load` or the model raises.
         """
         now_s = self._clock()
@@ -116,6 +136,8 @@ class Worker:
         self._scheduler.finish(
             batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
         )
+        if self._on_execution is not None:
+            self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):
             _settle(work, outcome)
         self._pump()
