@@ -31,6 +31,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--preload", action="store_true", help="serve nothing before every tail is loaded"
     )
     parser.add_argument(
+        "--model-control", action="store_true", help="let callers load and unload bundles of DIR"
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -53,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         max_batch=options.max_batch,
         precision=Precision(options.precision),
         preload=options.preload,
+        model_control=options.model_control,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )

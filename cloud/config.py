@@ -26,7 +26,8 @@ class CloudConfig:
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
     and measured; without, tails come in the background or with their first request. Whole models
     and tails compute in `precision`, which their bundles must have been built with. `metrics` is
-    where Prometheus may read, None for nowhere.
+    where Prometheus may read, None for nowhere. Callers may load and unload models of the directory
+    only with `model_control`.
     """
 
     bundles: Path
@@ -39,6 +40,7 @@ class CloudConfig:
     max_batch: int = 8
     precision: Precision = Precision.FLOAT32
     preload: bool = False
+    model_control: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 

@@ -1,14 +1,16 @@
 """One inference in the cloud: from a request to its answer, without the transport."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from ..protos import open_inference_pb2 as pb
 from ..shared import oip
 from ..shared.deadline import Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused
 from ..shared.side import wanted_outputs
+from ..shared.tensor import TensorSpec
 from .inputs import Input, ModelName, read_input
 from .loader import Loader
+from .model import ServedModel
 from .repository import Repository
 from .statistics import Record, Statistics
 from .work import Answer
@@ -36,9 +38,19 @@ class Inference:
     def start(self) -> None:
         """Takes work for whole models now, for tails as they are loaded in the background."""
         for model in self.repository:
-            self.statistics.add(model.name, model.version)
-            self.worker.add_stage(model.whole)
-        self._loader.start(stage for model in self.repository for stage in model.stages[1:])
+            self.serve(model)
+
+    def serve(self, model: ServedModel) -> None:
+        """Takes work for a model of the repository, whose whole is loaded."""
+        self.statistics.add(model.name, model.version)
+        self.worker.add_stage(model.whole)
+        self._loader.start(model.stages[1:])
+
+    async def retire(self, model: ServedModel) -> None:
+        """Takes no more work for a model; returns once what was accepted has ended."""
+        await self._loader.forget(model.stages)
+        for stage in model.stages:
+            await self.worker.remove_stage(stage)
 
     async def infer(
         self, request: oip.InferRequest, *, transport_left_s: float | None = None
@@ -86,24 +98,24 @@ class Inference:
             record.model = self.statistics.of(found.model.name, found.model.version)
         return found, deadline
 
-    def metadata(self, *, name: str, version: str) -> pb.ModelMetadataResponse:
-        """What any client of the protocol needs; frames and pictures are for who knows us."""
+    def metadata(self, *, name: str, version: str) -> dict[str, Any]:
+        """The fields of ModelMetadataResponse.
+
+        What any client of the protocol needs; frames and pictures are for who knows us.
+        """
         model = self.repository.model(name, version)
-        response = pb.ModelMetadataResponse(
-            name=model.name,
-            versions=[other.version for other in self.repository.versions(name)],
-            platform="onnxruntime_onnx",
-        )
         shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
-        response.inputs.add(name=oip.PIXELS, datatype="UINT8", shape=[-1, *shape])
-        response.outputs.add(name=oip.PROBABILITIES, datatype="FP32", shape=[-1, classes])
-        for target, specs in (
-            (response.inputs, model.whole.inputs),
-            (response.outputs, model.whole.outputs),
-        ):
-            for spec in specs:
-                target.add(name=spec.name, datatype=spec.datatype, shape=[-1, *spec.shape])
-        return response
+        own = (
+            TensorSpec(oip.PIXELS, "UINT8", shape),
+            TensorSpec(oip.PROBABILITIES, "FP32", (classes,)),
+        )
+        return {
+            "name": model.name,
+            "versions": [other.version for other in self.repository.versions(name)],
+            "platform": "onnxruntime_onnx",
+            "inputs": [_described(spec) for spec in (own[0], *model.whole.inputs)],
+            "outputs": [_described(spec) for spec in (own[1], *model.whole.outputs)],
+        }
 
     def _response(
         self, request_id: str, found: Input, answer: Answer, *, wanted: Iterable[str]
@@ -123,3 +135,7 @@ class Inference:
                 **{name: answer.outputs[name] for name in wanted},
             },
         )
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from .inference import Inference
+from .front import Front, Served
 from .statistics import BOUNDS_S, BatchFigures, Statistics, Step
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -24,16 +24,15 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 _MODEL = ("model", "version")
 
 
-def metrics_app(statistics: Statistics, inference: asyncio.Future[Inference]) -> web.Application:
+def metrics_app(statistics: Statistics, front: Front) -> web.Application:
     """Answers GET /metrics, in the format a scraper asks for."""
     process = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=process)
     GCCollector(registry=process)
 
     async def metrics(request: web.Request) -> web.Response:
-        loaded = inference.done() and not inference.cancelled()
         # Read here, where nothing changes meanwhile; written in a thread, which takes milliseconds.
-        families = list(_families(statistics, inference.result() if loaded else None))
+        families = list(_families(statistics, front.now))
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         text = await asyncio.to_thread(lambda: encode(_Families(families, process)))
         return web.Response(body=text, headers={"Content-Type": content_type})
@@ -55,7 +54,7 @@ class _Families(Collector):
         yield from self._process.collect()
 
 
-def _families(statistics: Statistics, inference: Inference | None) -> Iterator[Metric]:
+def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]:
     yield from _counters(statistics)
     yield from _histograms(statistics)
     flying = GaugeMetricFamily(
@@ -63,9 +62,9 @@ def _families(statistics: Statistics, inference: Inference | None) -> Iterator[M
     )
     flying.add_metric((), statistics.in_flight)
     yield flying
-    if inference is None:
+    if served is None:
         return
-    worker, models = inference.worker, {model.name for model in inference.repository}
+    worker, models = served.inference.worker, {m.name for m in served.inference.repository}
     running = GaugeMetricFamily("hybridge_batches_running", "Batches that are being computed.")
     running.add_metric((), worker.running)
     yield running

@@ -40,6 +40,12 @@ class Repository:
         known = ", ".join(model.version for model in versions)
         raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")
 
+    def put(self, name: str, versions: tuple[ServedModel, ...]) -> None:
+        """Serves these versions of a model, newest first, in place of what was served; or none."""
+        self._models.pop(name, None)
+        if versions:
+            self._models[name] = versions
+
     def stage(self, digest: bytes, *, name: str, version: str = "") -> tuple[ServedModel, Stage]:
         """The stage that goes on from a contract, and its model.
 
@@ -82,6 +88,13 @@ def load_repository(
         why = "; ".join(reasons) or "there is none; build one first"
         raise ConfigError(f"no bundle under {root} can be served: {why}")
     return Repository(models)
+
+
+def load_version(
+    path: Path, *, trust: TrustStore, max_batch: int, precision: Precision
+) -> ServedModel:
+    """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
+    return _load(path, trust=trust, max_batch=max_batch, precision=precision)
 
 
 def _load(path: Path, *, trust: TrustStore, max_batch: int, precision: Precision) -> ServedModel:

@@ -114,6 +114,11 @@ class Scheduler:
         self._costs[stage] = OnlineCost(cost)
         self._queues[stage] = []
 
+    def remove_stage(self, stage: StageKey) -> None:
+        """Forgets a stage; of its jobs none may be waiting, but some may run."""
+        assert not self._queues[stage], f"{stage} has jobs waiting"
+        del self._costs[stage], self._queues[stage]
+
     def cost(self, stage: StageKey) -> OnlineCost:
         return self._costs[stage]
 
@@ -164,7 +169,7 @@ class Scheduler:
     def finish(self, batch: Batch, *, now_s: float, took_ms: float, items: int) -> None:
         """Frees the instance of a batch, of which `items` were computed in `took_ms`."""
         del self._running[batch.id]
-        if items:
+        if items and batch.stage in self._costs:
             self._costs[batch.stage].observe(items, took_ms=took_ms, now_s=now_s)
 
     def forecast_ms(self, *, now_s: float) -> float:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineUnmet
+from ..shared.errors import DeadlineUnmet, UnknownModel
 from ..shared.side import Tensors
 from .cost import OnlineCost
 from .scheduler import Batch, Job, Scheduler, StageKey
@@ -34,6 +34,7 @@ class Worker:
         self._clock = clock
         self._stages: dict[StageKey, Stage] = {}
         self._works: dict[int, Work] = {}
+        self._leaving: dict[StageKey, asyncio.Event] = {}
         self._ids = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -42,6 +43,20 @@ class Worker:
         if stage.key not in self._stages:
             self._stages[stage.key] = stage
             self._scheduler.add_stage(stage.key, stage.cost)
+
+    async def remove_stage(self, stage: Stage) -> None:
+        """Takes no more work for a stage, and forgets it once what was accepted has ended."""
+        if self._stages.get(stage.key) is not stage:
+            return
+        idle = self._leaving[stage.key] = asyncio.Event()
+        try:
+            while any(work.job.stage == stage.key for work in self._works.values()):
+                idle.clear()
+                await idle.wait()
+        finally:
+            del self._leaving[stage.key]
+        del self._stages[stage.key]
+        self._scheduler.remove_stage(stage.key)
 
     def cost(self, stage: Stage) -> OnlineCost | None:
         """What a stage costs lately; None before `add_stage`."""
@@ -74,6 +89,8 @@ class Worker:
         Raises Overloaded or DeadlineRefused at once if it cannot be had in time, DeadlineUnmet at
         the deadline if it was not, else whatever `load` or the model raises.
         """
+        if self._stages.get(stage.key) is not stage or stage.key in self._leaving:
+            raise UnknownModel(f"{stage.key} was unloaded")
         now_s = self._clock()
         job = Job(
             id=next(self._ids),
@@ -99,6 +116,8 @@ class Worker:
         finally:
             del self._works[job.id]
             self._scheduler.cancel(job)
+            if idle := self._leaving.get(stage.key):
+                idle.set()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

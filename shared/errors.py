@@ -9,6 +9,7 @@ HybridgeError
 │       └── FrameCorrupt    a frame whose checksum does not match
 ├── UnknownModel            no such model, or no such version of it
 ├── UnknownContract         the cloud has no tail for this head
+├── NotAllowed              a request that this server was not set up to obey
 ├── DeadlineUnmet           was not answered in time
 │   └── DeadlineRefused     cannot be, and was not accepted
 ├── Overloaded              a bounded queue is full
@@ -61,6 +62,10 @@ class UnknownModel(HybridgeError):
 
 class UnknownContract(HybridgeError):
     """No tail here belongs to the head that made the frame."""
+
+
+class NotAllowed(HybridgeError):
+    """The request is understood, and whoever runs this server has not allowed it."""
 
 
 class DeadlineUnmet(HybridgeError):
@@ -129,6 +134,7 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     FrameCorrupt: Meaning(_CODE.DATA_LOSS, 400, 65, "corrupt frame"),
     UnknownModel: Meaning(_CODE.NOT_FOUND, 404, 66, "unknown model"),
     UnknownContract: Meaning(_CODE.FAILED_PRECONDITION, 409, 66, "unknown contract"),
+    NotAllowed: Meaning(_CODE.PERMISSION_DENIED, 403, 77, "not allowed"),
     DeadlineUnmet: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
     DeadlineRefused: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
     Overloaded: Meaning(_CODE.RESOURCE_EXHAUSTED, 503, 75, "overloaded"),
