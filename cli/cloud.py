@@ -16,6 +16,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
     parser.add_argument(
+        "--http", metavar="HOST:PORT", help="speak the protocol over HTTP there too (off)"
+    )
+    parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there (off)"
     )
     parser.add_argument("--instances", type=int, default=None, help="parallel runs per model")
@@ -49,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     config = CloudConfig(
         bundles=options.bundles,
         address=Address.parse(options.listen),
-        metrics=Address.parse(options.metrics) if options.metrics else None,
+        http=_address(options.http),
+        metrics=_address(options.metrics),
         security=security(options),
         trust=trust(options),
         queue_limit=options.queue,
@@ -62,6 +66,10 @@ def run(options: argparse.Namespace) -> int:
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0
+
+
+def _address(text: str | None) -> Address | None:
+    return None if text is None else Address.parse(text)
 
 
 def _announce(address: Address) -> None:

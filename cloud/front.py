@@ -66,10 +66,12 @@ class Front:
                 raise DeadlineUnmet("the models are still being loaded") from None
         return self._served.result()
 
-    async def infer(self, request: oip.InferRequest, left_s: float | None) -> oip.InferResponse:
+    async def infer(
+        self, request: oip.InferRequest, left_s: float | None, *, arrived_s: float | None = None
+    ) -> oip.InferResponse:
         """The answer to a request, whose transport ends it after `left_s`."""
         served = await self.served(left_s)
-        return await served.inference.infer(request, transport_left_s=left_s)
+        return await served.inference.infer(request, transport_left_s=left_s, arrived_s=arrived_s)
 
     def metadata(self) -> dict[str, Any]:
         """The fields of ServerMetadataResponse."""

@@ -1,11 +1,12 @@
 """One inference in the cloud: from a request to its answer, without the transport."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..shared import oip
 from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineRefused
+from ..shared.errors import DeadlineRefused, HybridgeError
 from ..shared.side import wanted_outputs
 from ..shared.tensor import TensorSpec
 from .inputs import Input, ModelName, read_input
@@ -53,13 +54,18 @@ class Inference:
             await self.worker.remove_stage(stage)
 
     async def infer(
-        self, request: oip.InferRequest, *, transport_left_s: float | None = None
+        self,
+        request: oip.InferRequest,
+        *,
+        transport_left_s: float | None = None,
+        arrived_s: float | None = None,
     ) -> oip.InferResponse:
         """The answer to a request, or one of the faults of shared/errors.
 
-        `transport_left_s` is the time after which the transport itself ends the call, if it does.
+        `transport_left_s` is the time after which the transport itself ends the call, if it does;
+        `arrived_s` is when its budget began to run, if not now.
         """
-        with self.statistics.request() as record:
+        with self.statistics.request(arrived_s) as record:
             found, deadline = await self._read(request, record, transport_left_s)
             wanted = wanted_outputs(
                 request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
@@ -75,6 +81,18 @@ class Inference:
             response = self._response(request.id, found, answer, wanted=wanted)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
+
+    @contextmanager
+    def reading(self, name: str, version: str) -> Iterator[None]:
+        """Counts, for the model it was meant for, what turns out to be no request."""
+        started_s = self._clock()
+        try:
+            yield
+        except HybridgeError as error:
+            model = self.repository.model(name, version)
+            figures = self.statistics.of(model.name, model.version)
+            Record(started_s, figures).failed(error, now_s=self._clock())
+            raise
 
     async def _read(
         self, request: oip.InferRequest, record: Record, transport_left_s: float | None

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from .front import Front, Served
 from .statistics import BOUNDS_S, BatchFigures, Statistics, Step
+from .web import application
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -37,7 +38,7 @@ def metrics_app(statistics: Statistics, front: Front) -> web.Application:
         text = await asyncio.to_thread(lambda: encode(_Families(families, process)))
         return web.Response(body=text, headers={"Content-Type": content_type})
 
-    app = web.Application()
+    app = application()
     app.router.add_get("/metrics", metrics)
     return app
 

@@ -28,6 +28,7 @@ from .loader import Loader
 from .metrics import metrics_app
 from .reflection import FLEET, add_reflection
 from .repository import load_repository
+from .rest import rest_app
 from .service import InferenceService
 from .statistics import Statistics
 from .web import Site
@@ -101,11 +102,11 @@ class CloudServer:
         self._health.close()
         if self._front is not None:
             self._front.close()
+        stopping = [site.stop() for site in self._sites]
         if self._server is not None:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
-            await self._server.stop(self.config.grace_ms / 1e3)
-        for site in self._sites:
-            await site.stop()
+            stopping.append(self._server.stop(self.config.grace_ms / 1e3))
+        await asyncio.gather(*stopping)
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
@@ -127,6 +128,8 @@ class CloudServer:
 
     async def _open_sites(self, front: Front) -> None:
         config = self.config
+        if config.http is not None:
+            await self._open("http", config.http, rest_app(front))
         if config.metrics is not None:
             await self._open("metrics", config.metrics, metrics_app(self._statistics, front))
 

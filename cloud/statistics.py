@@ -163,9 +163,9 @@ class Statistics:
         yield "", "", self.unknown
 
     @contextmanager
-    def request(self) -> Iterator[Record]:
+    def request(self, arrived_s: float | None = None) -> Iterator[Record]:
         """Counts a request, and the fault that ends it."""
-        record = Record(self._clock(), self.unknown)
+        record = Record(self._clock() if arrived_s is None else arrived_s, self.unknown)
         self.in_flight += 1
         try:
             yield record
