@@ -8,6 +8,8 @@ from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
 
+_SAGEMAKER = "127.0.0.1:8080"
+
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command and its options."""
@@ -17,6 +19,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
     parser.add_argument(
         "--http", metavar="HOST:PORT", help="speak the protocol over HTTP there too (off)"
+    )
+    parser.add_argument(
+        "--sagemaker",
+        nargs="?",
+        const=_SAGEMAKER,
+        metavar="HOST:PORT",
+        help=f"keep SageMaker's container contract there (off; alone: {_SAGEMAKER})",
     )
     parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there (off)"
@@ -53,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         bundles=options.bundles,
         address=Address.parse(options.listen),
         http=_address(options.http),
+        sagemaker=_address(options.sagemaker),
         metrics=_address(options.metrics),
         security=security(options),
         trust=trust(options),

@@ -26,14 +26,16 @@ class CloudConfig:
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
     and measured; without, tails come in the background or with their first request. Whole models
     and tails compute in `precision`, which their bundles must have been built with. `http` is
-    where the protocol is spoken over HTTP, `metrics` where Prometheus may read, each None for
-    nowhere. Callers may load and unload models of the directory only with `model_control`.
+    where the protocol is spoken over HTTP, `sagemaker` where SageMaker's container contract is
+    kept, `metrics` where Prometheus may read; None: nowhere. Callers may load and unload models of
+    the directory only with `model_control`.
     """
 
     bundles: Path
     trust: TrustStore
     address: Address = DEFAULT_ADDRESS
     http: Address | None = None
+    sagemaker: Address | None = None
     metrics: Address | None = None
     security: Security = field(default_factory=Security)
     instances: int = field(default_factory=usable_cores)

@@ -89,8 +89,8 @@ class Inference:
         try:
             yield
         except HybridgeError as error:
-            model = self.repository.model(name, version)
-            figures = self.statistics.of(model.name, model.version)
+            version = version or next((m.version for m in self.repository if m.name == name), "")
+            figures = self.statistics.of(name, version)
             Record(started_s, figures).failed(error, now_s=self._clock())
             raise
 

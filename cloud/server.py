@@ -29,6 +29,7 @@ from .metrics import metrics_app
 from .reflection import FLEET, add_reflection
 from .repository import load_repository
 from .rest import rest_app
+from .sagemaker import sagemaker_app
 from .service import InferenceService
 from .statistics import Statistics
 from .web import Site
@@ -128,10 +129,13 @@ class CloudServer:
 
     async def _open_sites(self, front: Front) -> None:
         config = self.config
-        if config.http is not None:
-            await self._open("http", config.http, rest_app(front))
-        if config.metrics is not None:
-            await self._open("metrics", config.metrics, metrics_app(self._statistics, front))
+        for name, address, app in (
+            ("http", config.http, rest_app(front)),
+            ("sagemaker", config.sagemaker, sagemaker_app(front)),
+            ("metrics", config.metrics, metrics_app(self._statistics, front)),
+        ):
+            if address is not None:
+                await self._open(name, address, app)
 
     async def _open(self, name: str, address: Address, app: web.Application) -> None:
         site = Site(app, grace_ms=self.config.grace_ms)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import weakref
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,8 @@ from ..shared.security import MAX_MESSAGE_BYTES, Address, Security
 log = logging.getLogger(__name__)
 
 _IDLE_S = 75.0
+_HEADERS_S = 20.0
+"""How long the headers of a connection's first request may take to come."""
 _BODY_S = 60.0
 """How long a request's body may take to come, and a response to go: slow peers hold memory."""
 
@@ -35,6 +38,7 @@ class Site:
             handler_cancellation=True,  # whoever leaves is not computed for
             auto_decompress=False,  # it would be done on the event loop: see read_body
         )
+        self._server: asyncio.Server | None = None
 
     async def start(self, address: Address, *, security: Security) -> Address:
         """Opens the port and returns it (port 0 picks a free one); ConfigError if it cannot."""
@@ -45,12 +49,23 @@ class Site:
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {error.strerror}") from error
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, ssl_context=context).start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connection, sock=listener, ssl=context)
         return Address(address.host, listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Takes nothing new, lets what was accepted finish within the grace, then ends."""
+        if self._server is not None:
+            self._server.close()
         await self._runner.cleanup()
+
+    def _connection(self) -> web.RequestHandler[web.Request]:
+        """Of one who connects, and is let go again if no request comes."""
+        server = self._runner.server
+        assert server is not None
+        connection = server()
+        asyncio.get_running_loop().call_later(_HEADERS_S, _let_go, weakref.ref(connection))
+        return connection
 
 
 def application() -> web.Application:
@@ -88,9 +103,20 @@ def _inflate(body: bytes, window_bits: int) -> bytes:
     return plain
 
 
+_spoke: weakref.WeakSet[web.RequestHandler[web.Request]] = weakref.WeakSet()
+"""Connections on which a request has come."""
+
+
+def _let_go(connection: "weakref.ref[web.RequestHandler[web.Request]]") -> None:
+    silent = connection()
+    if silent is not None and silent not in _spoke:
+        silent.force_close()
+
+
 @web.middleware
 async def _send(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Sends a response, or breaks the connection of one who does not read it."""
+    _spoke.add(request.protocol)
     response = await handler(request)
     try:
         async with asyncio.timeout(_BODY_S):

@@ -29,7 +29,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def config(config: CloudConfig) -> CloudConfig:
-    return dataclasses.replace(config, http=HERE, metrics=HERE)
+    return dataclasses.replace(config, http=HERE, sagemaker=HERE, metrics=HERE)
 
 
 async def status(cloud: Cloud, site: str, path: str, trusted: ssl.SSLContext) -> int:
@@ -43,6 +43,7 @@ async def test_tls_on_every_port(config: CloudConfig, authority: Authority) -> N
     trusted = ssl.create_default_context(cafile=authority.certificate)
     async with run_cloud(dataclasses.replace(config, security=own)) as cloud:
         assert await status(cloud, "http", "/v2/health/ready", trusted) == 200
+        assert await status(cloud, "sagemaker", "/ping", trusted) == 200
         assert await status(cloud, "metrics", "/metrics", trusted) == 200
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await status(cloud, "http", "/v2", ssl.create_default_context())
@@ -70,7 +71,7 @@ async def test_mutual_tls_wants_a_certificate(config: CloudConfig, authority: Au
         assert await status(cloud, "http", "/v2", trusted) == 200
 
 
-@pytest.mark.parametrize("site", ["http", "metrics"])
+@pytest.mark.parametrize("site", ["http", "sagemaker", "metrics"])
 async def test_nothing_plain_beyond_loopback(config: CloudConfig, site: str) -> None:
     opened = dataclasses.replace(config, **{site: Address("0.0.0.0", 0)})
     with pytest.raises(ConfigError, match="without TLS"):
