@@ -53,15 +53,16 @@ class _Container:
     async def invoke(self, request: web.Request) -> web.Response:
         arrived_s = monotonic()
         content_type = request.headers.get("Content-Type", JSON)
+        kind = content_type.partition(";")[0].strip().lower()
         model, version = self._target(request)
         binary = _BINARY_TYPE.fullmatch(content_type)
-        if not binary and request.content_type not in (JSON, *_PICTURES):
+        if not binary and kind not in (JSON, *_PICTURES):
             raise web.HTTPUnsupportedMediaType(
                 text=f"{content_type} is not read; send {JSON}, {_BINARY};json-header-size=N, "
                 f"or one of {', '.join(sorted(_PICTURES))}"
             )
         content = await read_body(request)
-        if request.content_type in _PICTURES:
+        if kind in _PICTURES:
             return await self._classify(request, content, model, version, arrived_s)
         body = await infer_body(
             self._front,

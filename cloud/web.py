@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import weakref
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +22,9 @@ _BODY_S = 60.0
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
+_SILENT: web.AppKey[dict[web.RequestHandler, asyncio.TimerHandle]] = web.AppKey("silent")
+"""Connections on which no request has come yet, and what ends each."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -38,6 +40,7 @@ class Site:
             handler_cancellation=True,  # whoever leaves is not computed for
             auto_decompress=False,  # it would be done on the event loop: see read_body
         )
+        self._silent = app[_SILENT]
         self._server: asyncio.Server | None = None
 
     async def start(self, address: Address, *, security: Security) -> Address:
@@ -57,20 +60,31 @@ class Site:
         """Takes nothing new, lets what was accepted finish within the grace, then ends."""
         if self._server is not None:
             self._server.close()
+        while self._silent:
+            connection, timer = self._silent.popitem()
+            timer.cancel()
+            connection.force_close()
         await self._runner.cleanup()
 
-    def _connection(self) -> web.RequestHandler[web.Request]:
+    def _connection(self) -> web.RequestHandler:
         """Of one who connects, and is let go again if no request comes."""
         server = self._runner.server
         assert server is not None
         connection = server()
-        asyncio.get_running_loop().call_later(_HEADERS_S, _let_go, weakref.ref(connection))
+        loop = asyncio.get_running_loop()
+        self._silent[connection] = loop.call_later(_HEADERS_S, self._let_go, connection)
         return connection
+
+    def _let_go(self, connection: web.RequestHandler) -> None:
+        del self._silent[connection]
+        connection.force_close()
 
 
 def application() -> web.Application:
     """An empty application whose faults and slow readers are dealt with."""
-    return web.Application(middlewares=[_send, _tell_faults], client_max_size=MAX_MESSAGE_BYTES)
+    app = web.Application(middlewares=[_send, _tell_faults], client_max_size=MAX_MESSAGE_BYTES)
+    app[_SILENT] = {}
+    return app
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -103,20 +117,11 @@ def _inflate(body: bytes, window_bits: int) -> bytes:
     return plain
 
 
-_spoke: weakref.WeakSet[web.RequestHandler[web.Request]] = weakref.WeakSet()
-"""Connections on which a request has come."""
-
-
-def _let_go(connection: "weakref.ref[web.RequestHandler[web.Request]]") -> None:
-    silent = connection()
-    if silent is not None and silent not in _spoke:
-        silent.force_close()
-
-
 @web.middleware
 async def _send(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Sends a response, or breaks the connection of one who does not read it."""
-    _spoke.add(request.protocol)
+    if timer := request.app[_SILENT].pop(request.protocol, None):
+        timer.cancel()
     response = await handler(request)
     try:
         async with asyncio.timeout(_BODY_S):

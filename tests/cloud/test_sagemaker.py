@@ -156,6 +156,7 @@ async def test_of_several_models_one_is_named(
     [
         ({"Content-Type": "text/csv"}, b"1,2", 415),
         ({"Content-Type": BINARY}, b"{}", 415),
+        ({"Content-Type": "image/jpegs"}, b"", 415),
         ({"Content-Type": f"{BINARY};json-header-size=-1"}, b"{}", 415),
         ({"Content-Type": f"{BINARY};json-header-size=999"}, b"{}", 400),
         ({"Content-Type": "image/jpeg"}, b"no picture", 400),
