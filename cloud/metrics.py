@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from .front import Front, Served
-from .statistics import BOUNDS_S, BatchFigures, Statistics, Step
+from .statistics import BOUNDS_S, BatchFigures, Statistics
 from .web import application
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -126,8 +126,7 @@ def _histograms(statistics: Statistics) -> Iterator[Metric]:
     for name, version, figures in statistics:
         if not name:
             continue  # what has no model is never computed
-        for step in Step:
-            durations = figures.steps[step]
+        for step, durations in figures.steps.items():
             buckets = _buckets(BOUNDS_S, durations.counts)
             steps.add_metric((name, version, step), buckets, durations.sum_s)
         sizes.add_metric((name, version), *_sizes(figures.batches))

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..shared.errors import UnknownModel
 from .inference import Inference
-from .statistics import BatchFigures, Durations, ModelFigures, Step
+from .statistics import BatchFigures, Durations, ModelFigures
 
 
 def model_statistics(inference: Inference, *, name: str, version: str) -> dict[str, Any]:
@@ -33,20 +33,19 @@ def model_statistics(inference: Inference, *, name: str, version: str) -> dict[s
 
 
 def _figures(figures: ModelFigures) -> dict[str, Any]:
-    steps = figures.steps
-    answered, total = figures.codes["OK"], steps[Step.TOTAL]
-    rest_s = total.sum_s - sum(steps[each].sum_s for each in Step if each is not Step.TOTAL)
+    answered = figures.codes["OK"]
+    told_s = figures.queue.sum_s + figures.decode.sum_s + figures.compute.sum_s
     return {
         "last_inference": int(figures.last_inference_s * 1e3),
         "inference_count": figures.items,
         "execution_count": sum(batch.count for batch in figures.batches.values()),
         "inference_stats": {
-            "success": _sum(total),
+            "success": _sum(figures.total),
             "fail": _duration(figures.codes.total() - answered, figures.failed_s),
-            "queue": _sum(steps[Step.QUEUE]),
-            "compute_input": _sum(steps[Step.DECODE]),
-            "compute_infer": _sum(steps[Step.COMPUTE]),
-            "compute_output": _duration(answered, rest_s),
+            "queue": _sum(figures.queue),
+            "compute_input": _sum(figures.decode),
+            "compute_infer": _sum(figures.compute),
+            "compute_output": _duration(answered, figures.total.sum_s - told_s),
         },
         "batch_stats": [_batch(size, batch) for size, batch in sorted(figures.batches.items())],
     }

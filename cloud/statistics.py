@@ -28,20 +28,14 @@ from ..shared.errors import (
 from .scheduler import StageKey
 from .work import Answer, Execution
 
-BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BOUNDS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
 """Upper ends of the buckets of a latency, apart from the last, which has none."""
 
 _SAME_INSTANT_MS = 1.0
 """gRPC ends a call at the deadline by a clock of its own; so far apart it is the same deadline."""
-
-
-class Step(StrEnum):
-    """Where the time of an answered request goes; `total` has all of them in it."""
-
-    QUEUE = "queue"
-    DECODE = "decode"
-    COMPUTE = "compute"
-    TOTAL = "total"
 
 
 class Refusal(StrEnum):
@@ -99,10 +93,21 @@ class ModelFigures:
     failed_s: float = 0.0
     last_inference_s: float = 0.0
     """Seconds since the epoch; 0 before the first."""
-    steps: dict[Step, Durations] = field(
-        default_factory=lambda: {each: Durations() for each in Step}
-    )
+    queue: Durations = field(default_factory=Durations)
+    decode: Durations = field(default_factory=Durations)
+    compute: Durations = field(default_factory=Durations)
+    total: Durations = field(default_factory=Durations)
     batches: dict[int, BatchFigures] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> dict[str, Durations]:
+        """Where the time of answered requests went; `total` has all of them in it."""
+        return {
+            "queue": self.queue,
+            "decode": self.decode,
+            "compute": self.compute,
+            "total": self.total,
+        }
 
 
 @dataclass(slots=True)
@@ -114,14 +119,14 @@ class Record:
     deadline: Deadline | None = None
 
     def answered(self, answer: Answer, *, items: int, now_s: float) -> None:
-        model, steps = self.model, self.model.steps
+        model = self.model
         model.codes["OK"] += 1
         model.items += items
         model.last_inference_s = time.time()
-        steps[Step.QUEUE].add(answer.queue_ms / 1e3)
-        steps[Step.DECODE].add(answer.decode_ms / 1e3)
-        steps[Step.COMPUTE].add((answer.compute_ms - answer.decode_ms) / 1e3)
-        steps[Step.TOTAL].add(now_s - self.started_s)
+        model.queue.add(answer.queue_ms / 1e3)
+        model.decode.add(answer.decode_ms / 1e3)
+        model.compute.add((answer.compute_ms - answer.decode_ms) / 1e3)
+        model.total.add(now_s - self.started_s)
 
     def failed(self, error: BaseException, *, now_s: float) -> None:
         self.model.codes[_code(error)] += 1
