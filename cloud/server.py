@@ -62,8 +62,8 @@ class CloudServer:
             raise ConfigError(f"no bundle under {config.bundles}; build one first")
         self._front = front = Front()
         await self._listen(front)
-        log.info("listening on %s", self.address)
         await self._open_sites(front)
+        log.info("listening on %s", self.address)
         if on_listening is not None:
             on_listening(self.address)
         repository = await asyncio.to_thread(

@@ -288,6 +288,24 @@ async def test_who_hangs_up_is_not_computed_for(
         gate.allowed.set()
 
 
+async def test_shutdown_finishes_what_was_accepted(
+    config: CloudConfig, session: aiohttp.ClientSession
+) -> None:
+    one = dataclasses.replace(config, instances=1)
+    async with run_cloud(one) as cloud, gated(whole_stage(cloud)) as gate:
+        url = url_of(cloud, "/v2/models/tiny/infer")
+        calls = [asyncio.ensure_future(session.post(url, json=infer_json())) for _ in range(3)]
+        while len(inference_of(cloud).worker._works) < 3:
+            await cloud.stub.ServerLive(pb.ServerLiveRequest())
+        stopping = asyncio.ensure_future(cloud.server.shutdown())
+        gate.allowed.set()
+        for response in await asyncio.gather(*calls):
+            assert response.status == 200
+        await stopping
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(url_of(cloud, "/v2"))
+
+
 async def test_not_before_the_models_are_there(
     config: CloudConfig, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from hybridge.shared import rest
 from hybridge.shared.errors import HybridgeError, RequestError, TensorError
 from hybridge.shared.oip import InferRequest, InferResponse, RequestedOutput
 from hybridge.shared.rest import decode_request, encode_response
+from hybridge.shared.tensor import DTYPES
 
 
 def decode(body: bytes, header_bytes: int | None = None) -> InferRequest:
@@ -124,6 +126,37 @@ def test_long_json_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_bytes(body: bytes, header_bytes: int | None) -> None:
     with pytest.raises(HybridgeError):
         decode(body, header_bytes)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats(width=32) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.text(max_size=3) | VALUES,
+        "datatype": st.sampled_from([*DTYPES, "BYTES"]),
+        "shape": st.lists(st.integers(-1, 4), max_size=3) | VALUES,
+    },
+    optional={
+        "data": VALUES,
+        "parameters": st.dictionaries(
+            st.sampled_from(["binary_data_size", "classification"]), VALUES
+        ),
+    },
+)
+
+
+@given(st.lists(TENSORS, max_size=3), st.binary(max_size=20))
+def test_any_json_is_read_or_refused(tensors: list[Any], behind: bytes) -> None:
+    header = json.dumps({"inputs": tensors}).encode()
+    with contextlib.suppress(RequestError):
+        for one in decode(header + behind, len(header)).inputs:
+            if one.datatype == "BYTES":
+                one.elements()
+            else:
+                one.array()
 
 
 def response() -> InferResponse:
