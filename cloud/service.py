@@ -64,7 +64,7 @@ class InferenceService(Servicer):
                 return pb.ModelStreamInferResponse(
                     error_message=public_message(error), infer_response=failed
                 )
-            if request.parameters[_WANTS_FINAL].bool_param:
+            if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
                 response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 

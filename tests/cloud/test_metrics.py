@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.security import Address, Security
+from hybridge.shared.security import Address
 
 from .bundles import random_pixels
 from .conftest import Cloud, run_cloud
@@ -181,10 +181,3 @@ async def test_ports_are_checked(config: CloudConfig) -> None:
     with pytest.raises(ConfigError, match="without TLS"):
         async with run_cloud(opened):
             pass
-
-
-def test_a_certificate_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("no certificate")
-    security = Security(certificate=tmp_path / "cert.pem", key=tmp_path / "cert.pem")
-    with pytest.raises(ConfigError, match="TLS files"):
-        security.server_context(Address("127.0.0.1", 0))

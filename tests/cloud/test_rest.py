@@ -11,6 +11,7 @@ import aiohttp
 import numpy as np
 import pytest
 import tritonclient.http as triton  # type: ignore[import-untyped]
+import tritonclient.http.aio as triton_aio  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from hybridge.cloud.config import CloudConfig
@@ -120,6 +121,14 @@ async def test_tritonclient_infers_in_binary_and_in_json(cloud: Cloud) -> None:
         )
 
     await use(cloud, check)
+
+
+async def test_tritonclient_aio(cloud: Cloud) -> None:
+    async with triton_aio.InferenceServerClient(str(cloud.server.sites["http"])) as client:
+        assert await client.is_server_ready()
+        result = await client.infer("tiny", [picture(0)])
+    expected = await whole(cloud, random_pixels(0))
+    np.testing.assert_allclose(result.as_numpy("probabilities"), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
