@@ -5,6 +5,7 @@ Our messages live in a package of their own (see open_inference.proto), and no f
 here holds the same messages under package `inference`, and the service.
 """
 
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 from . import open_inference_pb2 as pb
@@ -12,17 +13,12 @@ from .oip import METHODS, SERVICE_NAME
 
 FILE_NAME = "open_inference.proto"
 
-_OURS = f".{pb.DESCRIPTOR.package}."
 _PACKAGE, _, _SERVICE = SERVICE_NAME.rpartition(".")
 
 
 def public_file() -> FileDescriptorProto:
     """The description of what is served under `inference.GRPCInferenceService`."""
-    file = FileDescriptorProto()
-    pb.DESCRIPTOR.CopyToProto(file)
-    file.name, file.package = FILE_NAME, _PACKAGE
-    for message in file.message_type:
-        _rename(message)
+    file = moved(pb.DESCRIPTOR, name=FILE_NAME, package=_PACKAGE)
     service = file.service.add(name=_SERVICE)
     for method in METHODS:
         service.method.add(
@@ -35,9 +31,28 @@ def public_file() -> FileDescriptorProto:
     return file
 
 
-def _rename(message: DescriptorProto) -> None:
+def moved(descriptor: FileDescriptor, *, name: str, package: str) -> FileDescriptorProto:
+    """The same file under another name, all it declares in another package."""
+    file = FileDescriptorProto()
+    descriptor.CopyToProto(file)
+    file.name, file.package = name, package
+    before, after = f".{descriptor.package}.", f".{package}."
+    for message in file.message_type:
+        _move(message, before, after)
+    for service in file.service:
+        for method in service.method:
+            method.input_type = _in(method.input_type, before, after)
+            method.output_type = _in(method.output_type, before, after)
+    return file
+
+
+def _move(message: DescriptorProto, before: str, after: str) -> None:
     for field in message.field:
-        if field.type_name.startswith(_OURS):
-            field.type_name = f".{_PACKAGE}.{field.type_name.removeprefix(_OURS)}"
+        if field.type_name:
+            field.type_name = _in(field.type_name, before, after)
     for nested in message.nested_type:
-        _rename(nested)
+        _move(nested, before, after)
+
+
+def _in(type_name: str, before: str, after: str) -> str:
+    return after + type_name.removeprefix(before) if type_name.startswith(before) else type_name

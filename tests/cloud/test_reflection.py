@@ -41,6 +41,16 @@ async def test_services_are_listed(cloud: Cloud, name: str) -> None:
     }
 
 
+async def test_all_that_is_listed_is_described(cloud: Cloud) -> None:
+    answer = await ask(cloud, NAMES[0], list_services="")
+    for service in answer.list_services_response.service:
+        found = await ask(cloud, NAMES[0], file_containing_symbol=service.name)
+        pool = DescriptorPool()
+        for encoded in found.file_descriptor_response.file_descriptor_proto:
+            pool.Add(FileDescriptorProto.FromString(encoded))
+        assert pool.FindServiceByName(service.name).methods
+
+
 async def test_a_generic_client_calls_what_it_found(cloud: Cloud) -> None:
     pool = DescriptorPool()
     for symbol in ("inference.GRPCInferenceService", "hybridge.fleet.v1.Fleet"):
