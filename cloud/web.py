@@ -130,6 +130,8 @@ async def _send(request: web.Request, handler: Handler) -> web.StreamResponse:
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
+    except ConnectionError:
+        log.debug("%s %s: nobody waits for the response", request.method, request.path)
     return response
 
 

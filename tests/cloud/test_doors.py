@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import random
 import socket
 import struct
@@ -106,6 +107,17 @@ async def test_requests_that_break_off(
             writer.write(whole[:length])
             await writer.drain()
     await check_all_serve(cloud, session)
+
+
+async def test_who_does_not_wait_for_the_answer_fills_no_log(
+    cloud: Cloud, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(50):
+        async with connected(cloud, "http") as (_, writer):
+            writer.write(POST + b"Content-Length: 2\r\n\r\n{}")
+            await writer.drain()
+    await check_all_serve(cloud, session)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("door", ["http", "sagemaker"])
