@@ -30,6 +30,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """One JSON object on a line of its own, for whoever reads a stream of them."""
+    sys.stdout.write(json.dumps(value, sort_keys=True) + "\n")
+    sys.stdout.flush()
+
+
 def print_line(text: str) -> None:
     """One line on stdout, as it is."""
     sys.stdout.write(f"{text}\n")

@@ -2,8 +2,13 @@
 
 import argparse
 import asyncio
+import math
 
+from ..edge.audit import AuditSettings
+from ..edge.demand import Demand, Objective
+from ..edge.prices import Prices
 from ..shared.bundle import find_bundle
+from ..shared.cascade import DELTA
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
@@ -24,9 +29,63 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     where.add_argument("--alone", action="store_true", help="never use a cloud")
     parser.add_argument("--threads", type=int, default=1, help="per model run")
     parser.add_argument("--max-requests", type=int, default=64, help="under way at once")
+    _add_demand(parser.add_argument_group("what is wanted, unless a request says otherwise"))
+    _add_prices(parser.add_argument_group("what things cost, for the objectives energy and cost"))
     add_bundles(parser)
     add_tls(parser)
     parser.set_defaults(run=run)
+
+
+def _add_demand(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--objective",
+        choices=[*Objective],
+        type=Objective,
+        default=Objective.ACCURACY,
+        help="what is to be best; all but accuracy keep to --min-agreement",
+    )
+    group.add_argument(
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help="an answer that agrees with the large model so often is good enough, such as 0.98; "
+        "the light model's own answers only where the bundle's pictures guarantee it",
+    )
+    group.add_argument(
+        "--delta",
+        type=float,
+        default=DELTA,
+        metavar="SHARE",
+        help="how improbable it shall be that the guarantee is wrong (default %(default)s)",
+    )
+    group.add_argument(
+        "--audit",
+        type=float,
+        default=AuditSettings().share,
+        metavar="SHARE",
+        help="of the light model's answers that stand, checked in the cloud (default %(default)s)",
+    )
+    group.add_argument("--only-cuts", action="store_true", help="no picture leaves the device")
+    group.add_argument("--bytes-per-hour", type=float, default=math.inf, metavar="N")
+    group.add_argument(
+        "--follow",
+        type=float,
+        default=5_000.0,
+        metavar="MS",
+        help="how long a final answer is waited for after a provisional one (default %(default)g)",
+    )
+
+
+def _add_prices(group: "argparse._ArgumentGroup") -> None:
+    known = Prices()
+    for option, value, words in (
+        ("--device-watts", known.device_w, "of the busy processor, above idle"),
+        ("--joules-per-mb", known.joules_per_mb, "of the uplink"),
+        ("--price-per-gb", known.per_gb, "of what is sent"),
+        ("--price-per-cloud-hour", known.per_cloud_hour, "of computing"),
+    ):
+        help_words = f"{words} (default %(default)g)"
+        group.add_argument(option, type=float, default=value, metavar="N", help=help_words)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,6 +102,21 @@ def run(options: argparse.Namespace) -> int:
         security=security(options),
         threads=options.threads,
         max_requests=options.max_requests,
+        demand=Demand(
+            objective=options.objective,
+            min_agreement=options.min_agreement,
+            only_cuts=options.only_cuts,
+            bytes_per_hour=options.bytes_per_hour,
+        ),
+        prices=Prices(
+            device_w=options.device_watts,
+            joules_per_mb=options.joules_per_mb,
+            per_gb=options.price_per_gb,
+            per_cloud_hour=options.price_per_cloud_hour,
+        ),
+        audit=AuditSettings(share=options.audit),
+        delta=options.delta,
+        follow_ms=options.follow,
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0

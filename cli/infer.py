@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..client import Answer, Client
 from ..shared.errors import PictureError, RemoteError, RemoteUnavailable, RequestError
 from ..shared.side import from_text
 from ..shared.tensor import Array
-from .console import complain, console, print_json, table
+from .console import complain, console, print_json, print_line, table
 from .options import add_tls, security
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -47,6 +47,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="NAME",
         help="wanted beside the answer: asks the cloud if there is time; shown with --json",
     )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="show the cloud's answer too where it came after the budget",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     add_tls(parser)
     parser.set_defaults(run=run)
@@ -55,6 +60,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     answers: dict[str, Answer] = {}
+    finals: dict[str, Answer] = {}
     faults: dict[str, str] = {}
     gone: RemoteUnavailable | None = None
     with Client(options.edge, security=security(options)) as client:
@@ -67,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
                     outputs=options.output or None,
                     budget_ms=options.budget,
                     model=options.model,
+                    follow=options.follow,
                 )
             except RemoteUnavailable as error:  # for the others too; what was answered is shown
                 gone = error
@@ -74,16 +81,47 @@ def run(options: argparse.Namespace) -> int:
             except (RemoteError, OSError) as error:  # this picture's fault: the others go on
                 faults[name] = str(error)
                 complain(f"{name}: {error}")
+        if answers and not options.json:
+            console.print(answer_table("answers", answers))
+        if gone is None:
+            for name, final in late_answers(client, answers):
+                finals[name] = final
+                if not options.json:
+                    print_line(final_line(name, answers[name], final))
     if gone is not None and not answers:
         raise gone
     if options.json:
-        rows = [{"file": file, **as_json(answer)} for file, answer in answers.items()]
-        print_json({"answers": rows, "errors": faults})
-    elif answers:
-        console.print(answer_table("answers", answers))
+        followed = {"finals": _rows(finals)} if options.follow else {}
+        print_json({"answers": _rows(answers), "errors": faults, **followed})
     if gone is not None:
         raise gone
     return _SOME_FAILED if faults else 0
+
+
+def late_answers(client: Client, answers: Mapping[str, Answer]) -> Iterator[tuple[str, Answer]]:
+    """The final answers to those that are to be followed by one, as they come."""
+    names = {answer.request_id: name for name, answer in answers.items() if answer.final_follows}
+    try:
+        for final in client.finals.rest():
+            yield names[final.request_id], final
+    except RemoteError as error:  # the edge has gone, or is silent: the first answers stand
+        complain(f"no more final answers: {error}")
+
+
+def final_line(name: str, answer: Answer, final: Answer) -> str:
+    """What came of a picture after its first answer."""
+    picture = Path(name).name
+    if final.fallback:
+        return f"{picture}: {answer.label} stands, {final.fallback}"
+    changed = f"instead of {answer.label}" if final.label != answer.label else "as before"
+    return (
+        f"{picture}: {final.label} ({final.confidence:.0%}), {changed}; "
+        f"by {final.plan} after {final.total_ms:.0f} ms"
+    )
+
+
+def _rows(answers: Mapping[str, Answer]) -> list[dict[str, object]]:
+    return [{"file": file, **as_json(answer)} for file, answer in answers.items()]
 
 
 def read_inputs(client: Client, texts: Sequence[str], *, model: str) -> dict[str, Array]:

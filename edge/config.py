@@ -3,15 +3,23 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..shared.cascade import DELTA
 from ..shared.errors import ConfigError
 from ..shared.picture import MAX_PIXELS
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
+from .audit import AuditSettings
+from .demand import ANYTHING, Demand
+from .prices import Prices
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeConfig:
-    """One agent: its bundle, where it listens, and its cloud: given, to be found, or none."""
+    """One agent: its bundle, where it listens, and its cloud: given, to be found, or none.
+
+    `demand` holds for every request that does not say otherwise. Final answers are waited for
+    `follow_ms` beyond the deadline. Guarantees hold with confidence 1 - `delta`.
+    """
 
     bundle: Path
     listen: Address
@@ -22,6 +30,11 @@ class EdgeConfig:
     threads: int = 1
     max_requests: int = 64
     max_pixels: int = MAX_PIXELS
+    demand: Demand = ANYTHING
+    prices: Prices = field(default_factory=Prices)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    delta: float = DELTA
+    follow_ms: float = 5_000.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 64:
@@ -30,3 +43,5 @@ class EdgeConfig:
             raise ConfigError(f"--max-requests {self.max_requests}: at least one")
         if self.max_pixels < 1:
             raise ConfigError(f"--max-pixels {self.max_pixels}: at least one")
+        if not 0 < self.follow_ms <= 3_600_000:
+            raise ConfigError(f"--follow {self.follow_ms:g}: above 0 ms, at most an hour")

@@ -13,7 +13,7 @@ from ..devices.models import DeviceModels, measure_stages
 from ..devices.probe import probe
 from ..devices.profile import Profile, load_profile, save_profile, today
 from ..devices.yardstick import measure_yardstick
-from ..protos import oip
+from ..protos import fleet_pb2_grpc, oip
 from ..shared import daemon
 from ..shared.bundle import Bundle, open_bundle
 from ..shared.codec import codec_by_name
@@ -24,11 +24,16 @@ from ..shared.errors import ConfigError, RemoteUnavailable
 from ..shared.rpc import FaultInterceptor
 from ..shared.security import SERVER_OPTIONS, Address
 from .agent import Agent
+from .bench import DeviceBench
 from .config import EdgeConfig
+from .connection import GrpcConnection
+from .monitor import Monitor
+from .results import ResultLog
 from .selftest import golden_picture, self_test
 from .service import EdgeService
 from .stage_times import StageTimes
 from .uplink import Uplink
+from .watching import EdgeWatching
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ class EdgeDaemon:
         self._server: grpc.aio.Server | None = None
         self._agent: Agent | None = None
         self._service: EdgeService | None = None
+        self._watching: EdgeWatching | None = None
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Loads the bundle and opens the port; the cloud may come later."""
@@ -53,18 +59,22 @@ class EdgeDaemon:
         self._agent = agent = await asyncio.to_thread(self._load)
         bundle = agent.bundle
         await rehearse(agent, max_pixels=config.max_pixels)
-        self._service = EdgeService(agent, bundle, clock=monotonic)
+        results, monitor = ResultLog(), Monitor(monotonic())
+        self._service = EdgeService(
+            agent, bundle, results=results, monitor=monitor, clock=monotonic
+        )
+        self._watching = EdgeWatching(agent, results, monitor, clock=monotonic)
         self._server = grpc.aio.server(
             interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
         oip.add_servicer(self._server, self._service)
+        fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, self._server)
         self.address = config.security.bind(self._server, config.listen)
         await self._server.start()
-        if config.cloud is not None:
-            await self._connect(agent, config.cloud)
-        elif config.discover:
+        await self.connect()
+        if config.cloud is None and config.discover:
             self._search = asyncio.create_task(self._find_cloud(agent), name="find-cloud")
         self._service.ready = True
         manifest = bundle.manifest
@@ -82,14 +92,32 @@ class EdgeDaemon:
         """Takes nothing new, lets what is under way end, closes everything."""
         if self._service is not None:
             self._service.ready = False
+        if self._watching is not None:
+            self._watching.close()
         if self._search is not None:
             self._search.cancel()
         if self._server is not None:
             await self._server.stop(_DRAIN_S)
         if self._agent is not None:
-            if self._agent.uplink is not None:
-                await self._agent.uplink.shutdown()
+            await self.disconnect()
             self._agent.close()
+
+    @property
+    def agent(self) -> Agent:
+        """The agent, between `startup` and `shutdown`."""
+        assert self._agent is not None, "not started"
+        return self._agent
+
+    async def connect(self) -> None:
+        """Turns to the cloud that was given, if one was, knowing nothing of it yet."""
+        if self._config.cloud is not None:
+            await self._connect(self.agent, self._config.cloud)
+
+    async def disconnect(self) -> None:
+        """Leaves the cloud there is, if any: the agent answers alone."""
+        uplink, self.agent.uplink = self.agent.uplink, None
+        if uplink is not None:
+            await uplink.shutdown()
 
     def _load(self) -> Agent:
         config = self._config
@@ -97,22 +125,27 @@ class EdgeDaemon:
         models = DeviceModels(bundle, threads=config.threads)
         profile = ready_profile(bundle, models)
         models.warm_up(golden_picture(bundle))
-        return Agent(
+        bench = DeviceBench(
             models,
+            clock=monotonic,
+            workers=max(2, os.cpu_count() or 1),
+            max_pixels=config.max_pixels,
+        )
+        return Agent(
+            bundle,
+            bench=bench,
             times=StageTimes(profile.stages),
             uplink=None,
             clock=monotonic,
-            workers=max(2, os.cpu_count() or 1),
             max_requests=config.max_requests,
-            max_pixels=config.max_pixels,
         )
 
     async def _connect(self, agent: Agent, cloud: Address) -> None:
+        security, model = self._config.security, agent.manifest.name
         uplink = Uplink(
-            cloud,
-            security=self._config.security,
-            model=agent.manifest.name,
+            lambda: GrpcConnection(cloud, security=security, model=model),
             clock=monotonic,
+            name=str(cloud),
         )
         await uplink.startup()
         agent.uplink = uplink

@@ -1,19 +1,21 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from dataclasses import dataclass
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from ..shared.manifest import Manifest, Precision
+from ..shared.manifest import Manifest, PlanRow, Precision
 from ..shared.plan import Plan, PlanKind
+from .duration import NEVER, NO_TIME, Duration
+from .prices import Prices
 from .router import Option
 
-StageForecast = Callable[[str], float]
-"""An upper quantile, in ms, of a device stage's time."""
-TransferForecast = Callable[[int], float]
-"""An upper quantile, in ms, of the time to send so many bytes and hear back."""
-CloudForecast = Callable[[str], float]
-"""An upper quantile, in ms, of waiting and computing in the cloud, by contract id."""
+StageForecast = Callable[[str], Duration]
+"""How long a device stage takes, by its name."""
+TransferForecast = Callable[[int, int], Duration]
+"""How long it takes to send bytes and hear back, by the median of their number and its p95."""
+CloudForecast = Callable[[str], Duration]
+"""How long the cloud takes with waiting and computing, by contract id."""
 CloudPrecision = Callable[[str], Precision]
 """What the cloud computes in, by contract id."""
 
@@ -23,38 +25,83 @@ def in_float32(contract: str) -> Precision:
     return Precision.FLOAT32
 
 
-def outlook(
-    manifest: Manifest,
-    *,
-    stage_ms: StageForecast,
-    transfer_ms: TransferForecast,
-    cloud_ms: CloudForecast,
-    cloud_precision: CloudPrecision = in_float32,
-    reachable: bool = True,
-) -> list[Option]:
-    """One option per row of the table; remote ones never finish if nothing is reachable."""
-    stage_ms = cache(stage_ms)  # many plans share a stage, and a cut
-    cut_ms: dict[str, float] = {}
-    precision: dict[str, Precision] = {}
-    options: list[Option] = []
-    for row in manifest.table:
-        plan, stages = _parsed(row.plan)
-        local = plan.kind is PlanKind.LOCAL
-        if not local and plan.cut not in cut_ms:
-            contract = manifest.contract(plan).id
-            cut_ms[plan.cut] = cloud_ms(contract)
-            precision[plan.cut] = cloud_precision(contract)
-        options.append(
-            Option(
-                plan=plan,
-                agreement=row.agreement if local else row.rates(precision[plan.cut]).agreement,
-                size_bytes=row.bytes_p95,
-                device_ms=sum([stage_ms(stage) for stage in stages]),
-                network_ms=_when(reachable, transfer_ms, row.bytes_p95) if not local else 0.0,
-                cloud_ms=cut_ms[plan.cut] if not local else 0.0,
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of the table, read once."""
+
+    row: PlanRow
+    plan: Plan
+    stages: Sequence[str]
+    contract: str
+
+    @property
+    def local(self) -> bool:
+        return not self.contract
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long the light model, and the device's part of a remote plan, have to wait first."""
+
+    light: Duration = NO_TIME
+    remote: Duration = NO_TIME
+
+
+NO_WAITS = Waits()
+
+
+class Outlook:
+    """A bundle's table, ready to be turned into options again with every request."""
+
+    def __init__(self, manifest: Manifest, *, prices: Prices | None = None) -> None:
+        self._prices = prices or Prices()
+        self._rows = [_read(row, manifest) for row in manifest.table]
+        self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
+
+    def options(
+        self,
+        *,
+        stage: StageForecast,
+        transfer: TransferForecast,
+        cloud: CloudForecast,
+        precision: CloudPrecision = in_float32,
+        reachable: bool = True,
+        waits: Waits = NO_WAITS,
+    ) -> list[Option]:
+        """One option per row; remote ones never finish if nothing is reachable."""
+        clouds = {contract: (cloud(contract), precision(contract)) for contract in self._contracts}
+        prices = self._prices
+        options: list[Option] = []
+        for row in self._rows:
+            wait = waits.light if row.local else waits.remote
+            device_ms, variance = wait.mean_ms, wait.variance
+            for each in row.stages:
+                took = stage(each)
+                device_ms += took.mean_ms
+                variance += took.variance
+            size_bytes = row.row.bytes_p95
+            energy_j = prices.energy_j(device_ms=device_ms - wait.mean_ms, size_bytes=size_bytes)
+            if row.local:
+                options.append(
+                    Option(row.plan, row.row.agreement, 0, device_ms, 0.0, 0.0, variance, energy_j)
+                )
+                continue
+            network = transfer(row.row.bytes_p50, size_bytes) if reachable else NEVER
+            computing, computed_in = clouds[row.contract]
+            options.append(
+                Option(
+                    plan=row.plan,
+                    agreement=row.row.rates(computed_in).agreement,
+                    size_bytes=size_bytes,
+                    device_ms=device_ms,
+                    network_ms=network.mean_ms,
+                    cloud_ms=computing.mean_ms,
+                    variance=variance + network.variance + computing.variance,
+                    energy_j=energy_j,
+                    cost=prices.money(size_bytes=size_bytes, cloud_ms=computing.mean_ms),
+                )
             )
-        )
-    return options
+        return options
 
 
 def device_stages(plan: Plan) -> Sequence[str]:
@@ -68,12 +115,7 @@ def device_stages(plan: Plan) -> Sequence[str]:
             return (RESIZE_LARGE, head_stage(plan.cut, plan.head), encode_stage(plan))
 
 
-@lru_cache(maxsize=1024)
-def _parsed(text: str) -> tuple[Plan, Sequence[str]]:
-    """A table's rows are asked for again with every request."""
-    plan = Plan.parse(text)
-    return plan, device_stages(plan)
-
-
-def _when(reachable: bool, transfer_ms: TransferForecast, size_bytes: int) -> float:
-    return transfer_ms(size_bytes) if reachable else float("inf")
+def _read(row: PlanRow, manifest: Manifest) -> _Row:
+    plan = row.parsed()
+    contract = "" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id
+    return _Row(row, plan, device_stages(plan), contract)

@@ -1,23 +1,49 @@
 """Which plan to take. Pure: values in, a decision out, in microseconds.
 
-The rule: of the plans whose own answer is forecast to arrive in time, the one of highest agreement
-with the large model. Agreements that differ by less than the standard error of the best are ties,
-broken by the earlier finish, then by fewer bytes. Every time that enters is an upper quantile.
+Beneath every choice lies the agent's net: the light model starts no later than deadline - its
+p99.9, so that an answer of the device's own is there. What a remote plan adds is therefore
 
-The net beneath it is the agent's: whatever is chosen here, the light model starts no later than
-deadline - its p99.9, so that an answer is there.
+    gain = P(its answer comes in time) * (its agreement - the light model's)
+
+and the plan of the largest gain is taken: the highest expected agreement of the answer given in the
+end. Gains within the standard error of the best plan's agreement are ties, broken by the
+earlier finish, then by fewer bytes, then by energy.
+
+The rule is asked again when the light model has answered. How sure it was says how much there is
+left to gain: of pictures on which it agrees with the large model with probability a, remote plans
+are taken to mend a share in proportion, (1 - a) / (1 - its agreement over all). Where nothing worth
+mentioning is left, or the answer is as sure as the caller demands, it is given at once: that is all
+a cascade is.
+
+Another objective than accuracy takes, of the plans whose expected agreement is high enough, the one
+that is soonest, or sends the fewest bytes, or takes the least energy or money.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from ..shared.manifest import Rate
 from ..shared.plan import Plan, PlanKind
+from .demand import ANYTHING, Demand, Objective
+from .duration import Duration
+
+_UNLIKELY = 0.02
+"""A remote plan less likely than this to come in time is not tried."""
+_SAFE = 0.99
+_PATIENCE = 0.001
+"""So much expected agreement the light model may cost by going first."""
+_SURE = 1.2816
+"""Standard deviations up to which the light model is allowed for where it goes first: 9 of 10."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One plan with what it is expected to give and to take; times are upper quantiles in ms."""
+    """One plan with what it is expected to give and to take.
+
+    Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
+    """
 
     plan: Plan
     agreement: Rate
@@ -25,60 +51,252 @@ class Option:
     device_ms: float
     network_ms: float
     cloud_ms: float
+    variance: float = 0.0
+    energy_j: float = 0.0
+    cost: float = 0.0
 
     @property
     def total_ms(self) -> float:
         return self.device_ms + self.network_ms + self.cloud_ms
 
+    @property
+    def total(self) -> Duration:
+        return Duration(self.total_ms, self.variance)
+
+
+class Light(StrEnum):
+    """When the light model runs: before the plan, while its answer is awaited, or at the last."""
+
+    FIRST = "first"
+    BESIDE = "beside"
+    NET = "net"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The plan taken, and whether it is forecast to fit (only `local` is ever taken without)."""
+    """The plan taken, how likely its answer comes in time, and when the light model runs."""
 
     option: Option
-    fits: bool
+    in_time: float
+    light: Light = Light.NET
+
+    @property
+    def fits(self) -> bool:
+        """False if nothing is likely to be in time, the device itself included."""
+        return self.in_time > 0.0
 
 
-def choose(options: Sequence[Option], *, left_ms: float) -> Decision:
-    """The best option for the time left; `options` must hold the local plan."""
-    fitting = [option for option in options if option.total_ms <= left_ms]
-    if not fitting:
-        return Decision(_local(options), fits=False)
-    best = max(option.agreement.value for option in fitting)
-    error = min(o.agreement.standard_error for o in fitting if o.agreement.value == best)
-    ties = [option for option in fitting if option.agreement.value >= best - error]
-    return Decision(min(ties, key=_tie_break), fits=True)
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the light model's answer says: it agrees with probability `agrees`.
+
+    `enough`: it is as sure as the caller demands.
+    """
+
+    agrees: float
+    enough: bool = False
 
 
-def _tie_break(option: Option) -> tuple[float, int, Plan]:
-    return option.total_ms, option.size_bytes, option.plan
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    option: Option
+    finish_ms: float
+    in_time: float
+    gain: float
+
+
+def choose(
+    options: Sequence[Option],
+    *,
+    left_ms: float,
+    demand: Demand = ANYTHING,
+    sight: Sight | None = None,
+    spent_bytes: float = 0.0,
+) -> Decision:
+    """The best option for the time left; `options` must hold the local plan.
+
+    Without a `sight` the light model has not answered yet.
+    """
+    local = _local(options)
+    candidates = _candidates(options, local, left_ms, demand, sight, spent_bytes)
+    if demand.outputs:
+        candidates = [each for each in candidates if each.option is not local] or candidates
+    if not candidates:
+        return Decision(local, 0.0, Light.FIRST)
+    if sight is not None and sight.enough and candidates[0].option is local:
+        return Decision(local, 1.0, Light.FIRST)
+    taken = _pick(candidates, local, demand, sight)
+    if taken.option is local or sight is not None:
+        return Decision(taken.option, taken.in_time, Light.FIRST)
+    return Decision(taken.option, taken.in_time, _light(taken, local, left_ms, demand))
+
+
+def worth_waiting(
+    running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
+) -> bool:
+    """Whether an answer under way, in time with `in_time`, still adds to the device's own."""
+    if demand.outputs:
+        return in_time >= _UNLIKELY
+    if sight.enough or in_time < _UNLIKELY:
+        return False
+    gain = _left_to_gain(sight, local) * in_time * (running.agreement.value - local.agreement.value)
+    return gain > running.agreement.standard_error or (
+        demand.objective is not Objective.ACCURACY and gain > 0.0
+    )
+
+
+def _left_to_gain(sight: Sight | None, local: Option) -> float:
+    """What share of a remote plan's average gain is to be had, given the light model's answer."""
+    base = local.agreement.value
+    return (1.0 - sight.agrees) / (1.0 - base) if sight is not None and base < 1.0 else 1.0
+
+
+def _candidates(
+    options: Sequence[Option],
+    local: Option,
+    left_ms: float,
+    demand: Demand,
+    sight: Sight | None,
+    spent_bytes: float,
+) -> list[_Candidate]:
+    """What may be taken and may come in time, with what it adds to the device's own answer.
+
+    The local option, if it is among them, stands first.
+    """
+    scale = _left_to_gain(sight, local)
+    found: list[_Candidate] = []
+    in_time = 1.0 if sight is not None else local.total.within(left_ms)
+    floor = in_time * local.agreement.value
+    if in_time > 0.0:
+        finish_ms = 0.0 if sight is not None else local.total_ms
+        found.append(_Candidate(local, finish_ms, in_time, 0.0))
+    free = demand is ANYTHING
+    for option in options:
+        if option is local:
+            continue
+        if not free and demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes):
+            continue
+        in_time = option.total.within(left_ms)
+        if in_time >= _UNLIKELY:
+            gain = scale * in_time * (option.agreement.value - floor)
+            found.append(_Candidate(option, option.total_ms, in_time, gain))
+    return found
+
+
+def _pick(
+    candidates: Sequence[_Candidate], local: Option, demand: Demand, sight: Sight | None
+) -> _Candidate:
+    enough = demand.enough
+    if enough is not None and demand.objective is not Objective.ACCURACY:
+        good = [each for each in candidates if _suffices(each, local, enough, sight)]
+        if good:
+            return min(good, key=_by(demand.objective))
+    best = max(candidates, key=lambda each: each.gain)
+    error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
+    least = best.option.agreement.value - error
+    ties = [e for e in candidates if e.option.agreement.value >= least or e.gain >= best.gain - error]
+    return min(ties, key=_tie_break)
+
+
+def _suffices(each: _Candidate, local: Option, enough: float, sight: Sight | None) -> bool:
+    """Whether the answer that is given in the end is expected to agree often enough."""
+    if each.option is local:
+        # One that has answered was asked whether it is sure; before, its average has to do.
+        return sight is None and local.agreement.value >= enough
+    return each.in_time >= 0.5 and each.option.agreement.value >= enough
+
+
+def _by(objective: Objective) -> "Callable[[_Candidate], tuple[float, ...]]":
+    match objective:
+        case Objective.BYTES:
+            return lambda each: (each.option.size_bytes, *_tie_break(each)[:2])
+        case Objective.ENERGY:
+            return lambda each: (each.option.energy_j, *_tie_break(each)[:2])
+        case Objective.COST:
+            return lambda each: (each.option.cost, *_tie_break(each)[:2])
+        case _:
+            return lambda each: _tie_break(each)[:2]
+
+
+def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
+    option = each.option
+    return each.finish_ms, option.size_bytes, option.energy_j, option.plan
+
+
+def _light(taken: _Candidate, local: Option, left_ms: float, demand: Demand) -> Light:
+    """First where that costs next to nothing: its answer may be all that is needed."""
+    wait_ms = local.total.quantile(_SURE)
+    later = taken.option.total.within(left_ms - wait_ms)
+    worth = max(taken.option.agreement.value - local.agreement.value, 0.0)
+    if not demand.outputs and (taken.in_time - later) * worth <= _PATIENCE:
+        return Light.FIRST
+    return Light.NET if taken.in_time >= _SAFE else Light.BESIDE
 
 
 def _local(options: Sequence[Option]) -> Option:
     return next(option for option in options if option.plan.kind is PlanKind.LOCAL)
 
 
-def explain(options: Sequence[Option], *, left_ms: float) -> list[tuple[Option, str]]:
+def explain(
+    options: Sequence[Option],
+    *,
+    left_ms: float,
+    demand: Demand = ANYTHING,
+    sight: Sight | None = None,
+    spent_bytes: float = 0.0,
+) -> list[tuple[Option, str]]:
     """Every option, best first, with the reason why it was or was not taken."""
-    taken = choose(options, left_ms=left_ms).option
-    order = sorted(options, key=lambda o: (o is not taken, -o.agreement.value, *_tie_break(o)))
-    return [(option, _reason(option, taken, left_ms)) for option in order]
+    decision = choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
+    taken = decision.option
+    order = sorted(
+        options,
+        key=lambda o: (o is not taken, -o.agreement.value, o.total_ms, o.size_bytes, o.plan),
+    )
+    return [
+        (
+            option,
+            demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
+            or _reason(option, decision, left_ms=left_ms, demand=demand, sight=sight),
+        )
+        for option in order
+    ]
 
 
-def _reason(option: Option, taken: Option, left_ms: float) -> str:
+def _reason(
+    option: Option, decision: Decision, *, left_ms: float, demand: Demand, sight: Sight | None
+) -> str:
+    taken = decision.option
+    in_time = option.total.within(left_ms)
     if option is taken:
-        if option.total_ms > left_ms:
-            return "taken: nothing fits, and the device always has an answer"
-        return "taken: the best agreement that fits"
-    if option.device_ms == float("inf"):
+        return _why_taken(decision, demand=demand, sight=sight)
+    if option.device_ms == math.inf:
         return "never measured on this device"
-    if option.total_ms == float("inf"):
+    if option.total_ms == math.inf:
         return "the cloud is out of reach"
-    if option.total_ms > left_ms:
+    if in_time < _UNLIKELY:
         return f"too slow by {option.total_ms - left_ms:.0f} ms"
+    if sight is not None and sight.enough:
+        return "the light model's answer is good enough"
     gap = taken.agreement.value - option.agreement.value
+    if in_time < decision.in_time - 0.01:
+        return f"in time with {in_time:.0%} only, {option.total_ms:.0f} of {left_ms:.0f} ms"
+    if demand.objective is not Objective.ACCURACY:
+        return f"not the best in {demand.objective}"
     if gap > 0:
         return f"agrees {gap * 100:.1f} points less"
     if option.total_ms > taken.total_ms:
         return f"as good within the standard error, {option.total_ms - taken.total_ms:.0f} ms later"
     return "as good within the standard error, more bytes"
+
+
+def _why_taken(decision: Decision, *, demand: Demand, sight: Sight | None) -> str:
+    if not decision.fits:
+        return "taken: nothing fits, and the device always has an answer"
+    if sight is not None and decision.option.plan.kind is PlanKind.LOCAL:
+        sure = f"the light model is sure: it agrees with {sight.agrees:.1%}"
+        return f"taken: {sure}" if sight.enough else f"taken: nothing worth waiting for, {sure}"
+    if demand.objective is not Objective.ACCURACY:
+        return f"taken: the best in {demand.objective} that agrees often enough"
+    if decision.in_time < _SAFE:
+        return f"taken: the best expected agreement, in time with {decision.in_time:.0%}"
+    return "taken: the best agreement that fits"

@@ -1,6 +1,7 @@
 """The edge's own Open Inference Protocol service: apps speak to it as to any OIP server."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from .. import __version__
@@ -15,19 +16,39 @@ from ..shared.manifest import Large
 from ..shared.oip import LABELS, PICTURE, PIXELS, PROBABILITIES
 from ..shared.side import read_sides, split_inputs, wanted_outputs
 from ..shared.tensor import Array
-from .agent import Agent, Answer
+from .agent import Agent
+from .answer import Answer
+from .monitor import Monitor
+from .results import ResultLog
 from .uplink import NOTHING, Beside
 
 TOP_K = "top_k"
 _TOP_K = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """The wish for a final answer after a provisional one, and whose wish it is."""
+
+    client_id: str = ""
+
+
 class EdgeService(oip.Servicer):
     """Decodes requests, asks the agent, encodes answers."""
 
-    def __init__(self, agent: Agent, bundle: Bundle, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        bundle: Bundle,
+        *,
+        results: ResultLog,
+        monitor: Monitor,
+        clock: Clock,
+    ) -> None:
         self._agent = agent
         self._bundle = bundle
+        self._results = results
+        self._monitor = monitor
         self._clock = clock
         self.ready = False
 
@@ -103,6 +124,7 @@ class EdgeService(oip.Servicer):
         picture, beside = read_request(request, self._bundle.manifest.large)
         parameters = messages.get_parameters(request.parameters)
         top_k = read_top_k(parameters)
+        follow = read_follow(parameters, request_id=request.id)
         deadline = Deadline.after_ms(
             messages.requested_budget_ms(
                 parameters,
@@ -111,8 +133,31 @@ class EdgeService(oip.Servicer):
             ),
             now_s=arrived_s,
         )
-        answer = await self._agent.answer(picture, deadline, beside)
-        return self._response(request.id, answer, top_k=top_k)
+        on_final = self._keep_final(request.id, follow, top_k=top_k) if follow else None
+        answer = await self._agent.answer(picture, deadline, beside, on_final=on_final)
+        self._monitor.record(answer, now_s=self._clock())
+        response = self._response(request.id, answer, top_k=top_k)
+        if follow and answer.outstanding:
+            later: dict[str, messages.Value] = {
+                messages.RESULTS_EPOCH: self._results.epoch,
+                messages.FOLLOW_MS: self._agent.follow_ms,
+            }
+            messages.set_parameters(response.parameters, later)
+        return response
+
+    def _keep_final(
+        self, request_id: str, follow: "Follow", *, top_k: int
+    ) -> Callable[[Answer], None]:
+        """What is done with a final answer once there is one."""
+
+        def keep(answer: Answer) -> None:
+            self._monitor.record(answer, now_s=self._clock())
+            response = self._response(request_id, answer, top_k=top_k)
+            self._results.append(
+                request_id, response.SerializeToString(), client_id=follow.client_id
+            )
+
+        return keep
 
     def _check_model(self, name: str, version: str) -> None:
         manifest = self._bundle.manifest
@@ -142,6 +187,7 @@ def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
         messages.PLAN: str(answer.plan),
         messages.CONFIDENCE: answer.confidence,
         messages.PROVISIONAL: answer.provisional,
+        **({messages.FINAL: True} if answer.final else {}),
         "fallback": answer.fallback,
         "sent_bytes": answer.sent_bytes,
         "total_ms": answer.total_ms,
@@ -160,6 +206,21 @@ def read_top_k(parameters: Mapping[str, messages.Value]) -> int:
     if not (asked >= 1 and asked.is_integer()):
         raise RequestError(f"parameter {TOP_K} must be a whole number of at least 1, not {asked:g}")
     return int(asked)
+
+
+def read_follow(parameters: Mapping[str, messages.Value], *, request_id: str) -> Follow | None:
+    """Whether a final answer shall follow; RequestError for what is neither yes nor no.
+
+    A request without an id cannot be followed: nobody could tell whose final answer that is.
+    """
+    if not messages.flag(parameters, messages.FOLLOW):
+        return None
+    if not request_id:
+        raise RequestError(f"parameter {messages.FOLLOW} needs a request with an id")
+    client_id = parameters.get(messages.CLIENT_ID, "")
+    if not isinstance(client_id, str):
+        raise RequestError(f"parameter {messages.CLIENT_ID} must be text, not {client_id!r}")
+    return Follow(client_id)
 
 
 def read_request(request: pb.ModelInferRequest, large: Large) -> tuple[bytes | Array, Beside]:

@@ -10,11 +10,14 @@ is. When all nine are clearly slower, or quicker, than what came before, that is
 p99.9, on which the net hangs, forgets nothing within its window.
 """
 
+import math
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from ..devices.models import LIGHT
 from ..devices.profile import StageTime
+from .duration import Duration
 
 _WINDOW = 64
 _RECENT = 9
@@ -24,6 +27,7 @@ _PROFILE_RUNS = 8
 """A profile weighs as much as so many runs seen."""
 _QUICKER = 0.8
 _LATE = 20
+_Z_95 = 1.6449
 _STALE = 32
 """So many runs of other stages later, a stage's own are read as those of a machine of then."""
 
@@ -62,12 +66,12 @@ class StageTimes:
         self._stages: dict[str, _Stage] = {}
         self._fixed: deque[float] = deque([1.0] * _RECENT, maxlen=_RECENT)
         self._fixed_runs = 0
-        self._p95_ms: dict[str, float] = {}
+        self._durations: dict[str, Duration] = {}
         """What was asked for since the last run."""
 
     def observe(self, stage: str, ms: float) -> None:
         """One run of a stage took so long."""
-        self._p95_ms.clear()
+        self._durations.clear()
         known = self._profile.get(stage)
         if known is not None and known.p50_ms > 0 and (stage == LIGHT or stage.startswith("head:")):
             self._fixed.append(ms / known.p50_ms)
@@ -75,11 +79,17 @@ class StageTimes:
         seen = self._stages.setdefault(stage, _Stage())
         seen.observe(ms, at=self._fixed_runs, slowness=self._slowness())
 
+    def duration(self, stage: str) -> Duration:
+        """What a run takes now: the lognormal through its median and its p95."""
+        if stage not in self._durations:
+            self._durations[stage] = _through(
+                self._forecast_ms(stage, _p50, _median), self.p95_ms(stage)
+            )
+        return self._durations[stage]
+
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
-        if stage not in self._p95_ms:
-            self._p95_ms[stage] = self._forecast_p95_ms(stage)
-        return self._p95_ms[stage]
+        return self._forecast_ms(stage, _p95, _upper)
 
     def p999_ms(self, stage: str) -> float:
         """No window shows a p99.9: the profile's, or a fifth above the slowest seen.
@@ -94,24 +104,46 @@ class StageTimes:
         added_ms = known.p50_ms * max(self._slowness() - 1, 0.0)
         return max(known.p999_ms + added_ms, 1.2 * slowest)
 
-    def _forecast_p95_ms(self, stage: str) -> float:
+    def _forecast_ms(
+        self,
+        stage: str,
+        of_profile: Callable[[StageTime], float],
+        of_seen: Callable[[list[float]], float],
+    ) -> float:
         known, seen = self._profile.get(stage), self._stages.get(stage)
         now_ms = seen.now_ms() if seen is not None else []
         if known is None:
-            return _quantile(now_ms, 0.95) if len(now_ms) >= _PROFILE_RUNS else float("inf")
+            return of_seen(now_ms) if len(now_ms) >= _PROFILE_RUNS else math.inf
         machine = self._slowness()
         if seen is None:
-            return known.p95_ms * machine
+            return of_profile(known) * machine
         stale = self._fixed_runs - seen.at >= _STALE
         since = machine / seen.slowness if stale else 1.0
         own = [ms / known.p50_ms for ms in now_ms[-_RECENT:]] if known.p50_ms > 0 else []
         slowness = _median([*own, *[machine] * min(_TRUSTED, _RECENT - len(own))]) * since
         weight = len(now_ms) / (len(now_ms) + _PROFILE_RUNS)
-        expected_ms = known.p95_ms * slowness
-        return (1 - weight) * expected_ms + weight * _upper(now_ms) * since
+        expected_ms = of_profile(known) * slowness
+        return (1 - weight) * expected_ms + weight * of_seen(now_ms) * since
 
     def _slowness(self) -> float:
         return _median(self._fixed)
+
+
+def _p50(known: StageTime) -> float:
+    return known.p50_ms
+
+
+def _p95(known: StageTime) -> float:
+    return known.p95_ms
+
+
+def _through(p50_ms: float, p95_ms: float) -> Duration:
+    """The lognormal of this median and this 95th percentile."""
+    if p50_ms <= 0.0 or p95_ms <= p50_ms or p95_ms == math.inf:
+        return Duration(p95_ms)
+    spread2 = (math.log(p95_ms / p50_ms) / _Z_95) ** 2
+    mean_ms = p50_ms * math.exp(spread2 / 2)
+    return Duration(mean_ms, mean_ms * mean_ms * math.expm1(spread2))
 
 
 def _upper(now_ms: list[float]) -> float:

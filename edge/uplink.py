@@ -1,37 +1,55 @@
-"""The way to the cloud: frames up, answers down, and what each exchange teaches."""
+"""The way to the cloud: frames up, answers down, and what each exchange teaches.
+
+One connection carries everything. While the cloud is out of reach, or what was sent is long
+overdue, new connections are tried beside it: TCP doubles the pauses of a broken one, so that it may
+sleep for seconds after the network has come back. The first that carries a probe takes over.
+"""
 
 import asyncio
 import contextlib
 import logging
-import os
+import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
-import grpc
 import numpy as np
 
-from ..protos import fleet_pb2, fleet_pb2_grpc, oip
+from ..protos import fleet_pb2
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
 from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
-from ..shared.errors import RemoteError, RemoteRefused, RemoteTooLate, RequestError, from_rpc
-from ..shared.manifest import Precision
-from ..shared.security import Address, Security
+from ..shared.errors import (
+    RemoteError,
+    RemoteRefused,
+    RemoteTooLate,
+    RemoteUnavailable,
+    RequestError,
+)
 from ..shared.side import Tensors
 from .breaker import Breaker
-from .link import LinkEstimate
+from .cloud_times import CloudTimes
+from .connection import Connection
+from .ledger import Ledger
+from .link import Exchange, LinkEstimate
 
 log = logging.getLogger(__name__)
 
-_PROBE_BYTES = 24_000
+_FIRST_PROBE_BYTES = 12_000
+"""Less than the ten segments that TCP sends unasked: its time is the link's, not the window's."""
 _PROBE_TIMEOUT_S = 2.0
-_PROBE_EVERY_S = 1.0
-_IDLE_S = 2.0
-"""A link that carried something within this time needs no probe."""
-_PRECISIONS = frozenset(map(str, Precision))
+_IDLE_S, _MOST_IDLE_S = 2.0, 60.0
+"""A link that carried something within this time needs no probe; idle, the pauses double."""
+_TICK_S = 0.25
+_RECONNECT_S = (0.15, 0.45)
+"""Between two attempts, drawn anew each time, so that a fleet does not come back in step."""
+_RECONNECT_TIMEOUT_S = 1.2
+_MOST_ATTEMPTS = 4
+_STALLED_MS = 600.0
 _OVERHEAD_BYTES = 400
 """HTTP/2 framing and the request's own fields around a frame, roughly."""
+_PROBE_OVERHEAD_BYTES = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,142 +88,208 @@ class CloudAnswer:
     outputs: Tensors = field(default_factory=dict)
 
 
-class CloudTimes:
-    """What the cloud says about itself: times and precision per contract, and its queue."""
-
-    def __init__(self) -> None:
-        self._compute_ms: dict[str, float] = {}
-        self._precision: dict[str, Precision] = {}
-        self.queue_ms = 0.0
-
-    def learn(self, state: fleet_pb2.ProbeResponse) -> None:
-        self._compute_ms = {tail.contract: tail.compute_p95_ms for tail in state.tails}
-        self._precision = {
-            tail.contract: Precision(tail.precision)
-            for tail in state.tails
-            if tail.precision in _PRECISIONS
-        }
-        self.queue_ms = state.queue_forecast_ms
-
-    def forecast_ms(self, contract: str) -> float:
-        """Waiting and computing; a tail never measured costs as much as the slowest stage known."""
-        slowest = max(self._compute_ms.values(), default=float("inf"))
-        return self.queue_ms + self._compute_ms.get(contract, slowest)
-
-    def precision(self, contract: str) -> Precision:
-        """What a tail computes in; a tail still to be loaded will be as the others are."""
-        others = next(iter(self._precision.values()), Precision.FLOAT32)
-        return self._precision.get(contract, others)
-
-
 class Uplink:
-    """One channel to one cloud, watched: it knows the link, the cloud's times and the breaker."""
+    """The way to one cloud, watched: it knows the link, the cloud's times and the breaker."""
 
-    def __init__(self, address: Address, *, security: Security, model: str, clock: Clock) -> None:
-        self.address = address
+    def __init__(self, connect: Callable[[], Connection], *, clock: Clock, name: str) -> None:
+        self.name = name
         self.link = LinkEstimate()
         self.cloud = CloudTimes()
         self.breaker = Breaker(opened_at_s=clock())
-        self._security = security
-        self._model = model
+        self.ledger = Ledger()
+        self._connect = connect
         self._clock = clock
         self._last_used_s = float("-inf")
-        self._monitor: asyncio.Task[None] | None = None
+        self._idle_s = _IDLE_S
+        self._live = 0
+        self._reachable = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts = 0
+        self._random = random.Random()  # noqa: S311  jitter, not secrets
 
     async def startup(self) -> None:
-        """Opens the channel and measures the link in the background; a dead cloud is no error."""
-        self._channel = self._security.channel(self.address)
-        self._stub = oip.Stub(self._channel)
-        self._fleet = fleet_pb2_grpc.FleetStub(self._channel)
-        self._monitor = asyncio.create_task(self._watch(), name="uplink-monitor")
+        """Opens a connection and measures the link in the background; a dead cloud is no error."""
+        self._connection = self._connect()
+        self._spawn(self._watch())
 
     async def shutdown(self) -> None:
-        if self._monitor is not None:
-            self._monitor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._monitor
-        await self._channel.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._connection.close()
+
+    async def reachable(self) -> None:
+        """Returns once the cloud is within reach."""
+        await self._reachable.wait()
 
     async def infer(
         self,
         frame: bytes,
         *,
+        model: str,
         version: str,
         parameters: dict[str, messages.Value],
         left_ms: float,
         beside: Beside = NOTHING,
     ) -> CloudAnswer:
         """Sends one frame and waits for its answer; RemoteError if none comes in the time left."""
-        request = pb.ModelInferRequest(model_name=self._model, model_version=version)
-        request.inputs.add(name="frame", datatype="UINT8", shape=[len(frame)])
-        request.raw_input_contents.append(frame)
-        for name, array in beside.inputs.items():
-            messages.add_input(request, name, array)
-        if beside.outputs is not None:
-            for name in (messages.PROBABILITIES, *beside.outputs):
-                request.outputs.add(name=name)
-        messages.set_parameters(
-            request.parameters, {**parameters, messages.LATENCY_BUDGET_MS: left_ms}
-        )
+        request = _request(model, version, frame, parameters, left_ms, beside)
         size_bytes = len(frame) + beside.size_bytes + _OVERHEAD_BYTES
-        start_s = self._last_used_s = self._clock()
+        contract = str(parameters.get(messages.CONTRACT, ""))
+        now_s = self._clock()
+        expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
+        connection, exchange = self._connection, self._begin(size_bytes, expected_ms)
+        self._live += 1
         try:
-            response = await self._stub.ModelInfer(request, timeout=left_ms / 1e3)
-        except grpc.aio.AioRpcError as error:
-            fault = from_rpc(error)
-            self._learn_from(fault, size_bytes, start_s)
-            raise fault from error
-        except asyncio.CancelledError:
-            self.link.observe_timeout(
-                size_bytes, (self._clock() - start_s) * 1e3, now_s=self._clock()
-            )
+            response = await connection.infer(request, timeout_s=left_ms / 1e3)
+        except RemoteError as fault:
+            self._learn_from(fault, exchange, connection, left_ms=left_ms)
             raise
-        total_ms = (self._clock() - start_s) * 1e3
+        finally:
+            self._live -= 1
+            if self.link.unproven:
+                self._woken.set()  # what became of it is worth a probe
+        now_s = self._clock()
+        total_ms = (now_s - exchange.began_s) * 1e3
         answer = _read_answer(response, total_ms=total_ms, wanted=beside.wanted)
-        self.cloud.queue_ms = answer.forecast_ms
-        self.link.observe(size_bytes, answer.network_ms, now_s=self._clock())
-        self.breaker.succeed()
+        self.cloud.observe(
+            contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
+        )
+        self.link.finish(
+            exchange,
+            now_s=now_s,
+            down_bytes=response.ByteSize(),
+            cloud_ms=answer.queue_ms + answer.compute_ms,
+        )
+        self._succeed(connection)
         return answer
 
     async def probe(self, payload_bytes: int) -> None:
         """One measured exchange with the Fleet service; RemoteError if it fails."""
-        request = fleet_pb2.ProbeRequest(payload=os.urandom(payload_bytes), model_name=self._model)
-        start_s = self._last_used_s = self._clock()
+        connection = self._connection
+        exchange = self._begin(payload_bytes + _PROBE_OVERHEAD_BYTES, 0.0)
         try:
-            state = await self._fleet.Probe(request, timeout=_PROBE_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            fault = from_rpc(error)
-            self._learn_from(fault, payload_bytes, start_s)
-            raise fault from error
-        now_s = self._clock()
-        self.link.observe(payload_bytes, (now_s - start_s) * 1e3, now_s=now_s)
-        self.cloud.learn(state)
-        self.breaker.succeed()
+            state = await connection.probe(payload_bytes, timeout_s=_PROBE_TIMEOUT_S)
+        except RemoteError as fault:
+            self._learn_from(fault, exchange, connection, left_ms=_PROBE_TIMEOUT_S * 1e3)
+            raise
+        self._learn_state(state, exchange)
+        self._succeed(connection)
 
-    def _learn_from(self, fault: RemoteError, size_bytes: int, start_s: float) -> None:
+    def _learn_state(self, state: fleet_pb2.ProbeResponse, exchange: Exchange) -> None:
         now_s = self._clock()
-        if isinstance(fault, RemoteTooLate):
-            self.link.observe_timeout(size_bytes, (now_s - start_s) * 1e3, now_s=now_s)
-        elif not isinstance(fault, RemoteRefused):
+        self.link.finish(exchange, now_s=now_s, down_bytes=state.ByteSize())
+        self.cloud.learn(state, now_s=now_s)
+
+    def _begin(self, size_bytes: int, cloud_ms: float) -> Exchange:
+        now_s = self._last_used_s = self._clock()
+        self._idle_s = _IDLE_S
+        self.ledger.book(size_bytes, now_s=now_s)
+        return self.link.begin(size_bytes, now_s=now_s, cloud_ms=cloud_ms)
+
+    def _succeed(self, connection: Connection) -> None:
+        if connection is not self._connection:
+            return
+        if not self.breaker.closed:
+            log.info("cloud %s is within reach", self.name)
+        self.breaker.succeed()
+        self._reachable.set()
+
+    def _learn_from(
+        self, fault: RemoteError, exchange: Exchange, connection: Connection, *, left_ms: float
+    ) -> None:
+        """A refusal is an answer; a time that ran out leaves bytes under way; a break ends all."""
+        now_s = self._clock()
+        if connection is not self._connection:
+            return
+        refused_at_once = (now_s - exchange.began_s) * 1e3 < left_ms - 1.0
+        if isinstance(fault, RemoteRefused) or (
+            isinstance(fault, RemoteTooLate) and refused_at_once
+        ):
+            self.link.finish(exchange, now_s=now_s)
+        elif isinstance(fault, RemoteUnavailable):
             if self.breaker.closed:
-                log.warning("cloud %s is out of reach: %s", self.address, fault)
+                log.warning("cloud %s is out of reach: %s", self.name, fault)
+            self.link.broken()
             self.breaker.fail(str(fault), now_s=now_s)
+            self._reachable.clear()
+            self._woken.set()
 
     async def _watch(self) -> None:
-        """Probes while the breaker is open or the link has been idle, as long as the agent runs."""
+        """Probes where something has to be found out, as long as the agent runs."""
+        with contextlib.suppress(RemoteError):
+            await self.probe(0)
+            await self.probe(_FIRST_PROBE_BYTES)
         while True:
-            idle_s = self._clock() - self._last_used_s
-            was_open = not self.breaker.closed
-            if was_open or idle_s >= _IDLE_S:
-                try:
-                    await self.probe(0)
-                    await self.probe(_PROBE_BYTES)
-                except RemoteError as error:
-                    log.debug("probe of %s failed: %s", self.address, error)
-                else:
-                    if was_open:
-                        log.info("cloud %s is within reach", self.address)
-            await asyncio.sleep(_PROBE_EVERY_S)  # the interval itself, not a wait for something
+            pause_s = await self._look_after()
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._woken.wait()
+
+    async def _look_after(self) -> float:
+        """Does what is due; for how long nothing else will be."""
+        now_s = self._clock()
+        if not self.breaker.closed or self.link.stall_ms(now_s=now_s) > _STALLED_MS:
+            if self._attempts < _MOST_ATTEMPTS:
+                self._spawn(self._reconnect())
+            await asyncio.sleep(self._random.uniform(*_RECONNECT_S))  # the pause itself
+            return 0.0
+        idle = now_s - self._last_used_s >= self._idle_s
+        if idle or (self.link.unproven and not self._live):
+            pause_s = min(2 * self._idle_s, _MOST_IDLE_S) if idle else self._idle_s
+            with contextlib.suppress(RemoteError):
+                await self.probe(0)
+            self._idle_s = pause_s
+        return _TICK_S if self.link.unproven else min(_IDLE_S, self._idle_s)
+
+    async def _reconnect(self) -> None:
+        """Tries a new connection; if it carries a probe before the old one does, it takes over."""
+        self._attempts += 1
+        connection = self._connect()
+        began_s = self._clock()
+        self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s)
+        try:
+            state = await connection.probe(0, timeout_s=_RECONNECT_TIMEOUT_S)
+            if not self.breaker.closed or self.link.stall_ms(now_s=self._clock()):
+                old, self._connection = self._connection, connection
+                self._spawn(old.close(grace_s=_PROBE_TIMEOUT_S))
+                self.link.broken()
+                self._learn_state(state, self.link.begin(_PROBE_OVERHEAD_BYTES, now_s=began_s))
+                self._succeed(connection)
+        except RemoteError as error:
+            log.debug("no new connection to %s: %s", self.name, error)
+        finally:
+            self._attempts -= 1
+            if connection is not self._connection:
+                await connection.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _request(
+    model: str,
+    version: str,
+    frame: bytes,
+    parameters: dict[str, messages.Value],
+    left_ms: float,
+    beside: Beside,
+) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name=model, model_version=version)
+    request.inputs.add(name="frame", datatype="UINT8", shape=[len(frame)])
+    request.raw_input_contents.append(frame)
+    for name, array in beside.inputs.items():
+        messages.add_input(request, name, array)
+    if beside.outputs is not None:
+        for name in (messages.PROBABILITIES, *beside.outputs):
+            request.outputs.add(name=name)
+    messages.set_parameters(request.parameters, {**parameters, messages.LATENCY_BUDGET_MS: left_ms})
+    return request
 
 
 def _read_answer(

@@ -97,3 +97,127 @@ class Fleet:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class EdgeStub:
+    """Served on an edge's port, beside inference.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.WatchResults = channel.unary_stream(
+                '/hybridge.fleet.v1.Edge/WatchResults',
+                request_serializer=hybridge_dot_protos_dot_fleet__pb2.WatchResultsRequest.SerializeToString,
+                response_deserializer=hybridge_dot_protos_dot_fleet__pb2.LateResult.FromString,
+                _registered_method=True)
+        self.WatchAgent = channel.unary_stream(
+                '/hybridge.fleet.v1.Edge/WatchAgent',
+                request_serializer=hybridge_dot_protos_dot_fleet__pb2.WatchAgentRequest.SerializeToString,
+                response_deserializer=hybridge_dot_protos_dot_fleet__pb2.AgentState.FromString,
+                _registered_method=True)
+
+
+class EdgeServicer:
+    """Served on an edge's port, beside inference.
+    """
+
+    def WatchResults(self, request, context):
+        """The final answers to requests that carried the parameter `follow`: those that came after the
+        deadline, when the device had long given a provisional one. They are kept in a log and are
+        delivered at least once: whoever says where it stopped reading misses nothing, unless the log
+        was full meanwhile, which is said. Begins with a message without a result, and goes on until
+        either side ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAgent(self, request, context):
+        """How the agent is doing: at once, then again and again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EdgeServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'WatchResults': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchResults,
+                    request_deserializer=hybridge_dot_protos_dot_fleet__pb2.WatchResultsRequest.FromString,
+                    response_serializer=hybridge_dot_protos_dot_fleet__pb2.LateResult.SerializeToString,
+            ),
+            'WatchAgent': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAgent,
+                    request_deserializer=hybridge_dot_protos_dot_fleet__pb2.WatchAgentRequest.FromString,
+                    response_serializer=hybridge_dot_protos_dot_fleet__pb2.AgentState.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'hybridge.fleet.v1.Edge', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('hybridge.fleet.v1.Edge', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Edge:
+    """Served on an edge's port, beside inference.
+    """
+
+    @staticmethod
+    def WatchResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hybridge.fleet.v1.Edge/WatchResults',
+            hybridge_dot_protos_dot_fleet__pb2.WatchResultsRequest.SerializeToString,
+            hybridge_dot_protos_dot_fleet__pb2.LateResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hybridge.fleet.v1.Edge/WatchAgent',
+            hybridge_dot_protos_dot_fleet__pb2.WatchAgentRequest.SerializeToString,
+            hybridge_dot_protos_dot_fleet__pb2.AgentState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

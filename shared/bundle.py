@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from .calibration import Calibration, decode_calibration
 from .errors import BundleError, UnknownModel
 from .manifest import Blob, Manifest, decode_manifest
 from .signing import TrustStore
@@ -36,6 +37,12 @@ class Bundle:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.read(self.manifest.labels).decode().splitlines())
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The light model's; None in a bundle that was built before there was one."""
+        blob = self.manifest.light.calibration
+        return decode_calibration(self.read(blob)) if blob else None
 
     @property
     def profiles(self) -> Path:

@@ -60,13 +60,15 @@ class Preprocessing(_Record, frozen=True):
 class Light(_Record, frozen=True):
     """The device's own model: int8 inside, float32 [1, S, S, 3] to float32 [1, classes].
 
-    `temperature` divides its logits, so that its confidence is how often the large model agrees.
+    `temperature` divides its logits, so that its confidence is how often the large model agrees;
+    `calibration` (shared/calibration.py) is how often that was so, on pictures that it never saw.
     """
 
     preprocessing: Preprocessing
     blob: Blob
     output: OutputKind
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    calibration: Blob | None = None
 
 
 class Cut(_Record, frozen=True):
@@ -296,6 +298,7 @@ class Manifest(_Record, frozen=True):
             self.labels,
             self.light.preprocessing.blob,
             self.light.blob,
+            *([self.light.calibration] if self.light.calibration else []),
             large.preprocessing.blob,
             large.whole,
             large.weights,

@@ -28,6 +28,15 @@ CODEC = "codec"
 PLAN = "plan"
 CONFIDENCE = "confidence"
 PROVISIONAL = "provisional"
+FINAL = "final"
+FOLLOW = "follow"
+"""Request: a provisional answer shall be followed by a final one, in the edge's log of results."""
+CLIENT_ID = "client_id"
+"""Request: whose final answers these are, for whoever watches only their own."""
+RESULTS_EPOCH = "results_epoch"
+"""Response: a final answer will follow, in the log of this epoch."""
+FOLLOW_MS = "follow_ms"
+"""Response: after how long at most, from the deadline on."""
 MISSING_OUTPUTS = "missing_outputs"
 """Outputs that were asked for and that the device does not make; their names, by comma."""
 QUEUE_MS = "queue_ms"
@@ -82,6 +91,19 @@ def number(parameters: Mapping[str, Value], name: str) -> float | None:
         return float(value)
     except ValueError:
         raise RequestError(f"parameter {name} must be a number, not {value!r}") from None
+
+
+def flag(parameters: Mapping[str, Value], name: str) -> bool:
+    """A parameter that is true or false, also when it came as text; RequestError if it is neither.
+
+    A number is neither: 0 and 1 mean too many things.
+    """
+    value = parameters.get(name, False)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise RequestError(f"parameter {name} must be true or false, not {value!r}")
+    return value
 
 
 def requested_budget_ms(

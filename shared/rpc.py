@@ -35,6 +35,12 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
                 request_deserializer=None,  # gRPC would tell a DecodeError as UNKNOWN
                 response_serializer=handler.response_serializer,
             )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                _guard_watch(cast(Any, handler.unary_stream), method, handler.request_deserializer),
+                request_deserializer=None,
+                response_serializer=handler.response_serializer,
+            )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
                 _guard_stream(
@@ -76,6 +82,23 @@ def _parse(message: bytes, parse: _Parse) -> Any:
         return parse(message) if parse else message
     except DecodeError as error:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
+
+
+def _guard_watch(
+    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse
+) -> Callable[..., Any]:
+    async def guarded(
+        message: bytes, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(_parse(message, parse), context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # the boundary: nothing may leave as a stack trace
+            await abort(context, error, method)
+
+    return guarded
 
 
 def _guard_stream(

@@ -28,6 +28,8 @@ SERVER_OPTIONS: ChannelOptions = [
 ]
 CHANNEL_OPTIONS: ChannelOptions = [
     *_MESSAGE_OPTIONS,
+    # A channel of its own has a connection of its own: a new one is tried beside a stalled one.
+    ("grpc.use_local_subchannel_pool", 1),
     # A link that was away must be noticed and retried within about a second of its return.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),

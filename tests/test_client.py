@@ -198,6 +198,6 @@ def test_an_answer_that_cannot_be_read_is_the_servers_fault(
 def test_patience_ends(fake: tuple[Fake, Client], monkeypatch: pytest.MonkeyPatch) -> None:
     servicer, client = fake
     servicer.hangs = True
-    monkeypatch.setattr("hybridge.client._PATIENCE_MS", 20.0)
+    monkeypatch.setattr("hybridge.client.client._PATIENCE_MS", 20.0)
     with pytest.raises(RemoteTooLate):
         client.infer(picture(0), budget_ms=30)

@@ -21,17 +21,23 @@ _STOP_S = 15.0
 
 
 class Daemon:
-    """One `hybridge cloud` or `hybridge edge`, its log in a file, killed when the block ends."""
+    """One `hybridge cloud` or `hybridge edge`, its log in a file, ended when the block ends.
 
-    def __init__(self, name: str, arguments: Sequence[str], *, log: Path) -> None:
+    `prefix` is a command that runs another one, such as in a namespace.
+    """
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], *, log: Path, prefix: Sequence[str] = ()
+    ) -> None:
         self.name = name
+        self._prefix = prefix
         self._arguments = arguments
         self._log = log
 
     def __enter__(self) -> "Daemon":
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hybridge", self.name, *self._arguments],
+                [*self._prefix, sys.executable, "-m", "hybridge", self.name, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

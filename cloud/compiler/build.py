@@ -16,8 +16,9 @@ import msgspec
 from ...devices.models import DeviceModels
 from ...devices.profile import StageTime
 from ...shared.bundle import Bundle
+from ...shared.calibration import encode_calibration
 from ...shared.errors import BuildError
-from ...shared.manifest import FORMAT, Golden, Manifest, PlanRow, encode_manifest
+from ...shared.manifest import FORMAT, Golden, Manifest, encode_manifest
 from ...shared.signing import SigningKey
 from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
@@ -32,7 +33,7 @@ from .selection import records
 from .side_values import side_values, with_table
 from .sources import ModelSource, look_at_source
 from .steps import Progress, Steps, sha256, without_names
-from .table import candidate_plans, measure_table, pareto
+from .table import Measured, candidate_plans, measure_table, pareto
 from .writer import BlobStore, Staging
 
 OnTimes = Callable[[Mapping[str, StageTime]], None]
@@ -105,8 +106,8 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
     )
     draft = with_temperature(staging.bundle(draft), inputs.light, steps)
     work = parts.work()
-    rows = _measure(staging.bundle(draft), recipe, inputs.evaluation, steps)
-    table = pareto(rows, work=work)
+    measured = _measure(staging.bundle(draft), recipe, inputs.evaluation, steps)
+    table = pareto(measured.rows, work=work)
     used = {row.parsed().cut for row in table}
     kept = [pair for pair in selection.cuts if pair.name in used]
     large = parts.assemble(kept, codecs=recipe.tensor_codecs, store=store)
@@ -116,7 +117,9 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
         quantized=tuple(steps.tried),
         cuts=tuple(records(parts.pairing, selection, kept=used)),
     )
-    final = msgspec.structs.replace(draft, table=table, large=large, build=found)
+    calibration = store.add(encode_calibration(measured.calibration))
+    light = msgspec.structs.replace(draft.light, calibration=calibration)
+    final = msgspec.structs.replace(draft, light=light, table=table, large=large, build=found)
     return _with_golden(staging.bundle(final), inputs.calibration, store)
 
 
@@ -147,14 +150,14 @@ def _measure(
     recipe: Recipe,
     evaluation: PictureSet,
     steps: Steps,
-) -> tuple[PlanRow, ...]:
+) -> Measured:
     manifest = bundle.manifest
 
     def make() -> bytes:
         plans = candidate_plans(
             manifest, picture_codecs=recipe.picture_codecs, tensor_codecs=recipe.tensor_codecs
         )
-        rows = measure_table(
+        measured = measure_table(
             DeviceModels(bundle, threads=2),
             CloudSide.open(bundle, threads=2),
             plans,
@@ -166,7 +169,7 @@ def _measure(
             view_count=recipe.pictures.views,
             on_picture=lambda done, total: steps.progress("measuring every plan", done, total),
         )
-        return msgspec.json.encode(rows)
+        return msgspec.json.encode(measured)
 
     encoded = steps.cache.get(
         "table",
@@ -178,7 +181,7 @@ def _measure(
         ],
         make=make,
     )
-    return msgspec.json.decode(encoded, type=tuple[PlanRow, ...])
+    return msgspec.json.decode(encoded, type=Measured)
 
 
 def _what_counts(manifest: Manifest) -> Manifest:

@@ -4,9 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from ...devices.models import DeviceModels
+from ...shared.calibration import Calibration
 from ...shared.codec import codec_by_name
 from ...shared.frame import decode_payload, encode_frame, read_header
 from ...shared.manifest import Manifest, PlanRow, Precision, Rate, Rates
@@ -19,6 +21,13 @@ from .side_values import side_values
 
 _INT8_WORK = 1 / 3
 """ResNet-50 takes 40.3 ms in float and 12.4 in int8, EfficientNet-Lite0 5.8 and 2.3."""
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The table, and how sure the light model was of each picture."""
+
+    rows: tuple[PlanRow, ...]
+    calibration: Calibration
 
 
 @dataclass
@@ -53,21 +62,26 @@ def measure_table(
     further: Mapping[Precision, CloudSide] | None = None,
     view_count: int = 1,
     on_picture: Callable[[int, int], None] | None = None,
-) -> tuple[PlanRow, ...]:
+) -> Measured:
     """Runs every plan on every picture, through real frames, against the large model's own answer.
 
     The large model's own answer is that of the whole model, in float32, on the uncompressed pixels.
-    `further` are clouds of other precisions, which get the same frames.
+    `further` are clouds of other precisions, which get the same frames. `plans` hold the local one;
+    its confidences are of whole pictures only, since views of one picture are no further samples.
     """
     clouds = {Precision.FLOAT32: cloud, **(further or {})}
     tallies = {plan: _Tally() for plan in plans}
+    pairs: list[tuple[float, bool]] = []
     sides = side_values(pictures, models.bundle.manifest.large.inputs)
     for done, (file, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
         if on_picture is not None:
             on_picture(done, len(pictures))
         shown = views(read_picture(file), view_count)
-        _measure_picture(models, clouds, tallies, shown, beside=sides[done], label=label)
-    return tuple(_row(plan, tally) for plan, tally in tallies.items())
+        pairs.append(
+            _measure_picture(models, clouds, tallies, shown, beside=sides[done], label=label)
+        )
+    rows = tuple(_row(plan, tally) for plan, tally in tallies.items())
+    return Measured(rows, Calibration.of(pairs))
 
 
 def _measure_picture(
@@ -78,10 +92,12 @@ def _measure_picture(
     *,
     beside: Tensors,
     label: int | None,
-) -> None:
+) -> tuple[float, bool]:
+    """Adds to the tallies; the light model's confidence in the first view, and if it agrees."""
     beside_bytes = item_bytes(models.bundle.manifest.large.inputs)
     answers: dict[tuple[Plan, Precision], list[int]] = defaultdict(list)
     wanted: list[int] = []
+    confidences: list[float] = []
     for picture in pictures:
         pixels = models.resize_large(picture)
         own = clouds[Precision.FLOAT32].answer(Plan.cloud("raw"), pixels, beside)
@@ -93,6 +109,7 @@ def _measure_picture(
             if plan.kind is PlanKind.LOCAL:
                 light = models.light(models.resize_light(picture))
                 answers[plan, Precision.FLOAT32].append(int(np.argmax(light)))
+                confidences.append(float(light.max()))
                 tally.sizes.append(0)
                 continue
             key = (plan.cut, plan.head)
@@ -115,6 +132,7 @@ def _measure_picture(
         if label is not None:
             correct = _share(answer == label for answer in given)
             tallies[plan].correct.setdefault(precision, []).append(correct)
+    return confidences[0], answers[Plan.local(), Precision.FLOAT32][0] == wanted[0]
 
 
 def _share(hits: Iterable[bool]) -> float:

@@ -1,12 +1,13 @@
 """The machines on which a bundle was timed, and what its plans would take there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...devices.boards import board_names, read_board
 from ...devices.estimate import basis, estimate
 from ...devices.profile import Profile, load_profiles, tail_stage
-from ...edge.outlook import device_stages, outlook
+from ...edge.duration import NO_TIME, Duration
+from ...edge.outlook import Outlook, device_stages
 from ...edge.router import Option
 from ...edge.stage_times import StageTimes
 from ...shared.bundle import Bundle
@@ -35,6 +36,12 @@ class Machine:
     @property
     def times(self) -> StageTimes:
         return StageTimes(self.profile.stages)
+
+    @property
+    def p95(self) -> Callable[[str], Duration]:
+        """The p95 of each stage, by name, as a time that is sure."""
+        times = self.times
+        return lambda stage: Duration(times.p95_ms(stage))
 
     @property
     def origin(self) -> str:
@@ -120,11 +127,10 @@ def options_on(
 ) -> list[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
-    return outlook(
-        manifest,
-        stage_ms=machine.times.p95_ms,
-        transfer_ms=link.transfer_ms,
-        cloud_ms=lambda contract: tails[contract] / cloud_speed,
+    return Outlook(manifest).options(
+        stage=machine.p95,
+        transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
+        cloud=lambda contract: Duration(tails[contract] / cloud_speed),
     )
 
 
@@ -141,11 +147,10 @@ def cloud_ms(manifest: Manifest, cloud: Machine | None) -> dict[str, float]:
 
 def device_ms(manifest: Manifest, machine: Machine) -> list[float]:
     """By row of the table, the p95 of its stages on the device, as the router adds them."""
-    options = outlook(
-        manifest,
-        stage_ms=machine.times.p95_ms,
-        transfer_ms=lambda size: 0.0,
-        cloud_ms=lambda contract: 0.0,
+    options = Outlook(manifest).options(
+        stage=machine.p95,
+        transfer=lambda p50, p95: NO_TIME,
+        cloud=lambda contract: NO_TIME,
     )
     return [option.device_ms for option in options]
 

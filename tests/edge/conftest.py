@@ -8,9 +8,11 @@ from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.server import CloudServer
 from hybridge.devices.probe import probe
 from hybridge.devices.profile import Profile, save_profile
-from hybridge.edge import agent as agent_module
+from hybridge.edge import run as run_module
 from hybridge.edge.agent import Agent
+from hybridge.edge.bench import DeviceBench
 from hybridge.edge.config import EdgeConfig
+from hybridge.edge.connection import GrpcConnection
 from hybridge.edge.daemon import EdgeDaemon
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
@@ -27,7 +29,7 @@ ANY_PORT = Address("127.0.0.1", 0)
 @pytest.fixture(autouse=True)
 def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that runs tests keeps nobody's 5 ms: what must be in time gets more to spare."""
-    monkeypatch.setattr(agent_module, "RESERVE_MS", 300.0)
+    monkeypatch.setattr(run_module, "RESERVE_MS", 300.0)
 
 
 @pytest.fixture
@@ -47,12 +49,16 @@ async def cloud(small: Small) -> AsyncIterator[Address]:
 @asynccontextmanager
 async def connected(address: Address, *, known: bool = True) -> AsyncIterator[Uplink]:
     """An uplink that has measured its cloud, where there is one to be measured."""
-    uplink = Uplink(address, security=Security(), model=NAME, clock=monotonic)
+    uplink = Uplink(
+        lambda: GrpcConnection(address, security=Security(), model=NAME),
+        clock=monotonic,
+        name=str(address),
+    )
     await uplink.startup()
     try:
         if known:
             await uplink.probe(0)
-            await uplink.probe(24_000)
+            await uplink.probe(12_000)
         yield uplink
     finally:
         await uplink.shutdown()
@@ -69,11 +75,11 @@ def make_agent(
     """An agent that believes every stage to be quick, but for one."""
     times = stage_times(PLANS, slow=slow, light_p999_ms=light_p999_ms)
     return Agent(
-        small.models,
+        small.bundle,
+        bench=DeviceBench(small.models, clock=monotonic, workers=2),
         times=StageTimes(times),
         uplink=uplink,
         clock=monotonic,
-        workers=2,
         max_requests=max_requests,
     )
 

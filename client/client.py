@@ -1,26 +1,19 @@
-"""The app's library: send a picture to an edge agent, get an answer.
-
-with Client("127.0.0.1:8600") as client:
-    answer = client.infer(Path("cat.jpg").read_bytes(), budget_ms=100)
-    print(answer.label, answer.plan, answer.total_ms)
-"""
+"""A connection to an edge agent."""
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import cast
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
-from .protos import oip
-from .protos import open_inference_pb2 as pb
-from .shared import oip as messages
-from .shared.deadline import check_budget_ms
-from .shared.errors import (
+from ..protos import fleet_pb2, oip
+from ..protos import open_inference_pb2 as pb
+from ..shared import oip as messages
+from ..shared.deadline import check_budget_ms
+from ..shared.errors import (
     RemoteError,
     RemoteRefused,
     RemoteTooLate,
@@ -28,47 +21,29 @@ from .shared.errors import (
     RequestError,
     from_rpc,
 )
-from .shared.security import Address, Security
-from .shared.side import Tensors, as_declared
-from .shared.tensor import TensorSpec
+from ..shared.security import Address, Security
+from ..shared.side import as_declared
+from ..shared.tensor import TensorSpec
+from .answer import Answer, read_answer
+from .finals import Finals
 
+_WATCH_AGENT = "/hybridge.fleet.v1.Edge/WatchAgent"
+_WATCH_RESULTS = "/hybridge.fleet.v1.Edge/WatchResults"
 _PATIENCE_MS = 5_000.0
 """How long after its budget an answer is still waited for: late and marked beats lost."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer. Times are the agent's, but for `round_trip_ms`, which is the app's own.
+class Client:
+    """A connection to one agent. Thread-safe.
 
-    `outputs` are what the large model gives beside its answer, [1, ...] each. An answer of the
-    device's own has none of them, and `missing_outputs` names those that were wanted.
+    `client_id` tells the edge whose final answers are whose. Give one that stays the same to find,
+    after a restart of the app, what came meanwhile; otherwise each client makes up its own.
     """
 
-    request_id: str
-    labels: tuple[str, ...]
-    probabilities: npt.NDArray[np.float32]
-    plan: str
-    confidence: float
-    provisional: bool
-    fallback: str
-    sent_bytes: int
-    total_ms: float
-    budget_ms: float
-    within_budget: bool
-    steps_ms: dict[str, float]
-    round_trip_ms: float
-    outputs: Tensors = field(default_factory=dict)
-    missing_outputs: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.labels[0]
-
-
-class Client:
-    """A connection to one agent. Thread-safe."""
-
-    def __init__(self, address: str, *, security: Security | None = None) -> None:
+    def __init__(
+        self, address: str, *, security: Security | None = None, client_id: str = ""
+    ) -> None:
+        self._client_id = client_id or uuid.uuid4().hex
         self._address = Address.parse(address)
         self._channel = (security or Security()).blocking_channel(self._address)
         self._infer = self._channel.unary_unary(
@@ -86,6 +61,19 @@ class Client:
             request_serializer=pb.ModelMetadataRequest.SerializeToString,
             response_deserializer=pb.ModelMetadataResponse.FromString,
         )
+        self._states = self._channel.unary_stream(
+            _WATCH_AGENT,
+            request_serializer=fleet_pb2.WatchAgentRequest.SerializeToString,
+            response_deserializer=fleet_pb2.AgentState.FromString,
+        )
+        results = self._channel.unary_stream(
+            _WATCH_RESULTS,
+            request_serializer=fleet_pb2.WatchResultsRequest.SerializeToString,
+            response_deserializer=fleet_pb2.LateResult.FromString,
+        )
+        self.finals = Finals(
+            lambda request: results(request, wait_for_ready=True), client_id=self._client_id
+        )
         self._model = ""
         self._specs: dict[str, tuple[TensorSpec, ...]] = {}
 
@@ -101,7 +89,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        self.finals.close()
         self._channel.close()
+
+    @property
+    def address(self) -> str:
+        """Where the edge is."""
+        return str(self._address)
 
     def models(self, *, wait_ms: float = 3_000.0) -> list[str]:
         """The models served there; waits a while for a daemon that is only starting."""
@@ -148,12 +142,16 @@ class Client:
         budget_ms: float | None = None,
         model: str = "",
         request_id: str = "",
+        follow: bool = False,
     ) -> Answer:
         """The answer for an encoded picture, or RGB uint8 [h, w, 3]; RemoteError if none came.
 
         `inputs` are what the model takes beside the picture, by name. `outputs` names those wanted
         beside the answer: only a cloud makes them, and it is asked if there is time. If None, all
-        come that the best answer has. Without a budget the bundle's default holds.
+        come that the best answer has. Without a budget the bundle's default holds. With `follow`
+        an answer that the device gives in the cloud's place is followed by a final one:
+        `answer.final_follows` says so, and `client.finals` hands it out. A `request_id` names one
+        request: what is sent again under the same one is the same.
         """
         request = pb.ModelInferRequest(
             model_name=model or self._only_model(), id=request_id or uuid.uuid4().hex
@@ -174,16 +172,49 @@ class Client:
                 request.parameters, {messages.LATENCY_BUDGET_MS: float(budget_ms)}
             )
             timeout_s = (budget_ms + _PATIENCE_MS) / 1e3
+        if not follow:
+            return self._send(request, timeout_s=timeout_s)
+        messages.set_parameters(
+            request.parameters, {messages.FOLLOW: True, messages.CLIENT_ID: self._client_id}
+        )
+        self.finals.ask(request.id)
+        try:
+            answer = self._send(request, timeout_s=timeout_s)
+        except BaseException:
+            self.finals.withdraw(request.id)
+            raise
+        self.finals.answered(answer)
+        return answer
+
+    def watch_agent(self, *, interval_ms: int = 1_000) -> Iterator[fleet_pb2.AgentState]:
+        """How the agent is doing, now and then at an interval; RemoteError when it goes away."""
+        call = self._states(fleet_pb2.WatchAgentRequest(interval_ms=interval_ms))
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        finally:
+            call.cancel()
+
+    def agent_state(self, *, wait_ms: float = 3_000.0) -> fleet_pb2.AgentState:
+        """How the agent is doing now."""
+        call = self._states(
+            fleet_pb2.WatchAgentRequest(), timeout=wait_ms / 1e3, wait_for_ready=True
+        )
+        try:
+            return next(call)
+        except grpc.RpcError as error:
+            raise self._unreached(error, wait_ms) from error
+        finally:
+            call.cancel()
+
+    def _send(self, request: pb.ModelInferRequest, *, timeout_s: float | None) -> Answer:
         start_s = time.monotonic()
         try:
             response = self._infer(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise from_rpc(error) from error
-        round_trip_ms = (time.monotonic() - start_s) * 1e3
-        try:
-            return _read(response, round_trip_ms=round_trip_ms)
-        except (RequestError, IndexError, ValueError) as error:
-            raise RemoteRefused(f"its answer cannot be read ({error})") from error
+        return read_answer(response, round_trip_ms=(time.monotonic() - start_s) * 1e3)
 
     def _add_inputs(
         self, request: pb.ModelInferRequest, inputs: Mapping[str, npt.ArrayLike]
@@ -210,39 +241,3 @@ class Client:
                 raise RemoteRefused(f"it serves {len(models)} models; name one of {models}")
             (self._model,) = models
         return self._model
-
-
-def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
-    values = messages.get_parameters(response.parameters)
-    steps = {
-        name.removeprefix("step_").removesuffix("_ms"): float(value)
-        for name, value in values.items()
-        if name.startswith("step_")
-    }
-    probabilities = messages.output_array(response, "probabilities")[0]
-    labels = messages.output_elements(response, "labels")
-    if not labels:
-        raise ValueError("no labels")
-    own = (messages.PROBABILITIES, messages.LABELS)
-    missing = str(values.get(messages.MISSING_OUTPUTS, ""))
-    return Answer(
-        request_id=response.id,
-        labels=tuple(label.decode() for label in labels),
-        probabilities=cast(npt.NDArray[np.float32], probabilities),
-        plan=str(values.get(messages.PLAN, "")),
-        confidence=messages.number(values, messages.CONFIDENCE) or 0.0,
-        provisional=bool(values.get(messages.PROVISIONAL, False)),
-        fallback=str(values.get("fallback", "")),
-        sent_bytes=int(messages.number(values, "sent_bytes") or 0),
-        total_ms=messages.number(values, "total_ms") or 0.0,
-        budget_ms=messages.number(values, "budget_ms") or 0.0,
-        within_budget=bool(values.get("within_budget", False)),
-        steps_ms=steps,
-        round_trip_ms=round_trip_ms,
-        outputs={
-            each.name: messages.output_array(response, each.name)
-            for each in response.outputs
-            if each.name not in own
-        },
-        missing_outputs=tuple(missing.split(",")) if missing else (),
-    )

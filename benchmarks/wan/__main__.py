@@ -1,0 +1,325 @@
+"""The promise, in a laboratory: {links} x {budgets} x {policies}, with real processes and packets.
+
+    sudo python benchmarks/wan [--quick] [--json] [--out DIR]
+        [--data DIR | --bundle NAME|DIR --pictures DIR] [--traces DIR]
+        [--links lte,3g,...] [--budgets 60,200,...] [--policies ours,local,...] [--oracle]
+
+Edge and cloud run in two network namespaces, joined by an emulated link; the edge has a quarter of
+a core. Without a word of it, the demo's bundle is run on the demo's pictures. Every finished cell
+is a file in DIR, and what is there is not run again. --failures N adds N clouds killed and N links
+cut in mid-request. See docs/wan.md.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from _common import Report, Target, demo_bundle, load, machine, parser, progress, run
+from wan import links
+from wan.arrivals import Arrivals
+from wan.failures import Failure, Outcome, sabotage
+from wan.laboratory import Calibration, Laboratory, Pair, Setting
+from wan.matrix import FIXED, OURS, Group, Matrix, groups, pooled, worst_link
+from wan.page import page
+from wan.pairs import imagenet_bundle, imagenet_pictures
+from wan.records import Cell, Measured
+from wan.references import large_answers
+from wan.scoring import in_budget_share
+
+from hybridge.cli.console import notes, table
+from hybridge.cli.options import trust
+from hybridge.shared.bundle import find_bundle, open_bundle
+from hybridge.shared.errors import ConfigError
+from hybridge.shared.paths import Paths
+from hybridge.shared.plan import PlanKind
+
+POLICIES = (OURS, "local", "cloud-jpeg", "cloud-raw", "neurosurgeon", "cascade")
+PROMISE, PER_LINK, GAP = 0.999, 0.995, 0.9
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_FAILURE_BUDGET_MS = 1_500.0
+_QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
+
+
+def measure(options: argparse.Namespace) -> Report:
+    before = load()
+    out = _folder(options)
+    pair = _pair(options)
+    setting = Setting(
+        folder=out,
+        share=options.share,
+        traces=options.traces,
+        congestion_control=options.congestion_control,
+        trust=tuple(options.trust),
+        arrivals=Arrivals(options.arrivals),
+    )
+    with ExitStack() as stack:
+        made: list[Laboratory] = []
+
+        def laboratory() -> Laboratory:
+            """Started when something is missing, and once."""
+            if not made:
+                notes.print("starting edge, cloud and link")
+                made.append(stack.enter_context(Laboratory(pair, setting)))
+            return made[0]
+
+        kept = out / f"calibration_{pair.name}_{setting.share:g}.json"
+        if not kept.exists():
+            count = _QUICK_REQUESTS if options.quick else options.requests
+            kept.write_text(json.dumps(asdict(laboratory().calibrate(requests=count))))
+        calibration = Calibration(**json.loads(kept.read_text()))
+        cells = _cells(options, pair, calibration)
+        measured = []
+        with progress("cells", len(cells)) as advance:
+            for cell in cells:
+                measured.append(Measured.load(out, cell) or _measure(laboratory, cell, out))
+                advance()
+        outcomes = {
+            failure: sabotage(
+                laboratory,
+                failure,
+                count=_QUICK_FAILURES if options.quick else options.failures,
+                policy="cloud-jpeg" if options.quick else options.failure_policy,
+                budget_ms=_FAILURE_BUDGET_MS,
+                rate_hz=calibration.rate_hz,
+                file=out / f"failures_{pair.name}_{failure}.jsonl",
+            )
+            for failure in Failure
+            if options.quick or options.failures
+        }
+    wanted = large_answers(pair.bundle, pair.pictures, kept=out / f"large_{pair.name}.json")
+    rates = {row.plan: row.agreement.value for row in pair.bundle.manifest.table}
+    return _report(
+        pair, setting, calibration, measured, groups(measured, wanted, table=rates), outcomes,
+        load_before=before,
+    )  # fmt: skip
+
+
+def _measure(laboratory: Callable[[], Laboratory], cell: Cell, out: Path) -> Measured:
+    notes.print(f"{cell.link}, {cell.budget_ms:g} ms, {cell.policy}, seed {cell.seed}")
+    measured = laboratory().measure(cell)
+    measured.save(out)
+    return measured
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """Where cells are kept; what a quick run finds there it measures again."""
+    name = "quick" if options.quick else "laboratory"
+    out: Path = options.out or Paths.from_environment().root / "wan" / name
+    out.mkdir(parents=True, exist_ok=True)
+    if options.quick and options.out is None:
+        for file in [*out.glob("*.json"), *out.glob("*.jsonl")]:
+            file.unlink()
+    return out
+
+
+def _pair(options: argparse.Namespace) -> Pair:
+    if options.data and (options.bundle or options.pictures):
+        raise ConfigError("--data is a pair of its own: no --bundle, no --pictures with it")
+    if options.data:
+        pictures = imagenet_pictures(options.data)
+        return Pair("imagenet", imagenet_bundle(options.data), tuple(pictures))
+    if (options.bundle is None) != (options.pictures is None):
+        raise ConfigError("--bundle and --pictures come together")
+    if options.bundle is None:
+        bundle = demo_bundle()
+        folder = Paths.from_environment().root / "demo" / "evaluation"
+    else:
+        found = find_bundle(options.bundle, root=Paths.from_environment().bundles)
+        bundle, folder = open_bundle(found, trust=trust(options)), options.pictures
+    pictures = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _PICTURES)
+    if not pictures:
+        raise ConfigError(f"no pictures under {folder}")
+    return Pair(bundle.manifest.name, bundle, tuple(pictures))
+
+
+def _cells(options: argparse.Namespace, pair: Pair, calibration: Calibration) -> list[Cell]:
+    policies = list(options.policies.split(",") if options.policies else POLICIES)
+    if options.oracle:
+        rows = [row.parsed() for row in pair.bundle.manifest.table]
+        policies += [f"{FIXED}{plan}" for plan in rows if plan.kind is not PlanKind.LOCAL]
+    names = options.links.split(",") if options.links else _all_links(options.traces)
+    for name in names:
+        links.find_link(name, traces=options.traces)  # a name that is wrong is wrong at once
+    budgets_ms = (
+        [float(each) for each in options.budgets.split(",")]
+        if options.budgets
+        else calibration.budgets_ms(options.budget_steps)
+    )
+    if options.quick:
+        policies, names, budgets_ms = [OURS, "local"], ["lte"], budgets_ms[-1:]
+    return Matrix(
+        pair=pair.name,
+        links=names,
+        budgets_ms=budgets_ms,
+        policies=policies,
+        requests=_QUICK_REQUESTS if options.quick else options.requests,
+        rate_hz=calibration.rate_hz,
+        seeds=options.seeds,
+        ours_seeds=options.ours_seeds or options.seeds,
+    ).cells()
+
+
+def _all_links(traces: Path | None) -> list[str]:
+    return [*links.profiles(), *(links.recorded_names(traces) if traces else [])]
+
+
+def _report(
+    pair: Pair,
+    setting: Setting,
+    calibration: Calibration,
+    measured: Sequence[Measured],
+    found: Sequence[Group],
+    outcomes: dict[Failure, Outcome],
+    *,
+    load_before: float,
+) -> Report:
+    circumstances = measured[-1].circumstances if measured else {}
+    said = [
+        f"{pair.name}, version {pair.bundle.manifest.version}, {len(pair.pictures)} pictures",
+        f"the edge had {calibration.cpu_share:.1%} of a core when busy; alone, through the agent: "
+        f"p50 {calibration.p50_ms:.1f} ms, p99 {calibration.p99_ms:.1f} ms, under load "
+        f"{calibration.loaded_p99_ms:.1f} ms, {calibration.capacity_hz:.1f} requests a second",
+        f"load {calibration.rate_hz:g} requests a second, {setting.arrivals}; TCP congestion "
+        f"control {circumstances.get('congestion_control', 'unknown')}",
+    ]
+    written = setting.folder / f"{pair.name}.html"
+    written.write_text(page(f"Hybridge in the laboratory: {pair.name}", found, said))
+    return Report(
+        benchmark="wan",
+        targets=[*_targets(measured, found), *_failure_targets(outcomes)],
+        figures={
+            "calibration": asdict(calibration),
+            "groups": [group.as_json() for group in found],
+            "failures": {str(failure): asdict(each) for failure, each in outcomes.items()},
+        },
+        samples={"cells": [f"{each.cell.name}.json" for each in measured]},
+        machine=machine(load_before=load_before),
+        notes=[*said, f"charts: {written}"],
+        tables=[_table(found), *([_failures(outcomes)] if outcomes else [])],
+    )
+
+
+def _targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target]:
+    ours = pooled(measured, OURS)
+    if not ours:
+        return []
+    worst, share = worst_link(measured, OURS)
+    answered = sum(record.answered for record in ours) / len(ours)
+    targets = [
+        Target.at_least("answered", 100 * answered, unit="%", bound=100),
+        Target.at_least(
+            f"in budget, of {len(ours)}", 100 * in_budget_share(ours), unit="%", bound=100 * PROMISE
+        ),
+        Target.at_least(f"in budget over {worst}", 100 * share, unit="%", bound=100 * PER_LINK),
+        Target.at_most(
+            "cells in which a rival agrees more often, beyond its interval",
+            sum(
+                any(each.below_zero for policy, each in group.against.items() if policy != "oracle")
+                for group in found
+            ),
+            unit="cells",
+            bound=0,
+        ),
+    ]
+    closed = [group.gap_closed for group in found if group.gap_closed is not None]
+    if closed:
+        least = min(closed, key=lambda each: each.value)
+        targets.append(
+            Target.at_least(
+                f"way from local to the oracle, least of {len(closed)} cells "
+                f"[{100 * least.low:.0f}, {100 * least.high:.0f}]",
+                100 * least.value,
+                unit="%",
+                bound=100 * GAP,
+            )
+        )
+    return targets
+
+
+def _failure_targets(outcomes: dict[Failure, Outcome]) -> list[Target]:
+    return [
+        Target.at_most(f"{failure}: requests {what}", count, unit="requests", bound=0)
+        for failure, each in outcomes.items()
+        for what, count in (
+            ("lost", each.lost),
+            ("shown twice", each.shown_twice),
+            ("late", each.late),
+        )
+    ]
+
+
+def _table(found: Sequence[Group]) -> Any:
+    columns = ("link", "budget ms", "policy", "in budget", "agreement", "ours minus it, points",
+               "p50 ms", "p99 ms", "bytes")  # fmt: skip
+    rows = [
+        (
+            group.link,
+            f"{group.budget_ms:g}",
+            policy,
+            f"{each.in_budget:.2%}",
+            f"{each.agreement:.1%}",
+            _points(group, policy),
+            f"{each.p50_ms:.0f}",
+            f"{each.p99_ms:.0f}",
+            f"{each.sent_bytes:.0f}",
+        )
+        for group in found
+        for policy, each in group.scores.items()
+    ]
+    return table("answered in time, and as the large model says", columns, rows)
+
+
+def _points(group: Group, policy: str) -> str:
+    if policy not in group.against:
+        return ""
+    each = group.against[policy]
+    return f"{100 * each.value:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
+
+
+def _failures(outcomes: dict[Failure, Outcome]) -> Any:
+    columns = ("failure", "times", "in mid-request", "device answered", "requests", "lost",
+               "shown twice", "late")  # fmt: skip
+    rows = [
+        (str(failure), *(str(value) for value in asdict(each).values()))
+        for failure, each in outcomes.items()
+    ]
+    return table("failures", columns, rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--out", type=Path, metavar="DIR", help="where cells are kept")
+    made.add_argument("--data", type=Path, metavar="DIR", help="the pair of wan/pairs.py")
+    made.add_argument("--bundle", metavar="NAME|DIR", help="any other pair")
+    made.add_argument("--pictures", type=Path, metavar="DIR", help="what is sent to it")
+    made.add_argument("--trust", type=Path, action="append", default=[], metavar="FILE")
+    made.add_argument("--traces", type=Path, metavar="DIR", help="recorded links: NAME.up, .down")
+    made.add_argument("--links", metavar="NAMES", help="by comma; all, if not given")
+    made.add_argument("--budgets", metavar="MS", help="by comma; from the device's own p99 to 2 s")
+    made.add_argument("--budget-steps", type=int, default=5, metavar="N")
+    made.add_argument("--policies", metavar="NAMES", help=f"by comma ({','.join(POLICIES)})")
+    made.add_argument("--oracle", action="store_true", help="replay every plan, for the oracle")
+    made.add_argument("--requests", type=int, default=300, metavar="N", help="a cell")
+    made.add_argument("--seeds", type=int, default=1, metavar="N", help="stretches of a link")
+    made.add_argument("--ours-seeds", type=int, default=0, metavar="N", help="the same for ours")
+    made.add_argument("--arrivals", choices=list(Arrivals), default=Arrivals.POISSON)
+    made.add_argument("--share", type=float, default=0.25, help="of one core, for the edge")
+    made.add_argument("--congestion-control", default="", metavar="NAME", help="of TCP")
+    made.add_argument("--failures", type=int, default=0, metavar="N", help="of each kind")
+    made.add_argument(
+        "--failure-policy", default=OURS, metavar="NAME", help="one that asks a cloud"
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # blocks are left
+    return run(measure, made.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""What every plan answers to every picture, and what it sends: computed once, kept in a file.
+
+Simulations answer from it, and the laboratory's answers are compared with its first column, the
+uncompressed large model's.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from _common import progress
+
+from hybridge.cloud.compiler.cloud_side import CloudSide
+from hybridge.devices.models import DeviceModels
+from hybridge.shared.bundle import Bundle
+from hybridge.shared.codec import codec_by_name
+from hybridge.shared.frame import encode_frame
+from hybridge.shared.picture import decode_picture
+from hybridge.shared.plan import Plan, PlanKind
+
+
+@dataclass(frozen=True)
+class Answers:
+    """By picture: the large model's class [n], the light model's class and confidence [n], and by
+    plan the class [n, plans] and the bytes of its frame [n, plans]."""
+
+    pictures: tuple[str, ...]
+    plans: tuple[str, ...]
+    large: npt.NDArray[np.int64]
+    light: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    classes: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    def agreement(self, plan: str) -> float:
+        """Of a plan, or `local`, on these pictures."""
+        given = self.light if plan == PlanKind.LOCAL else self.classes[:, self.plans.index(plan)]
+        return float((given == self.large).mean())
+
+
+def answers_of(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Answers:
+    """From the cache, or computed into it."""
+    names = "".join(f"{file.name}:{file.stat().st_size}\n" for file in pictures)
+    key = hashlib.sha256(f"{bundle.sha256}\n{names}".encode()).hexdigest()[:16]
+    file = cache / f"answers-{bundle.manifest.name}-{key}.npz"
+    if not file.exists():
+        computed = _compute(bundle, pictures)
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            file,
+            plans=np.array(computed.plans),
+            large=computed.large,
+            light=computed.light,
+            confidence=computed.confidence,
+            classes=computed.classes,
+            sizes=computed.sizes,
+        )
+    with np.load(file) as kept:
+        return Answers(
+            pictures=tuple(picture.name for picture in pictures),
+            plans=tuple(map(str, kept["plans"])),
+            large=kept["large"],
+            light=kept["light"],
+            confidence=kept["confidence"],
+            classes=kept["classes"],
+            sizes=kept["sizes"],
+        )
+
+
+def _compute(bundle: Bundle, pictures: Sequence[Path]) -> Answers:
+    models, cloud, manifest = DeviceModels(bundle), CloudSide.open(bundle), bundle.manifest
+    plans = [p for row in manifest.table if (p := row.parsed()).kind is not PlanKind.LOCAL]
+    shape = len(pictures), len(plans)
+    classes, sizes = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    large, light = np.zeros(len(pictures), np.int64), np.zeros(len(pictures), np.int64)
+    confidence = np.zeros(len(pictures))
+    with progress("answers of every plan", len(pictures)) as step:
+        for at, file in enumerate(pictures):
+            picture = decode_picture(file.read_bytes())
+            probabilities = models.light(models.resize_light(picture))
+            light[at], confidence[at] = int(probabilities.argmax()), float(probabilities.max())
+            pixels = models.resize_large(picture)
+            large[at] = int(np.argmax(cloud.run("", pixels)))
+            tensors: dict[tuple[str, str], npt.NDArray[np.generic]] = {}
+            for to, plan in enumerate(plans):
+                classes[at, to], sizes[at, to] = _through(plan, models, cloud, pixels, tensors)
+            step()
+    return Answers(
+        pictures=tuple(file.name for file in pictures),
+        plans=tuple(map(str, plans)),
+        large=large,
+        light=light,
+        confidence=confidence,
+        classes=classes,
+        sizes=sizes,
+    )
+
+
+def _through(
+    plan: Plan,
+    models: DeviceModels,
+    cloud: CloudSide,
+    pixels: npt.NDArray[np.uint8],
+    tensors: dict[tuple[str, str], npt.NDArray[np.generic]],
+) -> tuple[int, int]:
+    """The class that comes back, and the bytes that go up."""
+    where = plan.cut, plan.head
+    if where not in tensors:
+        tensors[where] = models.tensor(plan, pixels)
+    contract = models.bundle.manifest.contract(plan)
+    codec = codec_by_name(plan.codec, contract)
+    frame = encode_frame(tensors[where], contract=contract, codec=codec)
+    sent = codec.decode(codec.encode(tensors[where]), shape=contract.shape, dtype=contract.dtype)
+    return int(np.argmax(cloud.run(plan.cut, sent))), len(frame)

@@ -1,0 +1,188 @@
+"""Clouds killed and links cut while requests are under way: what is lost, shown twice, or late.
+
+A cycle: the cloud is in reach, a few requests come, and at a random instant within one of them the
+cloud process is killed (SIGKILL) or the link loses everything. When all requests have ended, a new
+cloud is started or the link restored, and the next cycle begins once the edge has found it. Every
+cycle is a line of a file, so that a run can be taken up where it ended.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from statistics import median
+from typing import Self
+
+from hybridge.shared.errors import RemoteUnavailable
+
+from .arrivals import Arrivals, arrival_times_s
+from .laboratory import Laboratory
+from .records import Record
+
+_REQUESTS = 4
+_PATIENCE_S = 120.0
+_LEARNING = 12
+
+
+class Failure(StrEnum):
+    """What fails."""
+
+    CLOUD_KILL = "cloud-kill"
+    LINK_CUT = "link-cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One failure, the instant it happened, and the requests around it."""
+
+    seed: int
+    failed_s: float
+    records: tuple[Record, ...]
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests were under way at that instant."""
+        return sum(record.sent_s <= self.failed_s < record.answered_s for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All cycles of a kind. `hit`: in how many a request under way was answered by the device."""
+
+    failures: int
+    in_mid_request: int
+    hit: int
+    requests: int
+    lost: int
+    shown_twice: int
+    late: int
+
+    @classmethod
+    def of(cls, cycles: Sequence[Cycle]) -> Self:
+        records = [record for cycle in cycles for record in cycle.records]
+        return cls(
+            failures=len(cycles),
+            in_mid_request=sum(cycle.in_flight > 0 for cycle in cycles),
+            hit=sum(any(record.fallback for record in cycle.records) for cycle in cycles),
+            requests=len(records),
+            lost=sum(not record.answered for record in records),
+            shown_twice=sum(record.answers > 1 for record in records),
+            late=sum(record.answered and not record.in_budget for record in records),
+        )
+
+
+def read_cycles(file: Path) -> list[Cycle]:
+    """What earlier runs left."""
+    if not file.exists():
+        return []
+    held = [json.loads(line) for line in file.read_text().splitlines()]
+    return [
+        Cycle(each["seed"], each["failed_s"], tuple(Record(**r) for r in each["records"]))
+        for each in held
+    ]
+
+
+class Saboteur:
+    """Makes failures of one kind in a laboratory, over a link on which answers take their time."""
+
+    def __init__(
+        self,
+        laboratory: Laboratory,
+        failure: Failure,
+        *,
+        policy: str,
+        link: str,
+        budget_ms: float,
+        rate_hz: float,
+    ) -> None:
+        self._laboratory = laboratory
+        self._failure = failure
+        self._policy = policy
+        self._link = link
+        self._budget_ms = budget_ms
+        self._rate_hz = rate_hz
+
+    def prepare(self) -> None:
+        """Puts the link in, and learns how long an answer from the cloud usually takes over it."""
+        laboratory = self._laboratory
+        laboratory.emulator.ask({"do": "link", "name": self._link})
+        laboratory.edge.ask({"do": "policy", "name": self._policy})
+        self._reached()
+        self._usual_ms = self._learn()
+
+    def cycle(self, seed: int) -> Cycle:
+        """One failure in mid-request, and everything made whole again."""
+        chance = random.Random(f"failure/{seed}")
+        times_s = arrival_times_s(_REQUESTS, rate_hz=self._rate_hz, seed=seed, kind=Arrivals.EVEN)
+        within_s = chance.uniform(0.1, 0.9) * self._usual_ms / 1e3
+        began_s = self._laboratory.begin(
+            _REQUESTS, rate_hz=self._rate_hz, budget_ms=self._budget_ms, seed=seed
+        )
+        at_s = began_s + chance.choice(times_s) + within_s
+        time.sleep(max(0.0, at_s - time.monotonic()))  # until the instant of the failure
+        failed_s = self._fail()
+        records = self._laboratory.records(within_s=_PATIENCE_S)
+        self._mend()
+        self._reached()
+        return Cycle(seed, failed_s, tuple(records))
+
+    def _learn(self) -> float:
+        """How long an answer from the cloud usually takes here."""
+        self._laboratory.begin(_LEARNING, rate_hz=self._rate_hz, budget_ms=self._budget_ms, seed=0)
+        records = self._laboratory.records(within_s=_PATIENCE_S)
+        remote = [record.round_trip_ms for record in records if record.plan != "local"]
+        if not remote:
+            raise RemoteUnavailable(
+                f"over {self._link} the edge asks no cloud: nothing to sabotage"
+            )
+        return median(remote)
+
+    def _fail(self) -> float:
+        if self._failure is Failure.LINK_CUT:
+            return float(self._laboratory.emulator.ask({"do": "cut"})["at_s"])
+        failed_s = time.monotonic()
+        self._laboratory.cloud.kill()
+        return failed_s
+
+    def _mend(self) -> None:
+        if self._failure is Failure.LINK_CUT:
+            self._laboratory.emulator.ask({"do": "restore"})
+        else:
+            self._laboratory.restart_cloud()
+
+    def _reached(self) -> None:
+        order = {"do": "reachable", "within_s": _PATIENCE_S}
+        if not self._laboratory.edge.ask(order, within_s=_PATIENCE_S + 1)["reachable"]:
+            raise RemoteUnavailable(f"the edge did not find its cloud in {_PATIENCE_S:g} s")
+
+
+def sabotage(
+    laboratory: Callable[[], Laboratory],
+    failure: Failure,
+    *,
+    count: int,
+    policy: str,
+    budget_ms: float,
+    rate_hz: float,
+    file: Path,
+    link: str = "lte",
+) -> Outcome:
+    """As many failures as are missing in the file, and what all of them together came to.
+
+    The laboratory is only asked for if there are any. `policy` must be one that asks the cloud.
+    """
+    cycles = read_cycles(file)[:count]
+    if len(cycles) < count:
+        saboteur = Saboteur(
+            laboratory(), failure, policy=policy, link=link, budget_ms=budget_ms, rate_hz=rate_hz
+        )
+        saboteur.prepare()
+        with file.open("a") as lines:
+            for seed in range(len(cycles), count):
+                cycles.append(saboteur.cycle(seed))
+                lines.write(json.dumps(asdict(cycles[-1])) + "\n")
+                lines.flush()
+    return Outcome.of(cycles)

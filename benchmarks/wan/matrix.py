@@ -1,0 +1,153 @@
+"""The matrix: which cells there are, and what those that were measured say together. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from hybridge.shared.plan import Plan
+
+from .records import Cell, Measured, Record
+from .scoring import Interval, Score, Wanted, difference, gap_closed, in_budget_share, oracle, score
+
+OURS, LOCAL, FIXED = "ours", "local", "fixed:"
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Everything that varies; ours may get more requests than its rivals, as further seeds."""
+
+    pair: str
+    links: Sequence[str]
+    budgets_ms: Sequence[float]
+    policies: Sequence[str]
+    requests: int
+    rate_hz: float
+    seeds: int = 1
+    ours_seeds: int = 1
+
+    def cells(self) -> list[Cell]:
+        """In the order in which they are run: the policies of a cell one after the other.
+
+        Each seed begins elsewhere in a recorded link.
+        """
+        lasts_s = self.requests / self.rate_hz
+        return [
+            Cell(
+                pair=self.pair,
+                link=link,
+                budget_ms=budget_ms,
+                policy=policy,
+                requests=self.requests,
+                rate_hz=self.rate_hz,
+                seed=seed,
+                offset_s=round(seed * lasts_s, 3),
+            )
+            for link in self.links
+            for budget_ms in self.budgets_ms
+            for seed in range(max(self.seeds, self.ours_seeds))
+            for policy in self.policies
+            if seed < (self.ours_seeds if policy == OURS else self.seeds)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One link and budget: what each policy came to, and how ours compares."""
+
+    link: str
+    budget_ms: float
+    scores: Mapping[str, Score]
+    against: Mapping[str, Interval]
+    gap_closed: Interval | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "link": self.link,
+            "budget_ms": self.budget_ms,
+            "scores": {policy: asdict(each) for policy, each in self.scores.items()},
+            "ours_minus": {policy: asdict(each) for policy, each in self.against.items()},
+            "gap_closed": asdict(self.gap_closed) if self.gap_closed else None,
+        }
+
+
+def groups(
+    measured: Iterable[Measured], wanted: Wanted, *, table: Mapping[str, float]
+) -> list[Group]:
+    """One per link and budget, in the order of the cells.
+
+    Rivals are compared with ours on the seeds they have in common. If every plan of the table was
+    replayed, the oracle is one of the policies.
+    """
+    found: dict[tuple[str, float], dict[str, list[Measured]]] = {}
+    for each in measured:
+        policies = found.setdefault((each.cell.link, each.cell.budget_ms), {})
+        policies.setdefault(each.cell.policy, []).append(each)
+    return [
+        _group(link, budget_ms, policies, wanted, table)
+        for (link, budget_ms), policies in found.items()
+    ]
+
+
+def pooled(measured: Iterable[Measured], policy: str, link: str | None = None) -> list[Record]:
+    """All requests of a policy, over one link or all of them."""
+    return [
+        record
+        for each in measured
+        if each.cell.policy == policy and link in (None, each.cell.link)
+        for record in each.records
+    ]
+
+
+def worst_link(measured: Sequence[Measured], policy: str) -> tuple[str, float]:
+    """The link over which the smallest share of a policy's requests was in budget."""
+    links = {each.cell.link for each in measured if each.cell.policy == policy}
+    shares = {link: in_budget_share(pooled(measured, policy, link)) for link in sorted(links)}
+    worst = min(shares, key=lambda link: shares[link])
+    return worst, shares[worst]
+
+
+def _group(
+    link: str,
+    budget_ms: float,
+    policies: Mapping[str, Sequence[Measured]],
+    wanted: Wanted,
+    table: Mapping[str, float],
+) -> Group:
+    records = {policy: _joined(cells) for policy, cells in policies.items()}
+    replays = {
+        policy.removeprefix(FIXED): each
+        for policy, each in records.items()
+        if policy.startswith(FIXED)
+    }
+    best: Sequence[Record] | None = None
+    if LOCAL in records and replays.keys() >= table.keys() - {str(Plan.local())}:
+        shared = [_only(each, records[LOCAL]) for each in replays.values()]
+        best = oracle(dict(zip(replays, shared, strict=True)), records[LOCAL], table=table)
+        records["oracle"] = list(best)
+    ours = records.get(OURS)
+    against, closed = {}, None
+    if ours is not None:
+        against = {
+            policy: difference(_only(ours, theirs), _only(theirs, ours), wanted)
+            for policy, theirs in records.items()
+            if policy != OURS
+        }
+        if best is not None:
+            closed = gap_closed(_only(ours, best), records[LOCAL], best, wanted)
+    scores = {policy: score(each, wanted) for policy, each in records.items()}
+    return Group(link, budget_ms, scores, against, closed)
+
+
+def _joined(cells: Sequence[Measured]) -> list[Record]:
+    """The requests of several seeds, under numbers that tell them apart."""
+    return [
+        replace(record, index=each.cell.seed * 1_000_000 + record.index)
+        for each in cells
+        for record in each.records
+    ]
+
+
+def _only(records: Sequence[Record], those: Sequence[Record]) -> list[Record]:
+    """The requests that another policy met too."""
+    shared = {record.index for record in those}
+    return [record for record in records if record.index in shared]

@@ -1,0 +1,156 @@
+"""The rivals, driven through the agent as the router is: same net, same estimates, other choices.
+
+    local              never asks the cloud
+    cloud-jpeg         the picture, as JPEG of the best quality that the mean forecast gets in time
+    cloud-raw          the picture as it is
+    fixed:PLAN         always the same plan
+    neurosurgeon       the plan of least mean latency (Kang et al., ASPLOS 2017)
+    cascade            the light model first; the cloud if it is less sure than a threshold, without
+                       asking whether there is time (axonmesh, Sedna)
+    ours               the router
+
+All of them fall back on the light model when their answer would be late: the net is the agent's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hybridge.edge.demand import Demand
+from hybridge.edge.policy import Policy, RouterPolicy
+from hybridge.edge.router import Decision, Light, Option, Sight
+from hybridge.shared.plan import Plan, PlanKind
+
+OURS = "ours"
+CASCADE_THRESHOLD = 0.8
+"""Sedna's and axonmesh's examples ask the cloud below 0.7 to 0.9."""
+
+
+def make_policy(name: str) -> Policy:
+    """A policy by its name; ValueError if there is none of that name."""
+    kind, _, plan = name.partition(":")
+    match kind:
+        case "ours":
+            return RouterPolicy()
+        case "local":
+            return Fixed(Plan.local())
+        case "cloud-raw":
+            return Fixed(Plan.cloud("raw"))
+        case "fixed":
+            return Fixed(Plan.parse(plan))
+        case "cloud-jpeg":
+            return BestJpeg()
+        case "neurosurgeon":
+            return Neurosurgeon()
+        case "cascade":
+            return Cascade()
+    raise ValueError(f"no policy {name!r}")
+
+
+class _Stubborn:
+    """What was sent is waited for, until the deadline."""
+
+    def worth_waiting(
+        self, running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
+    ) -> bool:
+        return True
+
+
+def _local(options: Sequence[Option]) -> Option:
+    return next(option for option in options if option.plan.kind is PlanKind.LOCAL)
+
+
+def _decided(option: Option, *, left_ms: float) -> Decision:
+    local = option.plan.kind is PlanKind.LOCAL
+    return Decision(option, option.total.within(left_ms), Light.FIRST if local else Light.NET)
+
+
+def _reachable(option: Option) -> bool:
+    return option.total_ms < float("inf")
+
+
+@dataclass(frozen=True)
+class Fixed(_Stubborn):
+    """Always the same plan."""
+
+    plan: Plan
+
+    def choose(
+        self,
+        options: Sequence[Option],
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        spent_bytes: float,
+    ) -> Decision:
+        wanted = next((o for o in options if o.plan == self.plan and _reachable(o)), None)
+        if sight is not None or wanted is None:
+            wanted = _local(options)
+        return _decided(wanted, left_ms=left_ms)
+
+
+class BestJpeg(_Stubborn):
+    """The best quality whose mean forecast is in time, else the worst."""
+
+    def choose(
+        self,
+        options: Sequence[Option],
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        spent_bytes: float,
+    ) -> Decision:
+        jpegs = [o for o in options if o.plan.codec.startswith("jpeg") and _reachable(o)]
+        if sight is not None or not jpegs:
+            return _decided(_local(options), left_ms=left_ms)
+        fitting = [o for o in jpegs if o.total_ms <= left_ms]
+        if fitting:
+            return _decided(max(fitting, key=lambda o: o.size_bytes), left_ms=left_ms)
+        return _decided(min(jpegs, key=lambda o: o.size_bytes), left_ms=left_ms)
+
+
+class Neurosurgeon(_Stubborn):
+    """Least mean latency among running the large model in the cloud, whole or split.
+
+    The device's whole large model is no plan here, as it is none of ours: the light one stands for
+    what the device can do alone.
+    """
+
+    def choose(
+        self,
+        options: Sequence[Option],
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        spent_bytes: float,
+    ) -> Decision:
+        remote = [o for o in options if o.plan.kind is not PlanKind.LOCAL and _reachable(o)]
+        if sight is not None or not remote:
+            return _decided(_local(options), left_ms=left_ms)
+        return _decided(min(remote, key=lambda o: o.total_ms), left_ms=left_ms)
+
+
+class Cascade(_Stubborn):
+    """The light model first, then the cloud with JPEG 90 if it is not sure."""
+
+    def choose(
+        self,
+        options: Sequence[Option],
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        spent_bytes: float,
+    ) -> Decision:
+        local = _local(options)
+        picture = next(
+            (o for o in options if o.plan == Plan.cloud("jpeg-90") and _reachable(o)), None
+        )
+        if picture is None:
+            return _decided(local, left_ms=left_ms)
+        if sight is None:
+            return Decision(picture, picture.total.within(left_ms), Light.FIRST)
+        sure = sight.agrees >= CASCADE_THRESHOLD
+        return _decided(local if sure else picture, left_ms=left_ms)

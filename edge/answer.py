@@ -1,0 +1,43 @@
+"""An answer as the agent gives it."""
+
+from dataclasses import dataclass, field
+
+from ..shared.answer import Probabilities
+from ..shared.plan import Plan
+from ..shared.side import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, who gave it, and where the time went.
+
+    `provisional`: the deadline came before the cloud's answer. `final`: it is the one that
+    followed. `fallback`: why the device answered although another plan had been taken, or would
+    have been with a cloud in reach; else empty. `outputs` are the model's further ones, `missing`
+    those that were wanted and that the device cannot make.
+    """
+
+    probabilities: Probabilities
+    plan: Plan
+    provisional: bool
+    fallback: str
+    sent_bytes: int
+    steps_ms: dict[str, float]
+    total_ms: float
+    budget_ms: float
+    outputs: Tensors = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    final: bool = False
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether a better answer may still come: the device stood in for the cloud."""
+        return bool(self.fallback) and not self.final
+
+    @property
+    def confidence(self) -> float:
+        return float(self.probabilities.max())
+
+    @property
+    def within_budget(self) -> bool:
+        return self.total_ms <= self.budget_ms

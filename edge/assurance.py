@@ -1,0 +1,51 @@
+"""How far the light model's own answers can be relied on. Pure."""
+
+from ..shared.agreement import AgreementCurve
+from ..shared.calibration import Calibration
+from ..shared.cascade import DELTA, Level, Refusal, Threshold, certify, threshold
+
+
+class Assurance:
+    """What a confidence of the light model means.
+
+    Without calibration it means nothing: the table's `average` holds for each answer, and none is
+    ever enough.
+    """
+
+    def __init__(
+        self, average: float, calibration: Calibration | None = None, *, delta: float = DELTA
+    ) -> None:
+        self._average = average
+        self._calibration = calibration if calibration is not None and len(calibration) else None
+        self._curve = AgreementCurve.of(self._calibration) if self._calibration else None
+        self._delta = delta
+        self._thresholds: dict[float, Threshold | None] = {}
+
+    def agrees(self, confidence: float) -> float:
+        """The probability that the large model would have said the same."""
+        return self._average if self._curve is None else self._curve.at(confidence)
+
+    def enough(self, confidence: float, min_agreement: float | None) -> bool:
+        """Whether answers as sure as this agree at least so often, with the guarantee."""
+        if min_agreement is None:
+            return False
+        found = self._threshold(min_agreement)
+        return found is not None and found.lets_stand(confidence)
+
+    def share_enough(self, min_agreement: float | None) -> float:
+        """How many of the light model's answers are that sure."""
+        found = self._threshold(min_agreement) if min_agreement is not None else None
+        return found.share_local if found is not None else 0.0
+
+    def require(self, min_agreement: float) -> Threshold:
+        """The threshold; ConfigError, with how many pictures it would take, if there is none."""
+        return threshold(self._calibration, alpha=1.0 - min_agreement, delta=self._delta)
+
+    def _threshold(self, min_agreement: float) -> Threshold | None:
+        min_agreement = round(min_agreement, 4)  # callers cannot fill the memory
+        if min_agreement not in self._thresholds:
+            found: Threshold | Refusal | None = None
+            if self._calibration is not None:
+                found = certify(self._calibration, Level(1.0 - min_agreement, self._delta))
+            self._thresholds[min_agreement] = found if isinstance(found, Threshold) else None
+        return self._thresholds[min_agreement]

@@ -1,0 +1,107 @@
+"""What a caller wants beside an answer in time: what is to be best, and what must not happen."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ..shared import oip as messages
+from ..shared.errors import ConfigError, RequestError
+from ..shared.plan import Plan, PlanKind
+
+OBJECTIVE, MIN_AGREEMENT = "objective", "min_agreement"
+STAY_LOCAL, ONLY_CUTS, BYTES_PER_HOUR = "stay_local", "only_cuts", "bytes_per_hour"
+_PARAMETERS = frozenset({OBJECTIVE, MIN_AGREEMENT, STAY_LOCAL, ONLY_CUTS, BYTES_PER_HOUR})
+"""Parameters of a request."""
+DEFAULT_MIN_AGREEMENT = 0.98
+"""What an objective other than accuracy keeps to if it is not told."""
+
+
+class Objective(StrEnum):
+    """What is to be best. All but `accuracy` keep to a least agreement and save something else."""
+
+    ACCURACY = "accuracy"
+    LATENCY = "latency"
+    BYTES = "bytes"
+    ENERGY = "energy"
+    COST = "cost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What one request asks of its plan.
+
+    `min_agreement`: an answer that agrees with the large model at least so often is good enough.
+    `stay`: nothing leaves the device. `only_cuts`: no pictures leave it. `bytes_per_hour`: at most
+    so much leaves it within an hour, all requests together. `outputs`: outputs are wanted that only
+    a cloud makes.
+    """
+
+    objective: Objective = Objective.ACCURACY
+    min_agreement: float | None = None
+    stay: bool = False
+    only_cuts: bool = False
+    bytes_per_hour: float = math.inf
+    outputs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_agreement is not None and not 0.0 < self.min_agreement < 1.0:
+            raise ConfigError(
+                f"min_agreement is a share between 0 and 1, such as 0.98, "
+                f"not {self.min_agreement:g}"
+            )
+        if not self.bytes_per_hour >= 0:
+            raise ConfigError(f"bytes_per_hour must not be negative, not {self.bytes_per_hour:g}")
+
+    @property
+    def enough(self) -> float | None:
+        """The agreement that is good enough; None if only the best will do."""
+        if self.min_agreement is None and self.objective is not Objective.ACCURACY:
+            return DEFAULT_MIN_AGREEMENT
+        return self.min_agreement
+
+    def forbids(self, plan: Plan, size_bytes: int, *, spent_bytes: float = 0.0) -> str:
+        """Why a plan must not be taken; empty if it may."""
+        if plan.kind is PlanKind.LOCAL:
+            return ""
+        if self.stay:
+            return "must not leave the device"
+        if self.only_cuts and plan.kind is PlanKind.CLOUD:
+            return "only cuts may leave the device, no pictures"
+        if size_bytes + spent_bytes > self.bytes_per_hour:
+            return f"more than what is left of {self.bytes_per_hour:,.0f} bytes an hour"
+        return ""
+
+
+ANYTHING = Demand()
+
+
+def read_demand(parameters: Mapping[str, messages.Value], default: Demand) -> Demand:
+    """What a request's parameters ask for, over what holds for all; RequestError for nonsense.
+
+    A request can forbid more than the agent's own demand does, never less.
+    """
+    if not parameters.keys() & _PARAMETERS:
+        return default
+    least = messages.number(parameters, MIN_AGREEMENT)
+    allowance = messages.number(parameters, BYTES_PER_HOUR)
+    try:
+        return replace(
+            default,
+            objective=_objective(parameters.get(OBJECTIVE, default.objective)),
+            min_agreement=default.min_agreement if least is None else least,
+            stay=default.stay or messages.flag(parameters, STAY_LOCAL),
+            only_cuts=default.only_cuts or messages.flag(parameters, ONLY_CUTS),
+            bytes_per_hour=min(
+                default.bytes_per_hour, math.inf if allowance is None else allowance
+            ),
+        )
+    except ConfigError as error:
+        raise RequestError(str(error)) from error
+
+
+def _objective(name: messages.Value) -> Objective:
+    if name not in list(Objective):
+        known = ", ".join(Objective)
+        raise RequestError(f"parameter {OBJECTIVE} must be one of {known}, not {name!r}")
+    return Objective(str(name))

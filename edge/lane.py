@@ -1,0 +1,128 @@
+"""A lane: threads that work through jobs, the most urgent first, and know how long that takes."""
+
+import asyncio
+import heapq
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..shared.deadline import Clock, Deadline
+from .duration import NO_TIME, Duration
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, order=True)
+class _Job:
+    """Work that somebody awaits, by its deadline and its place in the order of arrival."""
+
+    at_s: float
+    number: int
+    work: Callable[[], Any] = field(compare=False)
+    expected: Duration = field(compare=False)
+    future: "asyncio.Future[Any]" = field(compare=False)
+    started_s: float = field(default=0.0, compare=False)
+
+
+class Lane:
+    """Runs jobs on `threads` threads, earliest deadline first. Submitted to from one event loop.
+
+    A lane of lower priority (`nice` above 0) yields the processor to the others: the threads of one
+    process compete under Linux like processes do. Jobs nobody awaits any more are never begun.
+    """
+
+    def __init__(self, name: str, *, threads: int, clock: Clock, nice: int = 0) -> None:
+        self._clock = clock
+        self._nice = nice
+        self._numbers = itertools.count()
+        self._waiting: list[_Job] = []
+        self._running: dict[int, _Job] = {}
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._closed = False
+        for number in range(threads):
+            thread = threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
+            thread.start()
+
+    async def run(
+        self, work: Callable[[], T], *, deadline: Deadline, expected: Duration = NO_TIME
+    ) -> T:
+        """What `work` returns, or raises, once its turn has come."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        job = _Job(deadline.at_s, next(self._numbers), work, expected, future)
+        with self._changed:
+            heapq.heappush(self._waiting, job)
+            self._changed.notify()
+        return await future
+
+    def wait(self, deadline: Deadline) -> Duration:
+        """How long a job of this deadline that came now would wait for its turn."""
+        if not self._running and not self._waiting:
+            return NO_TIME
+        now_s = self._clock()
+        mean_ms = variance = 0.0
+        for job in self._ahead(deadline):
+            elapsed_ms = (now_s - job.started_s) * 1e3 if job.started_s else 0.0
+            mean_ms += max(job.expected.mean_ms - elapsed_ms, 0.0)
+            variance += job.expected.variance
+        return Duration(mean_ms / self._threads, variance / self._threads)
+
+    def close(self) -> None:
+        """Lets what runs end, and forgets what waits."""
+        with self._changed:
+            self._closed = True
+            waiting, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for job in waiting:
+            job.future.cancel()
+
+    def _ahead(self, deadline: Deadline) -> Iterator[_Job]:
+        with self._changed:
+            running, waiting = list(self._running.values()), list(self._waiting)
+        if len(running) >= self._threads:
+            yield from running
+        yield from (job for job in waiting if job.at_s <= deadline.at_s and not job.future.done())
+
+    def _run(self) -> None:
+        if self._nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        while (job := self._next()) is not None:
+            try:
+                result, fault = job.work(), None
+            except Exception as error:  # whoever awaits the job is told
+                result, fault = None, error
+            with self._changed:
+                del self._running[job.number]
+            _tell(job.future, result, fault)
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            while True:
+                while self._waiting:
+                    job = heapq.heappop(self._waiting)
+                    if not job.future.done():
+                        job.started_s = self._clock()
+                        self._running[job.number] = job
+                        return job
+                if self._closed:
+                    return None
+                self._changed.wait()
+
+
+def _tell(future: "asyncio.Future[Any]", result: Any, fault: Exception | None) -> None:
+    """Hands a result to the loop that awaits it, unless that has ended."""
+
+    def settle() -> None:
+        if future.done():  # cancelled meanwhile
+            return
+        if fault is not None:
+            future.set_exception(fault)
+        else:
+            future.set_result(result)
+
+    loop = future.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle)

@@ -1,0 +1,44 @@
+"""What has left the device within the last hour. Pure: the clock is an argument."""
+
+from collections import deque
+
+_HOUR_S = 3600.0
+_SLOTS = 360
+"""Bytes are booked to slots of ten seconds: an hour is exact to that."""
+
+
+class Ledger:
+    """Bytes sent, remembered for an hour.
+
+    >>> ledger = Ledger()
+    >>> ledger.book(1_000, now_s=0.0)
+    >>> ledger.spent_bytes(now_s=3599.0), ledger.spent_bytes(now_s=3611.0)
+    (1000, 0)
+    """
+
+    def __init__(self) -> None:
+        self._slots: deque[tuple[float, int]] = deque()
+        self._sum = 0
+        self.total_bytes = 0
+
+    def book(self, size_bytes: int, *, now_s: float) -> None:
+        """So many bytes leave now."""
+        self._forget(now_s)
+        width_s = _HOUR_S / _SLOTS
+        slot_s = now_s // width_s * width_s
+        if self._slots and self._slots[-1][0] == slot_s:
+            size_before = self._slots.pop()[1]
+            self._slots.append((slot_s, size_before + size_bytes))
+        else:
+            self._slots.append((slot_s, size_bytes))
+        self._sum += size_bytes
+        self.total_bytes += size_bytes
+
+    def spent_bytes(self, *, now_s: float) -> int:
+        """Within the last hour, rounded up to the slot."""
+        self._forget(now_s)
+        return self._sum
+
+    def _forget(self, now_s: float) -> None:
+        while self._slots and self._slots[0][0] + _HOUR_S / _SLOTS <= now_s - _HOUR_S:
+            self._sum -= self._slots.popleft()[1]

@@ -1,0 +1,411 @@
+"""One request under way, from its picture to its answer. Lives on the event loop.
+
+Events drive it: the light model has answered, the cloud has, or has failed, the cloud is within
+reach again, an answer is overdue, the last moment for the light model has come, the deadline has.
+At each the policy may be asked again; the first answer that is good enough is given, and what still
+runs is called off, in the cloud too.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..devices.models import LIGHT, RESIZE_LIGHT
+from ..shared import oip as messages
+from ..shared.deadline import Deadline
+from ..shared.errors import (
+    HybridgeError,
+    RemoteError,
+    RemoteTooLate,
+    RemoteUnavailable,
+)
+from ..shared.plan import Plan, PlanKind
+from ..shared.side import Tensors
+from ..shared.tensor import Array
+from .answer import Answer
+from .bench import Lit
+from .checks import check_answer
+from .demand import Demand
+from .router import Decision, Light, Option, Sight
+from .uplink import Beside, CloudAnswer
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+OnFinal = Callable[[Answer], None]
+
+RESERVE_MS = 5.0
+RESERVE_SHARE = 0.05
+_MOST_RESERVE_MS = 20.0
+"""Kept back of every budget for the event loop and for writing the answer: a long one can spare
+more, and a busy machine is then forgiven more."""
+_OVERDUE = 2.0
+"""Standard deviations after which an answer is overdue, and the policy is asked again."""
+_PATIENCE = 1.5
+"""How much longer than last time it then waits before it asks once more."""
+_AGAIN_S = (0.05, 0.25)
+"""Between attempts at a final answer."""
+_RETRY_WAIT_MS = 1_000.0
+"""How long a request whose exchange broke waits at most for the cloud to be back."""
+
+
+def reserve_ms(deadline: Deadline) -> float:
+    """What of a budget is kept back."""
+    return max(RESERVE_MS, min(RESERVE_SHARE * deadline.budget_ms, _MOST_RESERVE_MS))
+
+
+@dataclass(slots=True)
+class _Sent:
+    """The remote plan under way."""
+
+    option: Option
+    task: "asyncio.Task[CloudAnswer]"
+    began_s: float
+    asked_again_s: float
+
+    def in_time(self, *, now_s: float, left_ms: float) -> float:
+        """How likely its answer still comes, given that it has not come yet.
+
+        What is overdue is like an outage: after t ms it is there within as long again in one case
+        of two (a Pareto tail of index 1).
+        """
+        elapsed_ms = (now_s - self.began_s) * 1e3
+        total = self.option.total
+        before, until = total.within(elapsed_ms), total.within(elapsed_ms + left_ms)
+        tail = left_ms / (left_ms + elapsed_ms) if left_ms > 0 else 0.0
+        if before > 0.95:
+            return tail
+        return (until - before) / (1.0 - before)
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything about one request."""
+
+    agent: "Agent"
+    deadline: Deadline
+    beside: Beside
+    demand: Demand
+    on_final: OnFinal | None
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    sent_bytes: int = 0
+    _picture: Array = field(init=False)
+    _sight: Sight | None = None
+    _light: "asyncio.Task[Lit] | None" = None
+    _sent: _Sent | None = None
+    _back: "asyncio.Task[None] | None" = None
+    """Waits for the cloud to be within reach again."""
+    _fallback: str = ""
+    _retried: bool = False
+
+    async def answer(self, picture: bytes | Array) -> Answer:
+        """The best answer the deadline allows."""
+        self._picture = await self._pixels(picture)
+        try:
+            decision = self._ask()
+            if decision.light is Light.FIRST:
+                self._start_light()
+                if decision.option.plan.kind is PlanKind.LOCAL:
+                    self._fallback = self.agent.unreachable
+            else:
+                self._send(decision.option, beside=decision.light is Light.BESIDE)
+            return await self._first_good()
+        finally:
+            self._call_off()
+
+    # Time and what it is compared with.
+
+    @property
+    def left_ms(self) -> float:
+        """What may still be spent, the reserve taken off."""
+        return self.deadline.left_ms(self.agent.clock()) - reserve_ms(self.deadline)
+
+    def _light_needs_ms(self) -> float:
+        """How long before its end the light model has to start, those before it included.
+
+        One usual run is added to its p99.9: a run after a wait finds cold caches and a sleeping
+        thread, which no profile measured in a loop has seen.
+        """
+        times = self.agent.times
+        careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
+        usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
+        waiting = self.agent.bench.waits(self.deadline).light
+        return careful_ms + usual_ms + waiting.mean_ms
+
+    # Starting things.
+
+    async def _pixels(self, picture: bytes | Array) -> Array:
+        if not isinstance(picture, bytes):
+            return picture
+        start_s = self.agent.clock()
+        pixels = await self.agent.bench.decode(picture, self.deadline)
+        self.steps_ms["decode"] = (self.agent.clock() - start_s) * 1e3
+        return pixels
+
+    def _ask(self) -> Decision:
+        return self.agent.decide(
+            self.deadline, left_ms=self.left_ms, demand=self.demand, sight=self._sight
+        )
+
+    def _start_light(self) -> None:
+        if self._light is None:
+            expected = self.agent.expected(Plan.local())
+            self._light = asyncio.ensure_future(
+                self.agent.bench.light(self._picture, self.deadline, expected)
+            )
+
+    def _send(self, option: Option, *, beside: bool = False) -> None:
+        now_s = self.agent.clock()
+        overdue_ms = option.total.quantile(_OVERDUE)
+        self._sent = _Sent(
+            option=option,
+            task=asyncio.ensure_future(self._through_cloud(option.plan, light=beside)),
+            began_s=now_s,
+            asked_again_s=now_s + overdue_ms / 1e3,
+        )
+
+    async def _through_cloud(self, plan: Plan, *, light: bool) -> CloudAnswer:
+        agent, uplink = self.agent, self.agent.uplink
+        assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
+        framed = await agent.bench.frame(self._picture, plan, self.deadline, agent.expected(plan))
+        self._learn(framed.stages_ms)
+        if light:  # the network wait is free time
+            self._start_light()
+        left_ms = self.left_ms
+        if left_ms <= 0 and self.on_final is None:
+            raise RemoteTooLate("the device's share took all the time there was")
+        self.sent_bytes += len(framed.frame) + self.beside.size_bytes
+        parameters: dict[str, messages.Value] = {
+            messages.CONTRACT: agent.manifest.contract(plan).id,
+            messages.CODEC: plan.codec,
+        }
+        if plan.cut:
+            parameters[messages.CUT] = plan.cut
+        answer = await uplink.infer(
+            framed.frame,
+            model=agent.manifest.name,
+            version=agent.manifest.version,
+            parameters=parameters,
+            left_ms=left_ms if self.on_final is None else max(left_ms, 0.0) + agent.follow_ms,
+            beside=self.beside,
+        )
+        check_answer(answer, manifest=agent.manifest)
+        return answer
+
+    # Waiting for whatever comes first.
+
+    async def _first_good(self) -> Answer:
+        while True:
+            if (answer := self._look()) is not None:
+                return answer
+            await asyncio.wait(
+                self._awaited(), timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED
+            )
+
+    def _look(self) -> Answer | None:
+        """Takes note of what has happened; the answer, if there is one to give."""
+        if self._sent is not None and self._sent.task.done():
+            fault = self._fault(self._sent.task)
+            if fault is None:
+                return self._from_cloud(self._sent.task.result(), self._sent.option.plan)
+            self._sent = None
+            self._lost(fault)
+        if self._back is not None and self._back.done():
+            self._back = None
+            self._ask_again()
+        if self._light is not None and self._light.done() and self._sight is None:
+            self._see(self._light.result())
+            if self._sent is None and self._back is None:
+                self._ask_again()
+        over = self.left_ms <= 0
+        if self._light is None:
+            if over or self.left_ms <= self._light_needs_ms() or self._overdue():
+                self._start_light()
+            return None
+        if not self._light.done() or not (over or self._no_use_waiting()):
+            return None
+        return self._from_device(self._light.result(), late=over and self._sent is not None)
+
+    def _awaited(self) -> "set[asyncio.Task[Any]]":
+        tasks: tuple[asyncio.Task[Any] | None, ...] = (
+            self._sent.task if self._sent else None,
+            self._light if self._sight is None else None,
+            self._back,
+        )
+        return {task for task in tasks if task is not None}
+
+    def _pause_s(self) -> float | None:
+        """Until something is due though nothing has happened; None: nothing is."""
+        left_ms = self.left_ms
+        if left_ms <= 0:
+            return None  # whatever comes first now is the least late
+        pauses_ms = [left_ms]
+        if self._light is None:
+            pauses_ms.append(left_ms - self._light_needs_ms())
+        if self._sent is not None and (self._light is None or self._sight is not None):
+            pauses_ms.append((self._sent.asked_again_s - self.agent.clock()) * 1e3)
+        return max(min(pauses_ms), 0.0) / 1e3
+
+    def _overdue(self) -> bool:
+        return self._sent is not None and self.agent.clock() >= self._sent.asked_again_s
+
+    def _no_use_waiting(self) -> bool:
+        """Nothing is under way, or what is adds nothing to the answer at hand."""
+        sent, sight = self._sent, self._sight
+        assert sight is not None, "asked once the light model has answered"
+        if sent is None:
+            return self._back is None
+        now_s = self.agent.clock()
+        if now_s >= sent.asked_again_s:
+            sent.asked_again_s = now_s + (now_s - sent.began_s) * (_PATIENCE - 1.0)
+        return not self.agent.policy.worth_waiting(
+            sent.option,
+            self.agent.local,
+            in_time=sent.in_time(now_s=now_s, left_ms=self.left_ms),
+            demand=self.demand,
+            sight=sight,
+        )
+
+    # What happens.
+
+    def _see(self, lit: Lit) -> None:
+        self._learn(lit.stages_ms)
+        confidence = float(lit.probabilities.max())
+        assurance = self.agent.assurance
+        self._sight = Sight(
+            agrees=assurance.agrees(confidence),
+            enough=assurance.enough(confidence, self.demand.enough),
+        )
+
+    def _ask_again(self) -> None:
+        """With what is known now; another plan may start."""
+        decision = self._ask()
+        if decision.option.plan.kind is not PlanKind.LOCAL:
+            self._send(decision.option)
+
+    def _lost(self, fault: HybridgeError) -> None:
+        """The remote plan failed: the device answers, unless the cloud is back in time."""
+        late = isinstance(fault, RemoteTooLate)
+        who = "cloud" if isinstance(fault, RemoteError) else "device"
+        self._fallback = "cloud late" if late else f"{who} failed: {fault}"
+        self._start_light()
+        if isinstance(fault, RemoteUnavailable) and not self._retried:
+            self._retried = True
+            uplink = self.agent.uplink
+            assert uplink is not None
+            wait_s = max(min(self.left_ms, _RETRY_WAIT_MS), 0.0) / 1e3
+            self._back = asyncio.ensure_future(_within(uplink.reachable(), wait_s))
+
+    @staticmethod
+    def _fault(task: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:
+        """Why the cloud gave no answer; what is not in the error tree is a defect and raised."""
+        fault = task.exception()
+        if fault is not None and not isinstance(fault, HybridgeError):
+            raise fault
+        return fault
+
+    def _learn(self, stages_ms: dict[str, float]) -> None:
+        for stage, ms in stages_ms.items():
+            self.agent.times.observe(stage, ms)
+            self.steps_ms[stage.partition(":")[0]] = ms
+
+    # Answers.
+
+    def _from_device(self, lit: Lit, *, late: bool) -> Answer:
+        if late:
+            self._fallback = "cloud late"
+        answer = self._finish(lit, Plan.local(), provisional=late or self._fallback == "cloud late")
+        if self.on_final is not None and answer.fallback:
+            self.agent.follow(self, self._sent.task if self._sent else None, answer)
+            self._sent = None
+        elif not answer.fallback and self._sight is not None:
+            self.agent.audit(self, lit, self._sight)
+        return answer
+
+    def _from_cloud(self, answer: CloudAnswer, plan: Plan, *, final: bool = False) -> Answer:
+        self.steps_ms["network"] = answer.network_ms
+        self.steps_ms["cloud_queue"] = answer.queue_ms
+        self.steps_ms["cloud_compute"] = answer.compute_ms
+        return self._finish(answer, plan, outputs=answer.outputs, final=final)
+
+    def _finish(
+        self,
+        given: Lit | CloudAnswer,
+        plan: Plan,
+        *,
+        provisional: bool = False,
+        outputs: Tensors | None = None,
+        final: bool = False,
+    ) -> Answer:
+        local = plan.kind is PlanKind.LOCAL
+        return Answer(
+            probabilities=given.probabilities,
+            plan=plan,
+            provisional=provisional,
+            fallback=self._fallback if local else "",
+            sent_bytes=self.sent_bytes,
+            steps_ms=dict(self.steps_ms),
+            total_ms=self.deadline.spent_ms(self.agent.clock()),
+            budget_ms=self.deadline.budget_ms,
+            outputs=outputs or {},
+            missing=self.beside.wanted if outputs is None else (),
+            final=final,
+        )
+
+    async def finish_later(self, task: "asyncio.Task[CloudAnswer] | None", given: Answer) -> None:
+        """Delivers the final answer: what is under way, or another attempt once there is a cloud.
+
+        If none comes within the agent's `follow_ms`, the answer already given is the final one.
+        """
+        on_final, uplink = self.on_final, self.agent.uplink
+        assert on_final is not None, "only those who asked are followed up"
+        plan = self._best_remote()
+        reason = given.fallback
+        try:
+            async with asyncio.timeout(self.agent.follow_ms / 1e3):
+                while uplink is not None and plan is not None:
+                    if task is None:
+                        await uplink.reachable()
+                        task = asyncio.ensure_future(self._through_cloud(plan, light=False))
+                    await asyncio.wait((task,))
+                    fault = self._fault(task)
+                    if fault is None:
+                        self._fallback = ""
+                        on_final(self._from_cloud(task.result(), plan, final=True))
+                        return
+                    task, reason = None, str(fault)
+                    await asyncio.sleep(random.uniform(*_AGAIN_S))  # noqa: S311  jitter
+        except TimeoutError:
+            reason = f"no answer within {self.agent.follow_ms:g} ms of the deadline"
+        finally:
+            if task is not None:
+                task.cancel()
+        on_final(replace(given, final=True, fallback=f"no final answer: {reason}"))
+
+    def _best_remote(self) -> Plan | None:
+        """The plan under way, or of the highest agreement that may be taken."""
+        if self._sent is not None:
+            return self._sent.option.plan
+        options = [
+            option
+            for option in self.agent.options(self.deadline)
+            if option.plan.kind is not PlanKind.LOCAL
+            and not self.demand.forbids(option.plan, option.size_bytes)
+        ]
+        best = max(options, key=lambda option: option.agreement.value, default=None)
+        return best.plan if best is not None else None
+
+    def _call_off(self) -> None:
+        for task in (self._sent.task if self._sent else None, self._light, self._back):
+            if task is not None:
+                task.cancel()
+
+
+async def _within(awaitable: Awaitable[None], seconds: float) -> None:
+    """Returns when something has happened, or so much later without it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await awaitable

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wan.arrivals import Arrivals, arrival_times_s, shown
+from wan.matrix import Matrix, groups, pooled, worst_link
+from wan.page import page
+from wan.records import Cell, Measured, Record, read_records, write_records
+
+from .test_scoring import WANTED, lost, record
+
+CELL = Cell("imagenet", "lte", 200.0, "ours", 4, 10.0)
+TABLE = {"local": 0.8, "cloud:png": 1.0}
+
+
+def measured(policy: str, records: list[Record], *, link: str = "lte", seed: int = 0) -> Measured:
+    return Measured(Cell("imagenet", link, 100.0, policy, len(records), 10.0, seed), records)
+
+
+def test_policies_of_a_cell_follow_one_another_on_the_same_stretch_of_a_link() -> None:
+    matrix = Matrix("imagenet", ["lte", "3g"], [60, 200], ["ours", "local"], 300, 20.0)
+    cells = matrix.cells()
+    assert len(cells) == len({cell.name for cell in cells}) == 8
+    assert [cell.policy for cell in cells[:2]] == ["ours", "local"]
+    assert cells[0].offset_s == cells[1].offset_s == 0.0
+
+
+def test_ours_may_get_more_seeds_and_each_begins_elsewhere() -> None:
+    matrix = Matrix("imagenet", ["lte"], [60], ["ours", "local"], 300, 20.0, ours_seeds=3)
+    cells = [(cell.policy, cell.seed, cell.offset_s) for cell in matrix.cells()]
+    assert cells == [("ours", 0, 0.0), ("local", 0, 0.0), ("ours", 1, 15.0), ("ours", 2, 30.0)]
+
+
+def test_a_cell_reads_back_from_its_file(tmp_path: Path) -> None:
+    cell = Cell("imagenet", "trace:a_b", 200.0, "fixed:split:c/int8/affine4", 2, 10.0)
+    assert Measured.load(tmp_path, cell) is None
+    kept = Measured(cell, (record(0), lost(1)), {"load_average": 0.5})
+    kept.save(tmp_path)
+    assert Measured.load(tmp_path, cell) == kept
+    assert [file.suffix for file in tmp_path.iterdir()] == [".json"]
+
+
+def test_records_read_back_from_their_file(tmp_path: Path) -> None:
+    records = [record(0), lost(1)]
+    write_records(tmp_path / "records.jsonl", records)
+    assert read_records(tmp_path / "records.jsonl") == records
+
+
+def test_a_group_compares_ours_with_each_and_with_the_oracle() -> None:
+    count = 40
+    found = groups(
+        [
+            measured("ours", [record(i, right=i % 4 != 1) for i in range(count)]),
+            measured("local", [record(i, right=i % 2 == 0) for i in range(count)]),
+            measured("fixed:cloud:png", [record(i, plan="cloud:png") for i in range(count)]),
+        ],
+        WANTED,
+        table=TABLE,
+    )
+    (group,) = found
+    assert group.scores["oracle"].agreement == 1.0
+    assert group.against["local"].value == 0.25
+    assert group.gap_closed is not None
+    assert group.gap_closed.value == 0.5
+
+
+def test_without_all_replays_there_is_no_oracle() -> None:
+    cells = [measured("ours", [record(0)]), measured("local", [record(0)])]
+    (group,) = groups(cells, WANTED, table=TABLE)
+    assert "oracle" not in group.scores
+    assert group.gap_closed is None
+
+
+def test_rivals_are_compared_on_the_seeds_they_have_in_common() -> None:
+    cells = [
+        measured("ours", [record(0)]),
+        measured("ours", [record(0, right=False)], seed=1),
+        measured("local", [record(0)]),
+    ]
+    (group,) = groups(cells, WANTED, table=TABLE)
+    assert group.scores["ours"].agreement == 0.5
+    assert group.against["local"].value == 0.0
+
+
+def test_requests_are_pooled_over_links_and_the_worst_is_named() -> None:
+    cells = [
+        measured("ours", [record(0), record(1)]),
+        measured("ours", [record(0), record(1, ms=101)], link="3g"),
+        measured("local", [record(0, ms=101)], link="3g"),
+    ]
+    assert len(pooled(cells, "ours")) == 4
+    assert worst_link(cells, "ours") == ("3g", 0.5)
+
+
+def test_the_page_shows_every_policy_and_escapes_what_it_is_told() -> None:
+    cells = [measured("ours", [record(0)]), measured("local", [record(0, ms=500)])]
+    html = page("a < b", groups(cells, WANTED, table=TABLE), ["note & more"])
+    assert "a &lt; b" in html
+    assert "note &amp; more" in html
+    assert html.count("<tr") == 3
+    assert "0.0% / 0.00%, 500 ms" in html
+
+
+@given(
+    st.integers(0, 200), st.floats(0.1, 1000), st.integers(0, 99), st.sampled_from(list(Arrivals))
+)
+def test_arrivals_are_in_order_and_the_same_for_the_same_seed(
+    count: int, rate_hz: float, seed: int, kind: Arrivals
+) -> None:
+    times_s = arrival_times_s(count, rate_hz=rate_hz, seed=seed, kind=kind)
+    assert len(times_s) == count
+    assert times_s == sorted(times_s)
+    assert all(time_s > 0 for time_s in times_s)
+    assert times_s == arrival_times_s(count, rate_hz=rate_hz, seed=seed, kind=kind)
+
+
+@pytest.mark.parametrize("kind", Arrivals)
+def test_arrivals_come_at_their_rate(kind: Arrivals) -> None:
+    times_s = arrival_times_s(20_000, rate_hz=50, seed=3, kind=kind)
+    assert times_s[-1] == pytest.approx(400, rel=0.05)
+
+
+@given(st.integers(0, 100), st.integers(1, 30), st.integers(0, 9))
+def test_every_picture_is_shown_before_one_is_shown_again(
+    count: int, pictures: int, seed: int
+) -> None:
+    order = shown(count, pictures=pictures, seed=seed)
+    assert len(order) == count
+    for start in range(0, count, pictures):
+        turn = order[start : start + pictures]
+        assert len(set(turn)) == len(turn)
