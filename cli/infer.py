@@ -103,7 +103,8 @@ def late_answers(client: Client, answers: Mapping[str, Answer]) -> Iterator[tupl
     names = {answer.request_id: name for name, answer in answers.items() if answer.final_follows}
     try:
         for final in client.finals.rest():
-            yield names[final.request_id], final
+            if final.request_id in names:
+                yield names[final.request_id], final
     except RemoteError as error:  # the edge has gone, or is silent: the first answers stand
         complain(f"no more final answers: {error}")
 

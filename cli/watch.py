@@ -39,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--every {options.every:g}: use {_LEAST_S:g} to {_MOST_S:g} seconds")
     with Client(options.edge, security=security(options)) as client:
         if options.once:
-            _show_once(client, options)
-        elif options.json:
+            _print(client.agent_state(), options)
+        elif options.json or not console.is_terminal:
             for state in states(client, every_s=options.every, on_away=complain):
-                print_json_line(as_json(state))
+                _print(state, options)
         else:
             _show_live(client, options)
     return 0
@@ -87,8 +87,7 @@ def as_json(message: Message) -> dict[str, Any]:
     return row
 
 
-def _show_once(client: Client, options: argparse.Namespace) -> None:
-    state = client.agent_state()
+def _print(state: fleet_pb2.AgentState, options: argparse.Namespace) -> None:
     if options.json:
         print_json_line(as_json(state))
     else:
@@ -97,7 +96,7 @@ def _show_once(client: Client, options: argparse.Namespace) -> None:
 
 def _show_live(client: Client, options: argparse.Namespace) -> None:
     view = _View(options.edge)
-    with Live(get_renderable=view.render, console=console, screen=console.is_terminal) as live:
+    with Live(get_renderable=view.render, console=console, screen=True) as live:
         for state in states(client, every_s=options.every, on_away=view.away):
             view.show(state)
             live.refresh()

@@ -117,7 +117,10 @@ class Finals:
         mailbox = self._mailbox
         with self._changed:
             if not (mailbox.expects(request_id) or mailbox.holds(request_id)):
-                raise RequestError(f"no final answer to {request_id!r} is to come")
+                raise RequestError(
+                    f"no final answer to {request_id!r} is to come: it was handed out already, "
+                    "or the request is another client's"
+                )
             mailbox.claim(request_id)
             try:
                 self._changed.wait_for(
@@ -174,6 +177,8 @@ class Finals:
         """It was answered."""
         with self._changed:
             self._mailbox.answered(answer)
+            if answer.results_epoch != self._mailbox.epoch:
+                self._resolve_doubts()
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -225,6 +230,7 @@ class Finals:
         with self._changed:
             if self._closed.is_set():
                 return None
+            self._mailbox.opening()
             self._stream = self._watch(
                 fleet_pb2.WatchResultsRequest(
                     epoch=self._mailbox.epoch,
@@ -237,7 +243,9 @@ class Finals:
     def _take(self, message: fleet_pb2.LateResult) -> None:
         final = _read_final(message) if message.request_id else None
         with self._changed:
-            self._mailbox.opened(message.epoch)
+            if final is None or message.epoch != self._mailbox.epoch:
+                self._mailbox.opened(message.epoch)
+                self._resolve_doubts()
             if message.dropped:
                 self._mailbox.dropped += message.dropped
                 log.warning("the edge dropped %d final answers unread", message.dropped)
@@ -247,6 +255,11 @@ class Finals:
                 self._mailbox.lose(message.request_id, UNREADABLE)
             self._mailbox.sequence = message.sequence
             self._changed.notify_all()
+
+    def _resolve_doubts(self) -> None:
+        """Ends a stream whose edge is not the one that answered: the next one's is."""
+        if self._stream is not None and self._mailbox.doubtful:
+            self._stream.cancel()
 
     def _fail(self, fault: RemoteError) -> None:
         with self._changed:

@@ -19,10 +19,14 @@ UNREADABLE = "no final answer: it cannot be read"
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request under way; `answer` is the provisional one once it is there."""
+    """A request under way; `answer` is the provisional one once it is there.
+
+    `streams`: how many streams had been begun by then.
+    """
 
     sent_s: float
     answer: Answer | None = None
+    streams: int = 0
 
 
 class Mailbox:
@@ -40,6 +44,7 @@ class Mailbox:
         self._here: OrderedDict[str, Answer] = OrderedDict()
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._past_epochs: set[str] = set()
+        self._streams = 0
         self._claims: Counter[str] = Counter()
 
     @property
@@ -54,12 +59,24 @@ class Mailbox:
         return max((answer.follow_ms for answer in answers), default=0.0)
 
     @property
+    def doubtful(self) -> bool:
+        """Whether something was promised in a log that may be older than this stream's, or newer.
+
+        Another stream will tell.
+        """
+        answers = [asked.answer for asked in self._asked.values() if asked.answer is not None]
+        return bool(self.epoch) and any(each.results_epoch != self.epoch for each in answers)
+
+    @property
     def outstanding(self) -> int:
         """How many requests have been told that a final answer will come."""
         return sum(asked.answer is not None for asked in self._asked.values())
 
     def ask(self, request_id: str, *, now_s: float) -> None:
-        """A request that is to be followed is about to be sent."""
+        """A request that is to be followed is about to be sent.
+
+        Of too many the oldest are no longer waited for; what comes for them is handed out still.
+        """
         if request_id in self._seen:
             return  # the same request again: its final answer has come
         self._asked[request_id] = _Asked(now_s)
@@ -78,19 +95,27 @@ class Mailbox:
         if not answer.final_follows:
             del self._asked[answer.request_id]
             return
-        self._asked[answer.request_id] = replace(asked, answer=answer)
+        self._asked[answer.request_id] = replace(asked, answer=answer, streams=self._streams)
         if answer.results_epoch in self._past_epochs:
             self._lose(answer, RESTARTED)
 
+    def opening(self) -> None:
+        """Another stream is about to be begun."""
+        self._streams += 1
+
     def opened(self, epoch: str) -> None:
-        """The edge says which log it reads from; what was promised in another one is lost."""
-        if epoch == self.epoch:
-            return
-        if self.epoch:
-            self._past_epochs.add(self.epoch)
-        self.epoch, self.sequence = epoch, 0
+        """The edge says which log the stream reads from.
+
+        It is that of the edge which answered last before the stream was begun, or of a later one:
+        what was promised before then in another log is lost.
+        """
+        if epoch != self.epoch:
+            self._past_epochs |= {self.epoch} - {""}
+            self.epoch, self.sequence = epoch, 0
         for asked in list(self._asked.values()):
-            if asked.answer is not None and asked.answer.results_epoch != epoch:
+            if asked.answer is None or asked.answer.results_epoch == epoch:
+                continue
+            if asked.streams < self._streams or asked.answer.results_epoch in self._past_epochs:
                 self._lose(asked.answer, RESTARTED)
 
     def deliver(self, final: Answer, *, now_s: float) -> None:

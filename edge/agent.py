@@ -26,9 +26,9 @@ from .outlook import Outlook, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
 from .router import Decision, Option, Sight, explain
-from .run import OnFinal, Run
+from .run import OnFinal, Run, Sent
 from .stage_times import StageTimes
-from .uplink import NOTHING, Beside, CloudAnswer, Uplink
+from .uplink import NOTHING, Beside, Uplink
 
 log = logging.getLogger(__name__)
 
@@ -151,9 +151,9 @@ class Agent:
             whole = whole.then(self.times.duration(stage))
         return whole
 
-    def follow(self, run: Run, task: "asyncio.Task[CloudAnswer] | None", given: Answer) -> None:
+    def follow(self, run: Run, sent: Sent | None, given: Answer) -> None:
         """Sees to the final answer of a request that was answered provisionally."""
-        self._spawn(run.finish_later(task, given))
+        self._spawn(run.finish_later(sent, given))
 
     def audit(self, run: Run, lit: Lit, sight: Sight) -> None:
         """May check an answer of the device's own against the cloud's, afterwards."""

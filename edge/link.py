@@ -4,53 +4,67 @@ An exchange that sends n kB and gets m kB back is modelled as
 
     t = rtt + up * (n + ahead) + down * m        up, down in ms per kB
 
-where `ahead` is what of earlier exchanges had not yet left. The three coefficients are the state
-of a Kalman filter (Kalman 1960) whose noise is relative: they wander with time, so that what was
-learnt ages while nothing is sent, and every forecast is a mean with a variance, never a bare mean.
+where `ahead` is what of earlier exchanges had not yet left. The logarithms of the three
+coefficients are the state of an extended Kalman filter (Kalman 1960; Jazwinski 1970) that is told
+the logarithm of each time: what a link does is off by factors. The coefficients wander, so that
+what was learnt ages while nothing is sent, and every forecast is a mean with a variance, never a
+bare mean. How far the fixed part and the upload are off by nature is learnt apart.
 
 Concurrent exchanges share the link, first in, first out. A fluid queue keeps what is under way;
 each answer proves that everything sent before it has passed, and sets the queue right again. An
-exchange that is overdue tells as much: what is sent now waits behind it, and an outage that has
-lasted for s seconds is expected to last about as long again. That holds for exchanges that were
-given up as well, because their bytes are still under way, until an answer to a later one shows that
-they passed.
+exchange that is overdue says that nothing drains: what is sent now waits behind all that is not
+proven, and an outage that has lasted for s seconds is expected to last about as long again. That
+holds for exchanges that were given up as well, because their bytes are still under way, until an
+answer to a later one shows that they passed.
 
 One surprise is an odd exchange, and its weight is bounded. Two in a row the same way mean that the
-link has changed: the filter then forgets how sure it was.
+link has changed: the filter then forgets how sure it was. Exchanges that were under way in the same
+outage are one surprise, not many.
 """
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .duration import Duration
 
 _RTT, _UP, _DOWN = range(3)
 _PRIOR = (60.0, 2.0, 2.0)
 """ms, and ms per kB: 60 ms and 4 Mbit/s each way, of which next to nothing is believed."""
-_PRIOR_SPREAD = (1.5, 2.0, 1.0)
-_FLOOR = (0.05, 0.002, 0.002)
-_WANDER = (0.10, 0.30, 0.15)
-"""Relative drift of the coefficients in one second, one standard deviation."""
+_PRIOR_SPREAD = (1.5, 1.5, 0.5)
+_MOST_SPREAD = 1.5
+_WANDER = (0.10, 0.30, 0.05)
+"""Drift of the logarithms in one second, one standard deviation."""
 _MOST_DRIFT_S = 60.0
 _NOISE_START, _NOISE_FLOOR, _NOISE_WEIGHT = 0.3, 0.05, 0.12
-_MOST_NOISE = 1.0
 _SURPRISE = 3.0
+_Z_80 = 1.2816
+_CHANGED = 0.5
+"""How unsure the coefficients are at least once the link has changed."""
+_UNCLEAN_NOISE = 1.0
+_RATE_S = 2.0
+"""How fast the number of exchanges begun fades."""
+_MOST_LOAD = 0.95
 _Z_95 = 1.6449
+_MOST_DUE_MS = 5_000.0
 _OVERDUE = 2.0
 """Standard deviations beyond its forecast after which an exchange counts as overdue."""
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One exchange under way: what it sends, what went before it, and what was expected of it."""
+    """One exchange under way: what it sends, what went before it, and when it is due.
+
+    `end_kb` is the position of its last byte in all that was ever sent. `clean`: nothing was
+    overdue when it began.
+    """
 
     up_kb: float
     ahead_kb: float
     end_kb: float
-    """Position of its last byte in all that was ever sent."""
     began_s: float
     due_s: float
+    clean: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +86,52 @@ class LinkReading:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The link at one instant: how long an exchange begun now would take, by its size."""
+    """The link at one instant: how long an exchange begun now would take, by its size.
 
-    fixed_ms: float
+    Variances and the covariance are those of the coefficients' logarithms.
+    """
+
+    rtt_ms: float
+    ahead_ms: float
     up_ms: float
     down_ms: float
-    fixed_var: float
+    rtt_var: float
     up_var: float
-    fixed_up_cov: float
-    noise: float
+    rtt_up_cov: float
+    fixed_noise2: float
+    up_noise2: float
     stall_ms: float
+    rate_hz: float
 
     def duration(self, up_bytes: float, down_bytes: float = 0.0) -> Duration:
         """Mean and variance of the time from sending to hearing back."""
-        up_kb = up_bytes / 1e3
-        mean = self.fixed_ms + self.up_ms * up_kb + self.down_ms * down_bytes / 1e3
-        own = self.noise * mean
+        rtt_ms = self.rtt_ms
+        fixed_ms = rtt_ms + self.down_ms * down_bytes / 1e3
+        own_ms = self.up_ms * up_bytes / 1e3
+        up_ms = self.ahead_ms + own_ms + self._crowd_ms(own_ms)
+        ms = fixed_ms + up_ms
         variance = (
-            self.fixed_var
-            + up_kb * (2.0 * self.fixed_up_cov + up_kb * self.up_var)
-            + own * own
-            + self.stall_ms * self.stall_ms
+            rtt_ms * rtt_ms * self.rtt_var
+            + 2.0 * rtt_ms * up_ms * self.rtt_up_cov
+            + up_ms * up_ms * (self.up_var + self.up_noise2)
+            + fixed_ms * fixed_ms * self.fixed_noise2
         )
-        return Duration(mean + self.stall_ms, variance)
+        if not ms < math.inf:
+            return Duration(ms)
+        # ms is the median; a lognormal's mean lies above it.
+        spread2 = variance / (ms * ms)
+        mean_ms = ms * math.exp(0.5 * spread2)
+        variance = mean_ms * mean_ms * math.expm1(spread2)
+        return Duration(mean_ms + self.stall_ms, variance + self.stall_ms * self.stall_ms)
+
+    def _crowd_ms(self, own_ms: float) -> float:
+        """How long one would wait if all that are sent now were as large as this one.
+
+        A size is judged by what becomes of the link when every request takes it (the waiting time
+        of an M/M/1 queue): what suits one may stand before all the others.
+        """
+        load = min(self.rate_hz * own_ms / 1e3, _MOST_LOAD)
+        return own_ms * load / (1.0 - load)
 
     def forecast(self, up_p50: int, up_p95: int, *, down_bytes: float = 0.0) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
@@ -103,26 +140,24 @@ class Transfer:
         return Duration(mean_ms, variance + spread_ms * spread_ms)
 
 
-NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class LinkEstimate:
     """Learns from exchanges, forecasts transfer times."""
 
     def __init__(self) -> None:
-        self._x = list(_PRIOR)
-        self._p = [
-            [(_PRIOR[i] * _PRIOR_SPREAD[i]) ** 2 if i == j else 0.0 for j in range(3)]
-            for i in range(3)
-        ]
-        self._noise2 = _NOISE_START**2
-        self._surprises = 0
+        self._x = [math.log(value) for value in _PRIOR]
+        self._p = [[_PRIOR_SPREAD[i] ** 2 if i == j else 0.0 for j in range(3)] for i in range(3)]
+        self._fixed_noise2 = self._up_noise2 = _NOISE_START**2
+        self._surprise = 0.0
         self._seen = 0
         self._learnt_s = 0.0
-        self._sent_kb = 0.0
-        self._gone_kb = 0.0
+        self._stalled_until_s = -math.inf
+        self._begun = self._begun_s = 0.0
+        """Exchanges begun, each fading with time."""
+        self._sent_kb = self._gone_kb = self._proven_kb = 0.0
         self._gone_at_s = 0.0
-        self._proven_kb = 0.0
         self._unproven: deque[Exchange] = deque()
         """In the order they were sent: under way, or given up and not yet known to have passed."""
 
@@ -138,14 +173,18 @@ class LinkEstimate:
 
     def begin(self, up_bytes: int, *, now_s: float, cloud_ms: float = 0.0) -> Exchange:
         """Something is sent now; the cloud is expected to take `cloud_ms` of the time."""
-        self._flow(now_s)
         up_kb = up_bytes / 1e3
-        ahead_kb = self._sent_kb - self._gone_kb
-        expected = self.transfer(now_s=now_s).duration(up_bytes)
-        spread_ms = math.sqrt(expected.variance)
-        due_s = now_s + (expected.mean_ms + _OVERDUE * spread_ms + cloud_ms) / 1e3
+        ahead_kb = self._ahead_kb(now_s)
+        stall_ms = self.stall_ms(now_s=now_s)
+        expected = replace(self.transfer(now_s=now_s), stall_ms=0.0).duration(up_bytes)
+        # Longer than as long again an outage is not waited for without a word.
+        due_ms = expected.quantile(_OVERDUE) + stall_ms + cloud_ms
+        due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
+        clean = stall_ms == 0.0
+        self._begun = 1.0 + self._begun * math.exp((self._begun_s - now_s) / _RATE_S)
+        self._begun_s = now_s
         self._sent_kb += up_kb
-        exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s)
+        exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean)
         self._unproven.append(exchange)
         return exchange
 
@@ -158,22 +197,20 @@ class LinkEstimate:
         """
         whole_ms = (now_s - exchange.began_s) * 1e3
         ms = whole_ms - cloud_ms if 0.0 <= cloud_ms < whole_ms else whole_ms
-        ms = max(ms, 0.01)
         down_kb = down_bytes / 1e3
+        overdue = now_s > exchange.due_s
+        size = (1.0, exchange.up_kb + exchange.ahead_kb, down_kb)
         self._drift(now_s)
-        self._learn((1.0, exchange.up_kb + exchange.ahead_kb, down_kb), ms)
+        if not exchange.clean:  # how long the outage lasted is in it
+            self._learn(size, max(ms, 0.01), noise=_UNCLEAN_NOISE)
+        elif not (overdue and exchange.began_s < self._stalled_until_s):
+            self._learn(size, max(ms, 0.01))
+        if overdue:
+            self._stalled_until_s = now_s
         self._seen += 1
         if exchange.end_kb > self._proven_kb:
-            self._prove(exchange, now_s=now_s, back_ms=self._x[_RTT] / 2 + self._x[_DOWN] * down_kb)
-
-    def _prove(self, exchange: Exchange, *, now_s: float, back_ms: float) -> None:
-        """Whatever was sent up to this exchange has passed."""
-        self._proven_kb = exchange.end_kb
-        while self._unproven and self._unproven[0].end_kb <= exchange.end_kb:
-            self._unproven.popleft()
-        behind_kb = self._sent_kb - exchange.end_kb
-        self._gone_kb = exchange.end_kb + min(behind_kb, back_ms / self._x[_UP])
-        self._gone_at_s = now_s
+            rtt, _, down = map(math.exp, self._x)
+            self._prove(exchange, now_s=now_s, back_ms=rtt / 2 + down * down_kb)
 
     def broken(self) -> None:
         """The connection is gone, and what was under way with it."""
@@ -190,23 +227,21 @@ class LinkEstimate:
         """The link as it is now; `NO_LINK` while nothing has crossed it."""
         if not self._seen:
             return NO_LINK
-        self._flow(now_s)
-        rtt, up, down = self._x
+        rtt, up, down = map(math.exp, self._x)
         p = self._p
-        ahead = self._sent_kb - self._gone_kb
-        drift = min(max(now_s - self._learnt_s, 0.0), _MOST_DRIFT_S)
-        up_var = p[_UP][_UP] + drift * (_WANDER[_UP] * up) ** 2
-        rtt_var = p[_RTT][_RTT] + drift * (_WANDER[_RTT] * rtt) ** 2
-        cov = p[_RTT][_UP]
+        drift_s = min(max(now_s - self._learnt_s, 0.0), _MOST_DRIFT_S)
         return Transfer(
-            fixed_ms=rtt + up * ahead,
+            rtt_ms=rtt,
+            ahead_ms=up * self._ahead_kb(now_s),
             up_ms=up,
             down_ms=down,
-            fixed_var=max(rtt_var + ahead * (2.0 * cov + ahead * up_var), 0.0),
-            up_var=up_var,
-            fixed_up_cov=cov + ahead * up_var,
-            noise=math.sqrt(self._noise2),
+            rtt_var=_aged(p[_RTT][_RTT], drift_s, _WANDER[_RTT]),
+            up_var=_aged(p[_UP][_UP], drift_s, _WANDER[_UP]),
+            rtt_up_cov=p[_RTT][_UP],
+            fixed_noise2=self._fixed_noise2,
+            up_noise2=self._up_noise2,
             stall_ms=self.stall_ms(now_s=now_s),
+            rate_hz=self._begun * math.exp((self._begun_s - now_s) / _RATE_S) / _RATE_S,
         )
 
     def reading(self, *, now_s: float) -> LinkReading:
@@ -214,66 +249,100 @@ class LinkEstimate:
         if not self._seen:
             inf = math.inf
             return LinkReading(inf, 0.0, inf, 0.0, 0.0, inf, 0.0, 0, inf, 0, 0.0)
-        self._flow(now_s)
-        rtt, up, down = self._x
-        rtt_sd, up_sd = math.sqrt(self._p[_RTT][_RTT]), math.sqrt(self._p[_UP][_UP])
-        rtt_low, rtt_high = Duration(rtt, rtt_sd**2).range()
-        up_low, up_high = Duration(up, up_sd**2).range()
+        here = self.transfer(now_s=now_s)
+        rtt_off, up_off = (
+            math.exp(_Z_80 * math.sqrt(max(each, 0.0))) for each in (here.rtt_var, here.up_var)
+        )
+        up_bps = 8e6 / here.up_ms
         return LinkReading(
-            rtt_ms=rtt,
-            rtt_low_ms=rtt_low,
-            rtt_high_ms=rtt_high,
-            up_bps=8e6 / up,
-            up_low_bps=8e6 / up_high,
-            up_high_bps=8e6 / up_low,
-            down_bps=8e6 / down,
+            rtt_ms=here.rtt_ms,
+            rtt_low_ms=here.rtt_ms / rtt_off,
+            rtt_high_ms=here.rtt_ms * rtt_off,
+            up_bps=up_bps,
+            up_low_bps=up_bps / up_off,
+            up_high_bps=up_bps * up_off,
+            down_bps=8e6 / here.down_ms,
             exchanges=self._seen,
             idle_s=max(now_s - self._learnt_s, 0.0),
-            waiting_bytes=round((self._sent_kb - self._gone_kb) * 1e3),
-            stalled_ms=self.stall_ms(now_s=now_s),
+            waiting_bytes=round(here.ahead_ms / here.up_ms * 1e3),
+            stalled_ms=here.stall_ms,
         )
 
-    def _flow(self, now_s: float) -> None:
-        """Lets the fluid queue drain until now."""
+    def _ahead_kb(self, now_s: float) -> float:
+        """What was sent and has not passed: by the fluid queue, and all of it in an outage."""
+        rtt_ms, up = math.exp(self._x[_RTT]), math.exp(self._x[_UP])
         elapsed_ms = max(now_s - self._gone_at_s, 0.0) * 1e3
-        self._gone_kb = min(self._sent_kb, self._gone_kb + elapsed_ms / self._x[_UP])
+        self._gone_kb = min(self._sent_kb, self._gone_kb + elapsed_ms / up)
         self._gone_at_s = max(now_s, self._gone_at_s)
+        flowing_kb = self._sent_kb - self._gone_kb
+        if (stall_ms := self.stall_ms(now_s=now_s)) == 0.0:
+            return flowing_kb
+        stuck = stall_ms / (stall_ms + rtt_ms)
+        return flowing_kb + stuck * (self._sent_kb - self._proven_kb - flowing_kb)
+
+    def _prove(self, exchange: Exchange, *, now_s: float, back_ms: float) -> None:
+        """Whatever was sent up to this exchange has passed."""
+        self._proven_kb = exchange.end_kb
+        while self._unproven and self._unproven[0].end_kb <= exchange.end_kb:
+            self._unproven.popleft()
+        behind_kb = self._sent_kb - exchange.end_kb
+        self._gone_kb = exchange.end_kb + min(behind_kb, back_ms / math.exp(self._x[_UP]))
+        self._gone_at_s = now_s
 
     def _drift(self, now_s: float) -> None:
         """The coefficients wander: what is known of them ages."""
-        elapsed_s = min(max(now_s - self._learnt_s, 0.0), _MOST_DRIFT_S)
+        drift_s = min(max(now_s - self._learnt_s, 0.0), _MOST_DRIFT_S)
         for i in range(3):
-            self._p[i][i] += elapsed_s * (_WANDER[i] * self._x[i]) ** 2
+            self._p[i][i] = _aged(self._p[i][i], drift_s, _WANDER[i])
         self._learnt_s = max(now_s, self._learnt_s)
 
-    def _learn(self, h: tuple[float, float, float], ms: float) -> None:
-        """One step of the filter."""
-        x, p = self._x, self._p
+    def _learn(self, size: tuple[float, float, float], ms: float, *, noise: float = 0.0) -> None:
+        """One step of the filter, told the time of an exchange of this size (1, up kB, down kB).
+
+        With `noise`, a standard deviation of its logarithm, it teaches less, and is no surprise.
+        """
+        parts_ms = [size[i] * math.exp(self._x[i]) for i in range(3)]
+        expected_ms = sum(parts_ms)
+        h = [part / expected_ms for part in parts_ms]
+        p = self._p
         ph = [p[i][0] * h[0] + p[i][1] * h[1] + p[i][2] * h[2] for i in range(3)]
-        expected = h[0] * x[0] + h[1] * x[1] + h[2] * x[2]
-        own = self._noise2 * expected * expected
-        spread2 = h[0] * ph[0] + h[1] * ph[1] + h[2] * ph[2] + own
-        off = ms - expected
-        z = off / math.sqrt(spread2)
-        if abs(z) > _SURPRISE and self._seen:
-            same_way = z * self._surprises > 0
-            self._surprises = (self._surprises if same_way else 0) + (1 if z > 0 else -1)
-            if abs(self._surprises) >= 2:  # the link is another one now
-                grow = (z / _SURPRISE) ** 2
-                for i in range(3):
-                    p[i] = [grow * value for value in p[i]]
-                self._surprises = 0
-                self._learn(h, ms)
-                return
+        fixed_var = (h[_RTT] + h[_DOWN]) ** 2 * self._fixed_noise2
+        up_var = h[_UP] ** 2 * self._up_noise2
+        known2 = h[0] * ph[0] + h[1] * ph[1] + h[2] * ph[2]
+        spread2 = known2 + fixed_var + up_var + noise * noise
+        off = math.log(ms / expected_ms)
+        surprise = off if abs(off) > _SURPRISE * math.sqrt(spread2) else 0.0
+        if (
+            not noise and surprise * self._surprise > 0.0
+        ):  # the second the same way: the link is another one now
+            self._surprise = 0.0
+            for i in (_RTT, _UP):
+                p[i][i] = max(p[i][i], _CHANGED**2)
+            self._learn(size, ms)
+            return
+        if surprise:
             off = math.copysign(_SURPRISE * math.sqrt(spread2), off)
-        else:
-            self._surprises = 0
-        relative = min(abs(off) / expected, _MOST_NOISE)
-        self._noise2 += _NOISE_WEIGHT * (relative * relative - self._noise2)
-        self._noise2 = max(self._noise2, _NOISE_FLOOR**2)
+        self._surprise = surprise if not noise else self._surprise
+        self._fixed_noise2 = _noise2(self._fixed_noise2, fixed_var, spread2, off * off)
+        self._up_noise2 = _noise2(self._up_noise2, up_var, spread2, off * off)
         gain = [each / spread2 for each in ph]
-        for i in range(3):
-            x[i] = max(x[i] + gain[i] * off, _FLOOR[i])
+        self._x = [self._x[i] + gain[i] * off for i in range(3)]
         self._p = [[p[i][j] - gain[i] * ph[j] for j in range(3)] for i in range(3)]
-        for i in range(3):
-            self._p[i][i] = max(self._p[i][i], (1e-3 * x[i]) ** 2)
+
+
+def _aged(variance: float, seconds: float, wander: float) -> float:
+    """What is known of a coefficient, so much later."""
+    return min(max(variance, 1e-6) + seconds * wander * wander, _MOST_SPREAD**2)
+
+
+def _noise2(now: float, variance: float, spread2: float, off2: float) -> float:
+    """The square of what a part of the time is off by, after one more exchange.
+
+    Of the square that an exchange was off by, a part takes the blame that its variance has in the
+    whole, and learns the more the larger that is (the expectation step of EM).
+    """
+    share = variance / spread2
+    if share <= 0.0:
+        return now
+    blamed = share * share * off2 + variance * (1.0 - share)
+    return max(now + _NOISE_WEIGHT * share * (now * blamed / variance - now), _NOISE_FLOOR**2)

@@ -1,7 +1,8 @@
 """How an agent is doing: what its answers of the last minute have in common. Pure.
 
-Fed with every answer and a clock reading. Keeps the last minute, and at most a thousand answers of
-it: on a busy agent the window is shorter, and says so.
+Fed with every answer and a clock reading. Keeps the last minute, and at most five hundred answers
+of it, so that a summary takes under a millisecond: on a busy agent the window is shorter, and says
+so.
 """
 
 from collections import Counter, deque
@@ -13,7 +14,7 @@ import numpy as np
 from .answer import Answer
 
 WINDOW_S = 60.0
-MOST_ANSWERS = 1_000
+MOST_ANSWERS = 512
 _TENTHS = 10
 _MOST_REASONS = 8
 _NO_ARRAY = np.zeros(0, np.float32)
@@ -86,6 +87,7 @@ class Summary:
 @dataclass(frozen=True, slots=True)
 class _Seen:
     answer: Answer
+    plan: str
     at_s: float
 
 
@@ -102,7 +104,8 @@ class Monitor:
     def record(self, answer: Answer, *, now_s: float) -> None:
         """One answer has just been given, or has followed a provisional one."""
         self.total.add(answer)
-        self._seen.append(_Seen(replace(answer, probabilities=_NO_ARRAY, outputs={}), now_s))
+        light = replace(answer, probabilities=_NO_ARRAY, outputs={})
+        self._seen.append(_Seen(light, str(answer.plan), now_s))
         if answer.final:
             return
         second = int(now_s - self.started_s)
@@ -122,11 +125,12 @@ class Monitor:
         recent, plans, fallbacks = Counts(), Counter[str](), Counter[str]()
         tenths = [0] * (_TENTHS + 1)
         steps: dict[str, list[float]] = {}
-        for answer in (seen.answer for seen in self._seen):
+        for seen in self._seen:
+            answer = seen.answer
             recent.add(answer)
             if answer.final:
                 continue
-            plans[str(answer.plan)] += 1
+            plans[seen.plan] += 1
             if answer.fallback:
                 fallbacks[answer.fallback] += 1
             tenths[_tenth(answer)] += 1

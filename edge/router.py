@@ -29,8 +29,10 @@ from ..shared.plan import Plan, PlanKind
 from .demand import ANYTHING, Demand, Objective
 from .duration import Duration
 
+_TRIED = 0.1
+"""A remote plan less likely than this to come in time is not tried: it would only be in the way."""
 _UNLIKELY = 0.02
-"""A remote plan less likely than this to come in time is not tried."""
+"""An answer under way that is less likely than this to come in time is not waited for."""
 _SAFE = 0.99
 _PATIENCE = 0.001
 """So much expected agreement the light model may cost by going first."""
@@ -177,7 +179,7 @@ def _candidates(
         if not free and demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes):
             continue
         in_time = option.total.within(left_ms)
-        if in_time >= _UNLIKELY:
+        if in_time >= _TRIED:
             gain = scale * in_time * (option.agreement.value - floor)
             found.append(_Candidate(option, option.total_ms, in_time, gain))
     return found
@@ -194,7 +196,9 @@ def _pick(
     best = max(candidates, key=lambda each: each.gain)
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
-    ties = [e for e in candidates if e.option.agreement.value >= least or e.gain >= best.gain - error]
+    ties = [
+        e for e in candidates if e.option.agreement.value >= least or e.gain >= best.gain - error
+    ]
     return min(ties, key=_tie_break)
 
 
@@ -273,7 +277,7 @@ def _reason(
         return "never measured on this device"
     if option.total_ms == math.inf:
         return "the cloud is out of reach"
-    if in_time < _UNLIKELY:
+    if in_time < _TRIED:
         return f"too slow by {option.total_ms - left_ms:.0f} ms"
     if sight is not None and sight.enough:
         return "the light model's answer is good enough"

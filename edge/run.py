@@ -48,6 +48,8 @@ _PATIENCE = 1.5
 """How much longer than last time it then waits before it asks once more."""
 _AGAIN_S = (0.05, 0.25)
 """Between attempts at a final answer."""
+_TICK_MS = 0.1
+"""Added to every pause, so that what was waited for is due when it ends."""
 _RETRY_WAIT_MS = 1_000.0
 """How long a request whose exchange broke waits at most for the cloud to be back."""
 
@@ -58,7 +60,7 @@ def reserve_ms(deadline: Deadline) -> float:
 
 
 @dataclass(slots=True)
-class _Sent:
+class Sent:
     """The remote plan under way."""
 
     option: Option
@@ -95,7 +97,7 @@ class Run:
     _picture: Array = field(init=False)
     _sight: Sight | None = None
     _light: "asyncio.Task[Lit] | None" = None
-    _sent: _Sent | None = None
+    _sent: Sent | None = None
     _back: "asyncio.Task[None] | None" = None
     """Waits for the cloud to be within reach again."""
     _fallback: str = ""
@@ -160,7 +162,7 @@ class Run:
     def _send(self, option: Option, *, beside: bool = False) -> None:
         now_s = self.agent.clock()
         overdue_ms = option.total.quantile(_OVERDUE)
-        self._sent = _Sent(
+        self._sent = Sent(
             option=option,
             task=asyncio.ensure_future(self._through_cloud(option.plan, light=beside)),
             began_s=now_s,
@@ -247,7 +249,7 @@ class Run:
             pauses_ms.append(left_ms - self._light_needs_ms())
         if self._sent is not None and (self._light is None or self._sight is not None):
             pauses_ms.append((self._sent.asked_again_s - self.agent.clock()) * 1e3)
-        return max(min(pauses_ms), 0.0) / 1e3
+        return (max(min(pauses_ms), 0.0) + _TICK_MS) / 1e3
 
     def _overdue(self) -> bool:
         return self._sent is not None and self.agent.clock() >= self._sent.asked_again_s
@@ -318,9 +320,9 @@ class Run:
         if late:
             self._fallback = "cloud late"
         answer = self._finish(lit, Plan.local(), provisional=late or self._fallback == "cloud late")
-        if self.on_final is not None and answer.fallback:
-            self.agent.follow(self, self._sent.task if self._sent else None, answer)
-            self._sent = None
+        if self.on_final is not None and answer.outstanding:
+            sent, self._sent = self._sent, None
+            self.agent.follow(self, sent, answer)
         elif not answer.fallback and self._sight is not None:
             self.agent.audit(self, lit, self._sight)
         return answer
@@ -355,14 +357,15 @@ class Run:
             final=final,
         )
 
-    async def finish_later(self, task: "asyncio.Task[CloudAnswer] | None", given: Answer) -> None:
+    async def finish_later(self, sent: Sent | None, given: Answer) -> None:
         """Delivers the final answer: what is under way, or another attempt once there is a cloud.
 
         If none comes within the agent's `follow_ms`, the answer already given is the final one.
         """
         on_final, uplink = self.on_final, self.agent.uplink
         assert on_final is not None, "only those who asked are followed up"
-        plan = self._best_remote()
+        task = sent.task if sent is not None else None
+        plan = sent.option.plan if sent is not None else self._best_remote()
         reason = given.fallback
         try:
             async with asyncio.timeout(self.agent.follow_ms / 1e3):
@@ -386,9 +389,7 @@ class Run:
         on_final(replace(given, final=True, fallback=f"no final answer: {reason}"))
 
     def _best_remote(self) -> Plan | None:
-        """The plan under way, or of the highest agreement that may be taken."""
-        if self._sent is not None:
-            return self._sent.option.plan
+        """The plan of the highest agreement that may be taken."""
         options = [
             option
             for option in self.agent.options(self.deadline)

@@ -129,7 +129,7 @@ def cloud_state(uplink: Uplink, *, now_s: float) -> pb.CloudState:
         reachable=breaker.closed,
         unreachable_s=now_s - opened_at_s if opened_at_s is not None else 0.0,
         openings=breaker.openings,
-        reason=breaker.reason,
+        reason=breaker.reason if breaker.openings or not breaker.closed else "",
         link=link_state(uplink.link.reading(now_s=now_s)),
     )
 

@@ -100,21 +100,23 @@ def _link(state: fleet_pb2.AgentState) -> Iterator[tuple[str, Text]]:
     if link.HasField("rtt_ms"):
         spread = _spread(f"{link.rtt_low_ms:.1f}", f"{link.rtt_high_ms:.1f}")
         facts.append(f"round trip {link.rtt_ms:.1f} ms{spread}")
+    facts.append(f"{link.exchanges:,} exchanges")
+    if link.HasField("idle_s"):
+        facts.append(f"the last {duration(link.idle_s)} ago")
+    yield "link", Text(", ".join(facts))
+    rates = []
     if link.HasField("up_bps"):
-        facts.append(
+        rates.append(
             f"up {rate(link.up_bps)}{_spread(rate(link.up_low_bps), rate(link.up_high_bps))}"
         )
     if link.HasField("down_bps"):
-        facts.append(f"down {rate(link.down_bps)}")
-    yield "link", Text(", ".join(facts))
-    use = [f"{link.exchanges:,} exchanges"]
-    if link.HasField("idle_s"):
-        use.append(f"the last {duration(link.idle_s)} ago")
+        rates.append(f"down {rate(link.down_bps)}")
     if link.waiting_bytes:
-        use.append(f"{size(link.waiting_bytes)} under way")
+        rates.append(f"{size(link.waiting_bytes)} under way")
+    fact = Text(", ".join(rates))
     if link.stalled_ms:
-        use.append(f"overdue by {link.stalled_ms:.0f} ms")
-    yield "", Text(", ".join(use))
+        fact.append(f", overdue by {duration(link.stalled_ms / 1e3)}", style="yellow")
+    yield "", fact
 
 
 def _spread(low: str, high: str) -> str:

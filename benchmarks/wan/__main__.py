@@ -18,23 +18,22 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from _common import Report, Target, demo_bundle, load, machine, parser, progress, run
+from _common import Report, demo_bundle, load, machine, parser, progress, run
 from wan import links
 from wan.arrivals import Arrivals
 from wan.failures import Failure, Outcome, sabotage
+from wan.findings import failure_table, failure_targets, matrix_table, targets
 from wan.laboratory import Calibration, Laboratory, Pair, Setting
-from wan.matrix import FIXED, OURS, Group, Matrix, groups, pooled, worst_link
+from wan.matrix import FIXED, OURS, Group, Matrix, groups
 from wan.page import page
 from wan.pairs import imagenet_bundle, imagenet_pictures
 from wan.records import Cell, Measured
 from wan.references import large_answers
-from wan.scoring import in_budget_share
 
-from hybridge.cli.console import notes, table
+from hybridge.cli.console import notes
 from hybridge.cli.options import trust
 from hybridge.shared.bundle import find_bundle, open_bundle
 from hybridge.shared.errors import ConfigError
@@ -42,7 +41,6 @@ from hybridge.shared.paths import Paths
 from hybridge.shared.plan import PlanKind
 
 POLICIES = (OURS, "local", "cloud-jpeg", "cloud-raw", "neurosurgeon", "cascade")
-PROMISE, PER_LINK, GAP = 0.999, 0.995, 0.9
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 _FAILURE_BUDGET_MS = 1_500.0
 _QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
@@ -194,7 +192,7 @@ def _report(
     written.write_text(page(f"Hybridge in the laboratory: {pair.name}", found, said))
     return Report(
         benchmark="wan",
-        targets=[*_targets(measured, found), *_failure_targets(outcomes)],
+        targets=[*targets(measured, found), *failure_targets(outcomes)],
         figures={
             "calibration": asdict(calibration),
             "groups": [group.as_json() for group in found],
@@ -203,95 +201,8 @@ def _report(
         samples={"cells": [f"{each.cell.name}.json" for each in measured]},
         machine=machine(load_before=load_before),
         notes=[*said, f"charts: {written}"],
-        tables=[_table(found), *([_failures(outcomes)] if outcomes else [])],
+        tables=[matrix_table(found), *([failure_table(outcomes)] if outcomes else [])],
     )
-
-
-def _targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target]:
-    ours = pooled(measured, OURS)
-    if not ours:
-        return []
-    worst, share = worst_link(measured, OURS)
-    answered = sum(record.answered for record in ours) / len(ours)
-    targets = [
-        Target.at_least("answered", 100 * answered, unit="%", bound=100),
-        Target.at_least(
-            f"in budget, of {len(ours)}", 100 * in_budget_share(ours), unit="%", bound=100 * PROMISE
-        ),
-        Target.at_least(f"in budget over {worst}", 100 * share, unit="%", bound=100 * PER_LINK),
-        Target.at_most(
-            "cells in which a rival agrees more often, beyond its interval",
-            sum(
-                any(each.below_zero for policy, each in group.against.items() if policy != "oracle")
-                for group in found
-            ),
-            unit="cells",
-            bound=0,
-        ),
-    ]
-    closed = [group.gap_closed for group in found if group.gap_closed is not None]
-    if closed:
-        least = min(closed, key=lambda each: each.value)
-        targets.append(
-            Target.at_least(
-                f"way from local to the oracle, least of {len(closed)} cells "
-                f"[{100 * least.low:.0f}, {100 * least.high:.0f}]",
-                100 * least.value,
-                unit="%",
-                bound=100 * GAP,
-            )
-        )
-    return targets
-
-
-def _failure_targets(outcomes: dict[Failure, Outcome]) -> list[Target]:
-    return [
-        Target.at_most(f"{failure}: requests {what}", count, unit="requests", bound=0)
-        for failure, each in outcomes.items()
-        for what, count in (
-            ("lost", each.lost),
-            ("shown twice", each.shown_twice),
-            ("late", each.late),
-        )
-    ]
-
-
-def _table(found: Sequence[Group]) -> Any:
-    columns = ("link", "budget ms", "policy", "in budget", "agreement", "ours minus it, points",
-               "p50 ms", "p99 ms", "bytes")  # fmt: skip
-    rows = [
-        (
-            group.link,
-            f"{group.budget_ms:g}",
-            policy,
-            f"{each.in_budget:.2%}",
-            f"{each.agreement:.1%}",
-            _points(group, policy),
-            f"{each.p50_ms:.0f}",
-            f"{each.p99_ms:.0f}",
-            f"{each.sent_bytes:.0f}",
-        )
-        for group in found
-        for policy, each in group.scores.items()
-    ]
-    return table("answered in time, and as the large model says", columns, rows)
-
-
-def _points(group: Group, policy: str) -> str:
-    if policy not in group.against:
-        return ""
-    each = group.against[policy]
-    return f"{100 * each.value:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
-
-
-def _failures(outcomes: dict[Failure, Outcome]) -> Any:
-    columns = ("failure", "times", "in mid-request", "device answered", "requests", "lost",
-               "shown twice", "late")  # fmt: skip
-    rows = [
-        (str(failure), *(str(value) for value in asdict(each).values()))
-        for failure, each in outcomes.items()
-    ]
-    return table("failures", columns, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from wan.link_model import Direction, Link
 from wan.links import find_link
 from wan.namespaces import CLOUD_HOST, DEVICE, EDGE_HOST, Namespace, configure
-from wan.workers import Message, reply
+from wan.workers import Message, reply, take_precedence
 
 from hybridge.shared.errors import ConfigError, HybridgeError
 
@@ -40,7 +40,6 @@ _LARGEST_BYTES = 65_536
 _BURST = 64
 _LATENESS_STEP_MS, _LATENESS_STEPS = 0.05, 400
 _ORDERS = 0
-_NICE = -15
 
 
 def open_tun(namespace: Namespace) -> int:
@@ -208,7 +207,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, default=None)
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # the default is 50 µs
-    os.nice(_NICE)  # a link waits for no processor
+    take_precedence(rank=2)
     edge, cloud = Namespace(options.edge), Namespace(options.cloud)
     ends = open_tun(edge), open_tun(cloud)
     configure(edge, host=EDGE_HOST, peer=CLOUD_HOST)

@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
@@ -36,11 +36,15 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """One failure, the instant it happened, and the requests around it."""
+    """One failure, the instant it happened, and the requests around it.
+
+    `strays` are final answers to requests of earlier cycles, which had theirs.
+    """
 
     seed: int
     failed_s: float
     records: tuple[Record, ...]
+    strays: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -50,12 +54,17 @@ class Cycle:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All cycles of a kind. `hit`: in how many a request under way was answered by the device."""
+    """All cycles of a kind. `hit`: in how many a request under way was answered by the device.
+
+    Lost is a request without an answer, or without the final one that was promised; shown twice is
+    one with a final answer too many.
+    """
 
     failures: int
     in_mid_request: int
     hit: int
     requests: int
+    followed: int
     lost: int
     shown_twice: int
     late: int
@@ -68,8 +77,10 @@ class Outcome:
             in_mid_request=sum(cycle.in_flight > 0 for cycle in cycles),
             hit=sum(any(record.fallback for record in cycle.records) for cycle in cycles),
             requests=len(records),
-            lost=sum(not record.answered for record in records),
-            shown_twice=sum(record.answers > 1 for record in records),
+            followed=sum(record.promised for record in records),
+            lost=sum(not each.answered or each.finals < each.promised for each in records),
+            shown_twice=sum(each.finals > each.promised for each in records)
+            + sum(cycle.strays for cycle in cycles),
             late=sum(record.answered and not record.in_budget for record in records),
         )
 
@@ -80,7 +91,7 @@ def read_cycles(file: Path) -> list[Cycle]:
         return []
     held = [json.loads(line) for line in file.read_text().splitlines()]
     return [
-        Cycle(each["seed"], each["failed_s"], tuple(Record(**r) for r in each["records"]))
+        Cycle(**{**each, "records": tuple(Record(**record) for record in each["records"])})
         for each in held
     ]
 
@@ -127,7 +138,9 @@ class Saboteur:
         records = self._laboratory.records(within_s=_PATIENCE_S)
         self._mend()
         self._reached()
-        return Cycle(seed, failed_s, tuple(records))
+        finals = self._laboratory.finals(within_s=_PATIENCE_S)
+        counted = [replace(each, finals=finals.pop(each.request_id, 0)) for each in records]
+        return Cycle(seed, failed_s, tuple(counted), strays=sum(finals.values()))
 
     def _learn(self) -> float:
         """How long an answer from the cloud usually takes here."""

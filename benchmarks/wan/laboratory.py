@@ -23,8 +23,6 @@ from .records import Cell, Measured, Record, read_records
 from .workers import START_S, Worker, script
 
 CLOUD = Address(CLOUD_HOST, 8500)
-SETTLE_S = 4.0
-"""From a link's beginning to the first request: time to connect anew and to look at the link."""
 _PATIENCE_S = 30.0
 _AMPLE_MS = 2_000.0
 _IN_FLIGHT = 4
@@ -43,7 +41,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is the same for all cells. `share` is of one core, for the edge."""
+    """What is the same for all cells. `share` is of one core, for the edge.
+
+    `settle_s` is from a link's beginning to the first request: for connecting anew, and for looking
+    at the link.
+    """
 
     folder: Path
     share: float = 0.25
@@ -51,6 +53,7 @@ class Setting:
     congestion_control: str = ""
     trust: tuple[Path, ...] = ()
     arrivals: Arrivals = Arrivals.POISSON
+    settle_s: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +133,20 @@ class Laboratory:
 
     def measure(self, cell: Cell) -> Measured:
         """One cell: the link from its offset, an agent that knows nothing, then the requests."""
+        settle_s = self.setting.settle_s
         link = {"do": "link", "name": cell.link, "seed": cell.seed, "offset_s": cell.offset_s}
         began_s = float(self.emulator.ask(link)["at_s"])
-        order = {"do": "policy", "name": cell.policy, "within_s": SETTLE_S - 1}
+        order = {"do": "policy", "name": cell.policy, "within_s": 0.75 * settle_s}
         reached = self.edge.ask(order, within_s=_PATIENCE_S)["reachable"]
-        before, used_s, start_s = self.board.throttling(), self._edge_cpu_s(), time.monotonic()
+        before, used_s = self.board.throttling(), self._edge_cpu_s()
         records = self._open(
             cell.requests,
             rate_hz=cell.rate_hz,
             budget_ms=cell.budget_ms,
             seed=cell.seed,
-            start_s=began_s + SETTLE_S,
+            start_s=began_s + settle_s,
         )
-        wall_s = time.monotonic() - start_s
+        wall_s = max(r.answered_s for r in records) - min(r.scheduled_s for r in records)
         return Measured(
             cell,
             records,
@@ -159,18 +163,26 @@ class Laboratory:
         )
 
     def restart_cloud(self) -> None:
-        """A new cloud process in the place of one that has ended."""
+        """A new cloud process in the place of one that has ended; it loads tails when asked."""
         self._clouds.close()
-        self._start_cloud()
+        self._start_cloud(preload=False)
 
     def begin(self, requests: int, *, rate_hz: float, budget_ms: float, seed: int) -> float:
-        """Lets evenly spaced requests begin now, and says when; `records` collects them."""
+        """Lets evenly spaced requests begin now, and says when.
+
+        `records` collects their first answers, `finals` counts the final ones.
+        """
         start_s = time.monotonic()
         self._begin(
             "open", requests, rate_hz=rate_hz, budget_ms=budget_ms, seed=seed, start_s=start_s,
-            arrivals=str(Arrivals.EVEN),
+            arrivals=str(Arrivals.EVEN), follow=True,
         )  # fmt: skip
         return start_s
+
+    def finals(self, *, within_s: float) -> dict[str, int]:
+        """How many final answers the client was handed, by request, when all due have come."""
+        counted: dict[str, int] = self.load.ask({"do": "finals"}, within_s=within_s)["finals"]
+        return counted
 
     def records(self, *, within_s: float) -> list[Record]:
         """The records of the requests that were begun, when all have ended."""
@@ -191,7 +203,7 @@ class Laboratory:
         emulator = [*script("emulator"), edge_side.name, cloud_side.name, *traces]
         self.emulator = stack.enter_context(self._worker("emulator", emulator))
         self._clouds = stack.enter_context(ExitStack())
-        self._start_cloud()
+        self._start_cloud(preload=True)
         edge = [*script("edge_process"), str(bundle), str(CLOUD), *self._trusted()]
         edge = self.board.command(edge_side.command(edge))  # inside, no cgroups are to be seen
         self.edge = stack.enter_context(self._worker("edge", edge))
@@ -200,9 +212,9 @@ class Laboratory:
         load = [*script("load"), address, model, *map(str, self.pair.pictures)]
         self.load = stack.enter_context(self._worker("load", edge_side.command(load)))
 
-    def _start_cloud(self) -> None:
-        arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--preload"]
-        arguments += ["--insecure", *self._trusted()]
+    def _start_cloud(self, *, preload: bool) -> None:
+        arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--insecure"]
+        arguments += [*self._trusted(), *(["--preload"] if preload else [])]
         log = self.setting.folder / "cloud.log"
         self.cloud = Daemon("cloud", arguments, log=log, prefix=self.namespaces.cloud.command([]))
         self._clouds.enter_context(self.cloud)

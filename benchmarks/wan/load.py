@@ -6,6 +6,8 @@ Orders on stdin, as JSON, a line each; records go to the file `out`, one a line:
 
     {"do": "open", "requests": 300, "rate_hz": 20, "budget_ms": 200, "seed": 1,
      "arrivals": "poisson", "start_s": 1234.5, "out": "records.jsonl"}     at times fixed in advance
+     with "follow": true, through the app's own client, and final answers are due
+    {"do": "finals"}                               waits for them, and counts them by request
     {"do": "closed", "requests": 300, "in_flight": 4, "budget_ms": 2000, "seed": 1,
      "out": "records.jsonl"}                                               as fast as answers come
 
@@ -15,12 +17,12 @@ It runs in the device's namespace, but not on the board: an app's own time is no
 import argparse
 import asyncio
 import gc
-import os
 import selectors
 import sys
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -28,9 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import grpc
 import numpy as np
 from wan.arrivals import Arrivals, arrival_times_s, shown
+from wan.followed import Asked, Followed
 from wan.records import Record, write_records
-from wan.workers import Message, orders, reply
+from wan.workers import Message, orders, reply, take_precedence
 
+from hybridge.client.answer import read_answer
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
@@ -39,7 +43,6 @@ from hybridge.shared.security import Address, Security
 
 _PATIENCE_MS = 5_000.0
 """How long after its budget an answer is still waited for: late is not lost."""
-_NICE = -10
 
 
 class Load:
@@ -48,10 +51,12 @@ class Load:
     def __init__(self, address: Address, model: str, pictures: Sequence[Path]) -> None:
         self._channel = Security().channel(address)
         self._stub = oip.Stub(self._channel)
+        self._followed = Followed(address, model)
         self._model = model
         self._pictures = [(file.name, file.read_bytes()) for file in pictures]
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._followed.close)
         await self._channel.close()
 
     async def obey(self, order: Message) -> Message:
@@ -61,6 +66,8 @@ class Load:
                 records = await self._open(order)
             case "closed":
                 records = await self._closed(order)
+            case "finals":
+                return {"finals": await asyncio.to_thread(self._followed.finals)}
             case other:
                 raise ConfigError(f"no order {other!r}")
         records.sort(key=lambda record: record.index)
@@ -77,11 +84,12 @@ class Load:
         )
         order_of = shown(len(times_s), pictures=len(self._pictures), seed=order["seed"])
         start_s = order.get("start_s", time.monotonic())
+        ask = self._ask_and_follow if order.get("follow") else self._ask
         async with asyncio.TaskGroup() as group:
             tasks = []
             for index, (at_s, picture) in enumerate(zip(times_s, order_of, strict=True)):
                 await asyncio.sleep(start_s + at_s - time.monotonic())
-                asking = self._ask(index, picture, order["budget_ms"], start_s + at_s)
+                asking = ask(index, picture, order["budget_ms"], start_s + at_s)
                 tasks.append(group.create_task(asking))
         return [task.result() for task in tasks]
 
@@ -109,24 +117,28 @@ class Load:
         messages.add_bytes_input(request, messages.PICTURE, [encoded])
         messages.set_parameters(request.parameters, {messages.LATENCY_BUDGET_MS: budget_ms})
         sent_s = time.monotonic()
+        answer, fault = None, ""
         try:
             response = await self._stub.ModelInfer(
                 request, timeout=(budget_ms + _PATIENCE_MS) / 1e3
             )
+            answer = read_answer(response, round_trip_ms=0.0)
         except grpc.aio.AioRpcError as error:
             fault = f"{error.code().name}: {error.details()}"
-            return _record(index, name, budget_ms, scheduled_s, sent_s, None, fault)
-        return _record(index, name, budget_ms, scheduled_s, sent_s, response, "")
+        asked = Asked(request.id, answer, fault)
+        return _record(index, name, budget_ms, scheduled_s, sent_s, asked)
+
+    async def _ask_and_follow(
+        self, index: int, picture: int, budget_ms: float, scheduled_s: float
+    ) -> Record:
+        name, encoded = self._pictures[picture]
+        sent_s = time.monotonic()
+        asked = await asyncio.to_thread(self._followed.ask, encoded, budget_ms)
+        return _record(index, name, budget_ms, scheduled_s, sent_s, asked)
 
 
 def _record(
-    index: int,
-    picture: str,
-    budget_ms: float,
-    scheduled_s: float,
-    sent_s: float,
-    response: pb.ModelInferResponse | None,
-    fault: str,
+    index: int, picture: str, budget_ms: float, scheduled_s: float, sent_s: float, asked: Asked
 ) -> Record:
     answered_s = time.monotonic()
     seen = Record(
@@ -137,35 +149,23 @@ def _record(
         sent_s=sent_s,
         answered_s=answered_s,
         round_trip_ms=(answered_s - scheduled_s) * 1e3,
-        error=fault,
+        error=asked.fault,
+        request_id=asked.request_id,
     )
-    return seen if response is None else _with_answer(seen, response)
-
-
-def _with_answer(seen: Record, response: pb.ModelInferResponse) -> Record:
-    values = messages.get_parameters(response.parameters)
-    probabilities = messages.output_array(response, messages.PROBABILITIES)[0]
-    return Record(
-        index=seen.index,
-        picture=seen.picture,
-        budget_ms=seen.budget_ms,
-        scheduled_s=seen.scheduled_s,
-        sent_s=seen.sent_s,
-        answered_s=seen.answered_s,
-        round_trip_ms=seen.round_trip_ms,
-        answers=1,
-        predicted=int(np.argmax(probabilities)),
-        confidence=messages.number(values, messages.CONFIDENCE) or 0.0,
-        plan=str(values.get(messages.PLAN, "")),
-        provisional=bool(values.get(messages.PROVISIONAL, False)),
-        fallback=str(values.get("fallback", "")),
-        sent_bytes=int(messages.number(values, "sent_bytes") or 0),
-        agent_ms=messages.number(values, "total_ms") or 0.0,
-        steps_ms={
-            name.removeprefix("step_").removesuffix("_ms"): float(value)
-            for name, value in values.items()
-            if name.startswith("step_")
-        },
+    answer = asked.answer
+    if answer is None:
+        return seen
+    return replace(
+        seen,
+        predicted=int(np.argmax(answer.probabilities)),
+        confidence=answer.confidence,
+        plan=answer.plan,
+        provisional=answer.provisional,
+        fallback=answer.fallback,
+        sent_bytes=answer.sent_bytes,
+        agent_ms=answer.total_ms,
+        steps_ms=answer.steps_ms,
+        promised=answer.final_follows,
     )
 
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("pictures", type=Path, nargs="+")
     options = parser.parse_args()
-    os.nice(_NICE)  # what is measured is the agent, not this process' wait for a core
+    take_precedence(rank=1)
     # epoll rounds up to whole milliseconds, select does not.
     with asyncio.Runner(
         loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())

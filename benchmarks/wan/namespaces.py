@@ -68,6 +68,12 @@ def why_not() -> str:
         return f"no {_TUN} (the kernel's tun module)"
     if shutil.which("ip") is None:
         return "no `ip` (Debian's package iproute2)"
+    trial = f"{_PREFIX}trial-{os.getpid()}"
+    try:  # root in a container may still not be allowed to
+        _ip("netns", "add", trial)
+    except ConfigError as error:
+        return str(error)
+    _remove(trial)
     return ""
 
 

@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hybridge.shared.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One request. Times in s are of the system's monotonic clock.
 
     `round_trip_ms` runs from when it should have been sent, so that a late sender hides nothing.
-    `predicted` is the position of the most probable class, None where no answer came; `answers` is
-    how many answers the client was shown.
+    `predicted` is the position of the most probable class, None where no answer came. `promised`
+    says that a final answer was to follow, `finals` how many did.
     """
 
     index: int
@@ -23,7 +25,6 @@ class Record:
     sent_s: float
     answered_s: float
     round_trip_ms: float
-    answers: int = 0
     predicted: int | None = None
     confidence: float = 0.0
     plan: str = ""
@@ -33,6 +34,9 @@ class Record:
     agent_ms: float = 0.0
     steps_ms: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    request_id: str = ""
+    promised: bool = False
+    finals: int = 0
 
     @property
     def answered(self) -> bool:
@@ -97,10 +101,13 @@ class Measured:
 
     @classmethod
     def load(cls, folder: Path, cell: Cell) -> "Measured | None":
-        """What an earlier run left of a cell; None if nothing."""
+        """What an earlier run left of a cell; None if nothing, ConfigError if it cannot be read."""
         file = folder / f"{cell.name}.json"
         if not file.exists():
             return None
-        held = json.loads(file.read_text())
-        records = tuple(Record(**record) for record in held["records"])
-        return cls(Cell(**held["cell"]), records, held["circumstances"])
+        try:
+            held = json.loads(file.read_text())
+            records = tuple(Record(**record) for record in held["records"])
+            return cls(Cell(**held["cell"]), records, held["circumstances"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{file} is no cell of this version; remove it: {error}") from error

@@ -337,6 +337,8 @@ class SimulatedConnection:
         return await self._within(timeout_s, self._probe(payload_bytes))
 
     async def close(self, *, grace_s: float | None = None) -> None:
+        if grace_s is not None:
+            await asyncio.sleep(grace_s)
         self._closed = True
 
     async def _within(self, timeout_s: float, work):  # type: ignore[no-untyped-def]

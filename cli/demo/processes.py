@@ -45,7 +45,9 @@ class Daemon:
             )
         assert self._process.stdout is not None
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(self._process.stdout, lines), daemon=True).start()
+        reading = (self._process.stdout, lines)
+        self._reader = threading.Thread(target=_read, args=reading, daemon=True)
+        self._reader.start()
         self.address = self._wait_for_address(lines)
         return self
 
@@ -61,6 +63,7 @@ class Daemon:
                 self._process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._reader.join()
 
     def kill(self) -> None:
         """Ends the process at once, as a power cut would."""
@@ -84,6 +87,7 @@ class Daemon:
 
 def _read(stream: IO[bytes], lines: "queue.SimpleQueue[str]") -> None:
     """Drains a pipe to its end, so that the process never blocks on it; then an empty line."""
-    for line in stream:
-        lines.put(line.decode(errors="replace"))
+    with stream:
+        for line in stream:
+            lines.put(line.decode(errors="replace"))
     lines.put("")

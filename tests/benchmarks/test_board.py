@@ -17,7 +17,7 @@ def spin():
 threads = [threading.Thread(target=spin) for _ in range(2)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-print(open("/proc/self/cgroup").read())
+print("done", flush=True)
 input()
 """
 
@@ -32,15 +32,13 @@ def test_a_process_on_a_board_is_throttled_with_all_its_threads() -> None:
             text=True,
         )
         assert process.stdout is not None
-        groups = [process.stdout.readline() for _ in range(3)]
-        assert process.pid
+        assert process.stdout.readline() == "done\n"
         throttling = small.throttling()
         used_s = cpu_s(process.pid)
         process.communicate("\n")
     # 0.2 s of work at 2.5 ms in every 10 takes many periods, whatever else the machine does.
     assert throttling.throttled >= 10
     assert used_s >= 0.1
-    assert groups
     assert not small.path.exists()
 
 

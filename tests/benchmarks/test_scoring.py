@@ -21,14 +21,13 @@ def record(index: int, *, right: bool = True, ms: float = 50.0, plan: str = "loc
         sent_s=0.0,
         answered_s=ms / 1e3,
         round_trip_ms=ms,
-        answers=1,
         predicted=WANTED[picture] if right else WANTED[picture] + 1,
         plan=plan,
     )
 
 
 def lost(index: int) -> Record:
-    return replace(record(index), predicted=None, answers=0, error="UNAVAILABLE")
+    return replace(record(index), predicted=None, error="UNAVAILABLE")
 
 
 def answered(rights: Sequence[bool]) -> list[Record]:

@@ -1,12 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wan.arrivals import Arrivals, arrival_times_s, shown
+from wan.failures import Cycle, Outcome
 from wan.matrix import Matrix, groups, pooled, worst_link
 from wan.page import page
 from wan.records import Cell, Measured, Record, read_records, write_records
+
+from hybridge.shared.errors import ConfigError
 
 from .test_scoring import WANTED, lost, record
 
@@ -16,6 +20,20 @@ TABLE = {"local": 0.8, "cloud:png": 1.0}
 
 def measured(policy: str, records: list[Record], *, link: str = "lte", seed: int = 0) -> Measured:
     return Measured(Cell("imagenet", link, 100.0, policy, len(records), 10.0, seed), records)
+
+
+def test_an_answer_is_lost_or_shown_twice_by_its_final_ones_too() -> None:
+    fine, followed = record(0), replace(record(1), promised=True, finals=1, fallback="cloud late")
+    forgotten, doubled = replace(followed, finals=0), replace(followed, finals=2)
+    unasked, late = replace(fine, finals=1), record(2, ms=101)
+    cycles = [
+        Cycle(0, 0.02, (fine, followed, late)),
+        Cycle(1, 0.2, (forgotten, doubled, unasked, lost(3)), strays=1),
+    ]
+    outcome = Outcome.of(cycles)
+    assert (outcome.failures, outcome.requests, outcome.followed) == (2, 7, 3)
+    assert (outcome.in_mid_request, outcome.hit) == (1, 2)
+    assert (outcome.lost, outcome.shown_twice, outcome.late) == (2, 3, 1)
 
 
 def test_policies_of_a_cell_follow_one_another_on_the_same_stretch_of_a_link() -> None:
@@ -39,6 +57,12 @@ def test_a_cell_reads_back_from_its_file(tmp_path: Path) -> None:
     kept.save(tmp_path)
     assert Measured.load(tmp_path, cell) == kept
     assert [file.suffix for file in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_cell_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"{CELL.name}.json").write_text('{"records": [{"unknown": 1}]}')
+    with pytest.raises(ConfigError, match=r"hz_seed0_from0s\.json is no cell .* remove it"):
+        Measured.load(tmp_path, CELL)
 
 
 def test_records_read_back_from_their_file(tmp_path: Path) -> None:

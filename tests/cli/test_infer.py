@@ -1,4 +1,6 @@
+import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,20 @@ from hybridge.cli import infer as infer_module
 from hybridge.cli.infer import find_pictures
 from hybridge.cli.main import main
 from hybridge.client import Answer, Client
+from hybridge.edge.config import EdgeConfig
+from hybridge.edge.daemon import EdgeDaemon
+from hybridge.protos import oip
+from hybridge.protos import open_inference_pb2 as pb
+from hybridge.shared.bundle import Bundle
+from hybridge.shared.daemon import OnListening
 from hybridge.shared.errors import PictureError, RemoteUnavailable
 from hybridge.shared.picture import decode_picture
 from hybridge.shared.security import Address
 
-from ..bundles import Small
+from ..bundles import NAME, Small
+from ..edge.clouds import FakeCloud
+from ..edge.policies import Insistent
+from ..threads import serving
 
 Capture = pytest.CaptureFixture[str]
 
@@ -113,3 +124,80 @@ def test_nothing_to_send(edge: Address, tmp_path: Path, capsys: Capture) -> None
     with pytest.raises(PictureError, match="no pictures there"):
         list(find_pictures([str(tmp_path)], most_frames=1))
     assert infer(edge, tmp_path) == 65
+
+
+SLOW_S, BUDGET_MS = 1.5, 500
+
+
+class SlowCloud(FakeCloud):
+    """Takes its time for pictures, though it says otherwise."""
+
+    async def startup(self, *, on_listening: OnListening | None = None) -> None:
+        await self.start(Address("127.0.0.1", 0))
+        assert on_listening is not None
+        on_listening(self.address)
+
+    async def shutdown(self) -> None:
+        await self.server.stop(None)
+
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: oip.Context
+    ) -> pb.ModelInferResponse:
+        await asyncio.sleep(SLOW_S)  # that slowness itself
+        return self.answer
+
+
+class InsistentEdge(EdgeDaemon):
+    """Asks the cloud however long that takes."""
+
+    async def startup(self, *, on_listening: OnListening | None = None) -> None:
+        await super().startup(on_listening=on_listening)
+        assert self._agent is not None
+        self._agent.policy = Insistent()
+
+
+@pytest.fixture
+def late_edge(small: Small, bundle: Bundle) -> Iterator[Address]:
+    """An edge whose cloud is late."""
+    with serving(SlowCloud(small.bundle)) as cloud:
+        config = EdgeConfig(
+            bundle=bundle.path, listen=Address("127.0.0.1", 0), trust=small.trust, cloud=cloud
+        )
+        with serving(InsistentEdge(config)) as address:
+            yield address
+
+
+def test_first_answers_and_then_the_clouds(
+    late_edge: Address, pictures: Path, capsys: Capture
+) -> None:
+    assert infer(late_edge, pictures / "a.png", "--budget", BUDGET_MS, "--follow") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    row = next(line for line in said.out.splitlines() if line.startswith("a.png "))
+    assert " local " in row
+    assert "provisional, cloud late" in row
+    *_, last = said.out.splitlines()
+    assert last.startswith("a.png: class 4 (100%), ")
+    assert said.out.count("a.png: ") == 1
+
+
+def test_first_answers_and_the_clouds_as_json(
+    late_edge: Address, pictures: Path, capsys: Capture
+) -> None:
+    arguments = ("--budget", BUDGET_MS, "--follow", "--json")
+    assert infer(late_edge, pictures / "a.png", *arguments) == 0
+    said = json.loads(capsys.readouterr().out)
+    (answer,), (final,) = said["answers"], said["finals"]
+    assert answer["request_id"] == final["request_id"]
+    assert answer["file"] == final["file"] == str(pictures / "a.png")
+    assert (answer["plan"], answer["provisional"]) == ("local", True)
+    assert (final["labels"][0], final["fallback"]) == ("class 4", "")
+    assert final["total_ms"] >= SLOW_S * 1e3 > answer["total_ms"]
+
+
+def test_nothing_to_follow(edge: Address, pictures: Path, capsys: Capture) -> None:
+    assert infer(edge, pictures / "a.png", "--budget", "20000", "--follow", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (len(said["answers"]), said["finals"]) == (1, [])
+    assert infer(edge, pictures / "a.png", "--model", NAME, "--json") == 0
+    assert "finals" not in json.loads(capsys.readouterr().out)

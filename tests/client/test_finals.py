@@ -59,7 +59,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         await self._server.stop(None)
 
     def stream(self, *steps: fleet_pb2.LateResult | grpc.StatusCode) -> None:
-        """What the next stream, or the one that waits, consists of; a status ends it."""
+        """What the next stream, or the one that waits, sends; a status ends it."""
         assert self._streams is not None
         asyncio.run_coroutine_threadsafe(self._streams.put(list(steps)), self._loop).result(20)
 
@@ -94,12 +94,12 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
     ) -> AsyncIterator[fleet_pb2.LateResult]:
         self.watches.append(request)
         assert self._streams is not None
-        while True:
-            for step in await self._streams.get():
-                if not isinstance(step, fleet_pb2.LateResult):
-                    await context.abort(step, "as the test says")
-                else:
-                    yield step
+        for step in await self._streams.get():
+            if not isinstance(step, fleet_pb2.LateResult):
+                await context.abort(step, "as the test says")
+            else:
+                yield step
+        await asyncio.Event().wait()  # until the client leaves
 
     async def WatchAgent(
         self, request: fleet_pb2.WatchAgentRequest, context: oip.Context
@@ -231,6 +231,16 @@ def test_a_restarted_edge(edge: ScriptedEdge, client: Client) -> None:
     edge.stream(edge.opened(), edge.result(1, "after"))
     lost = client.finals.wait(before, timeout_ms=WAIT_MS)
     assert (lost.label, lost.plan, lost.final, lost.fallback) == ("cat", "local", True, RESTARTED)
+    assert client.finals.wait(after, timeout_ms=WAIT_MS).plan == "cloud:raw"
+
+
+def test_an_edge_restarted_before_it_was_ever_watched(edge: ScriptedEdge, client: Client) -> None:
+    before = ask(client, "before")
+    edge.epoch = "B"
+    after = ask(client, "after")
+    edge.stream(edge.opened())  # begun before anything was answered: it says nothing of either
+    edge.stream(edge.opened(), edge.result(1, "after"))
+    assert client.finals.wait(before, timeout_ms=WAIT_MS).fallback == RESTARTED
     assert client.finals.wait(after, timeout_ms=WAIT_MS).plan == "cloud:raw"
 
 

@@ -40,10 +40,16 @@ def final(request_id: str) -> Answer:
     )  # fmt: skip
 
 
+def open_in(mailbox: Mailbox, epoch: str) -> None:
+    """Another stream, of an edge with this log."""
+    mailbox.opening()
+    mailbox.opened(epoch)
+
+
 def following(*request_ids: str, epoch: str = "A") -> Mailbox:
     """A mailbox that has been promised final answers to these."""
     mailbox = Mailbox()
-    mailbox.opened(epoch)
+    open_in(mailbox, epoch)
     for request_id in request_ids:
         mailbox.ask(request_id, now_s=1.0)
         mailbox.answered(provisional(request_id, epoch=epoch))
@@ -107,7 +113,7 @@ def test_a_restarted_edge_owes_nothing_and_says_so() -> None:
     mailbox = following("one", "two")
     mailbox.sequence = 7
     mailbox.deliver(final("two"), now_s=2.0)
-    mailbox.opened("B")
+    open_in(mailbox, "B")
     assert (mailbox.epoch, mailbox.sequence, mailbox.outstanding) == ("B", 0, 0)
     lost = mailbox.take("one")
     assert lost is not None
@@ -121,7 +127,7 @@ def test_a_restarted_edge_owes_nothing_and_says_so() -> None:
 def test_an_answer_of_an_edge_that_was_restarted_since() -> None:
     mailbox = following()
     mailbox.ask("one", now_s=1.0)
-    mailbox.opened("B")
+    open_in(mailbox, "B")
     mailbox.answered(provisional("one", epoch="A"))
     lost = mailbox.take("one")
     assert lost is not None
@@ -133,8 +139,39 @@ def test_an_answer_of_an_edge_not_yet_watched() -> None:
     mailbox.ask("one", now_s=1.0)
     mailbox.answered(provisional("one", epoch="B"))  # the stream still hangs on the old edge
     assert mailbox.outstanding == 1
-    mailbox.opened("B")
+    open_in(mailbox, "B")
     assert mailbox.outstanding == 1
+
+
+def test_a_stream_that_opens_late_on_an_edge_restarted_since() -> None:
+    mailbox = Mailbox()
+    mailbox.opening()
+    mailbox.ask("one", now_s=1.0)
+    mailbox.answered(provisional("one", epoch="B"))
+    mailbox.opened("A")  # begun before that answer came: A is the older one
+    assert mailbox.outstanding == 1
+    open_in(mailbox, "B")
+    assert mailbox.outstanding == 1
+    mailbox.deliver(final("one"), now_s=2.0)
+    taken = mailbox.take("one")
+    assert taken is not None
+    assert taken.plan == "cloud:raw"
+
+
+def test_an_edge_restarted_before_it_was_ever_watched() -> None:
+    mailbox = Mailbox()
+    mailbox.opening()
+    mailbox.ask("one", now_s=1.0)
+    mailbox.answered(provisional("one", epoch="A"))
+    assert not mailbox.doubtful
+    mailbox.opened("B")  # older or younger than A?
+    assert mailbox.outstanding == 1
+    assert mailbox.doubtful
+    open_in(mailbox, "B")
+    assert not mailbox.doubtful
+    lost = mailbox.take("one")
+    assert lost is not None
+    assert lost.fallback == RESTARTED
 
 
 def test_a_final_answer_that_cannot_be_read() -> None:
@@ -182,7 +219,7 @@ class Exchange(RuleBasedStateMachine):
         super().__init__()
         self.mailbox = Mailbox()
         self.epoch = 1
-        self.mailbox.opened("1")
+        open_in(self.mailbox, "1")
         self.promised: dict[str, int] = {}
         self.fetched: list[str] = []
         self.used: set[str] = set()
@@ -206,11 +243,11 @@ class Exchange(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.epoch += 1
-        self.mailbox.opened(str(self.epoch))
+        open_in(self.mailbox, str(self.epoch))
 
     @rule()
     def reconnect(self) -> None:
-        self.mailbox.opened(str(self.epoch))
+        open_in(self.mailbox, str(self.epoch))
 
     @rule()
     def fetch(self) -> None:

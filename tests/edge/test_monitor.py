@@ -86,11 +86,11 @@ def test_a_busy_agents_window_is_shorter_and_says_so() -> None:
     monitor = Monitor(0.0)
     for number in range(2 * MOST_ANSWERS):
         monitor.record(answer(), now_s=number / 100)
-    summary = monitor.summary(now_s=20.0)
+    summary = monitor.summary(now_s=2 * MOST_ANSWERS / 100)
     assert summary.recent.answers == MOST_ANSWERS
     assert summary.window_s == pytest.approx(MOST_ANSWERS / 100)
     assert summary.total.answers == 2 * MOST_ANSWERS
-    assert summary.per_second == [100] * 20
+    assert summary.per_second == [100] * (2 * MOST_ANSWERS // 100)
 
 
 def test_quantiles_of_steps_in_the_order_of_a_request() -> None:

@@ -21,9 +21,10 @@ from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.security import Address, Security
 
-from ..bundles import NAME, Small, picture
+from ..bundles import NAME, SPLIT, Small, picture
 from .clouds import FakeCloud, Wire, fake_cloud
 from .conftest import ANY_PORT, measured_copy, run_edge
+from .policies import Insistent
 
 T = TypeVar("T")
 
@@ -49,10 +50,11 @@ def config(small: Small, tmp_path: Path, cloud: FakeCloud) -> EdgeConfig:
 
 @asynccontextmanager
 async def knowing_edge(config: EdgeConfig) -> AsyncIterator[EdgeDaemon]:
-    """An edge that has measured its cloud."""
+    """An edge that has measured its cloud, and insists on asking it."""
     async with run_edge(config) as daemon:
         assert daemon._agent is not None
         assert daemon._agent.uplink is not None
+        daemon._agent.policy = Insistent()
         await daemon._agent.uplink.probe(0)
         await daemon._agent.uplink.probe(12_000)
         yield daemon
@@ -82,8 +84,8 @@ async def read(call: grpc.aio.UnaryStreamCall[T, fleet_pb2.LateResult]) -> fleet
 
 
 @asynccontextmanager
-async def client_of(edge: EdgeDaemon) -> AsyncIterator[Client]:
-    client = Client(str(edge.address), client_id="me")
+async def client_of(address: Address) -> AsyncIterator[Client]:
+    client = Client(str(address), client_id="me")
     try:
         yield client
     finally:
@@ -109,7 +111,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 async def test_provisional_by_the_deadline_and_final_later(
     small: Small, edge: EdgeDaemon, cloud: FakeCloud
 ) -> None:
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         answer = await late_answer(client, cloud, "one")
         assert answer.within_budget
         np.testing.assert_allclose(answer.probabilities, small.light(picture(0)), rtol=1e-6)
@@ -124,10 +126,24 @@ async def test_provisional_by_the_deadline_and_final_later(
     assert len(cloud.requests) == 1
 
 
+async def test_a_final_answer_names_the_plan_that_was_sent(
+    edge: EdgeDaemon, cloud: FakeCloud
+) -> None:
+    assert edge._agent is not None
+    edge._agent.policy = Insistent(SPLIT)
+    async with client_of(edge.address) as client:
+        answer = await late_answer(client, cloud, "one")
+        cloud.allowed.set()
+        final = await in_thread(lambda: client.finals.wait(answer, timeout_ms=WAIT_MS))
+    (request,) = cloud.requests
+    assert messages.get_parameters(request.parameters)["cut"] == SPLIT.cut
+    assert (final.plan, final.sent_bytes) == (str(SPLIT), answer.sent_bytes)
+
+
 async def test_who_does_not_ask_gets_none_and_the_cloud_is_told(
     edge: EdgeDaemon, cloud: FakeCloud
 ) -> None:
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         answer = await in_thread(
             lambda: client.infer(picture(0), model=NAME, budget_ms=SOON_MS, request_id="one")
         )
@@ -139,7 +155,7 @@ async def test_who_does_not_ask_gets_none_and_the_cloud_is_told(
 
 async def test_an_answer_in_time_is_the_last_word(edge: EdgeDaemon, cloud: FakeCloud) -> None:
     cloud.allowed.set()
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         answer = await in_thread(
             lambda: client.infer(picture(0), model=NAME, budget_ms=WAIT_MS, follow=True)
         )
@@ -152,7 +168,7 @@ async def test_an_answer_in_time_is_the_last_word(edge: EdgeDaemon, cloud: FakeC
 async def test_a_cloud_that_does_not_answer_at_all(edge: EdgeDaemon, cloud: FakeCloud) -> None:
     assert edge._agent is not None
     edge._agent.follow_ms = 50.0
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         answer = await late_answer(client, cloud, "one")
         assert answer.follow_ms == 50.0
         final = await in_thread(lambda: client.finals.wait(answer, timeout_ms=WAIT_MS))
@@ -179,31 +195,25 @@ async def test_an_edge_that_is_restarted_owes_nothing(config: EdgeConfig, cloud:
         await asyncio.to_thread(client.close)
 
 
-async def test_a_connection_that_dies_in_the_middle(edge: EdgeDaemon) -> None:
-    """Through a relay that is cut: what was appended meanwhile comes afterwards, nothing twice."""
+async def test_a_connection_that_is_cut_again_and_again(edge: EdgeDaemon) -> None:
+    """Whenever it is cut, nothing is skipped and nothing comes twice."""
     log, found = log_of(edge), list[str]()
     response = pb.ModelInferResponse()
     messages.add_output(response, "probabilities", np.zeros((1, 2), np.float32))
     messages.add_bytes_output(response, "labels", [b"cat"], shape=[1, 1])
-
-    def append(name: str) -> None:
-        response.id = name
-        log.append(name, response.SerializeToString(), client_id="me")
-
-    async with Wire(edge.address) as wire:
-        client = Client(str(wire.address), client_id="me")
+    names = [str(number) for number in range(24)]
+    async with Wire(edge.address) as wire, client_of(wire.address) as client:
         finals = iter(client.finals)
-        append("one")
-        found.append((await in_thread(lambda: next(finals))).request_id)
-        for task in list(wire._tasks):  # both directions end: as a reset would
-            task.cancel()
-        await asyncio.gather(*wire._tasks, return_exceptions=True)
-        for name in ("two", "three"):
-            append(name)
-        for _ in range(2):
+        for number, name in enumerate(names):
+            response.id = name
+            log.append(name, response.SerializeToString(), client_id="me")
+            if number % 3 == 2:
+                await wire.cut()
+            if number % 2:  # read with the connection up, broken, and just back
+                found.append((await in_thread(lambda: next(finals))).request_id)
+        while len(found) < len(names):
             found.append((await in_thread(lambda: next(finals))).request_id)
-        await asyncio.to_thread(client.close)
-    assert found == ["one", "two", "three"]
+    assert found == names
 
 
 async def test_a_watcher_reads_its_own_from_where_it_stopped(edge: EdgeDaemon) -> None:
@@ -336,7 +346,7 @@ async def check_refused(address: Address, request: pb.ModelInferRequest, words: 
 
 
 async def test_the_agent_says_how_it_is_doing(edge: EdgeDaemon, cloud: FakeCloud) -> None:
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         before = await in_thread(client.agent_state)
         assert (before.model, before.version) == (NAME, "1")
         assert before.total.answers == 0
@@ -363,7 +373,7 @@ async def test_the_agent_says_how_it_is_doing(edge: EdgeDaemon, cloud: FakeCloud
 
 async def test_a_cloud_out_of_reach_is_told(edge: EdgeDaemon, cloud: FakeCloud) -> None:
     await cloud.server.stop(None)
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         state = await in_thread(client.agent_state)
         while state.cloud.reachable:
             state = await in_thread(client.agent_state)
@@ -373,7 +383,7 @@ async def test_a_cloud_out_of_reach_is_told(edge: EdgeDaemon, cloud: FakeCloud) 
 
 
 async def test_states_come_at_the_interval_asked_for(edge: EdgeDaemon) -> None:
-    async with client_of(edge) as client:
+    async with client_of(edge.address) as client:
         states = client.watch_agent(interval_ms=100)
         uptimes = [(await in_thread(lambda: next(states))).uptime_s for _ in range(3)]
         states.close()
@@ -391,6 +401,6 @@ async def test_intervals_nobody_serves(edge: EdgeDaemon, interval_ms: int) -> No
 
 async def test_an_edge_alone_has_no_cloud_to_show(config: EdgeConfig) -> None:
     alone = EdgeConfig(bundle=config.bundle, listen=ANY_PORT, trust=config.trust)
-    async with run_edge(alone) as edge, client_of(edge) as client:
+    async with run_edge(alone) as edge, client_of(edge.address) as client:
         state = await in_thread(client.agent_state)
         assert not state.HasField("cloud")

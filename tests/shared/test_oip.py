@@ -86,6 +86,20 @@ def test_a_budget_of_zero_is_none_at_all() -> None:
         oip.requested_budget_ms({"latency_budget_ms": 0}, rpc_left_s=None, default_ms=250.0)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [(True, True), (False, False), ("true", True), ("False", False)]
+)
+def test_flags(value: oip.Value, expected: bool) -> None:
+    assert oip.flag({"follow": value}, "follow") is expected
+    assert oip.flag({}, "follow") is False
+
+
+@pytest.mark.parametrize("value", ["", "yes", "1", 1, 0, 1.0])
+def test_what_is_no_flag(value: oip.Value) -> None:
+    with pytest.raises(RequestError, match="parameter follow must be true or false, not "):
+        oip.flag({"follow": value}, "follow")
+
+
 def test_inputs_come_back() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     request = pb.ModelInferRequest()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from hybridge.protos import oip
+from hybridge.protos import fleet_pb2, fleet_pb2_grpc, oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.errors import MEANINGS, HybridgeError
 from hybridge.shared.rpc import FaultInterceptor
@@ -16,7 +16,7 @@ from hybridge.shared.security import Address, Security
 Code = grpc.StatusCode
 
 
-class Failing(oip.Servicer):
+class Failing(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
     def __init__(self) -> None:
         self.error: Exception = HybridgeError()
 
@@ -31,6 +31,18 @@ class Failing(oip.Servicer):
         async for _ in requests:
             yield pb.ModelStreamInferResponse()
             raise self.error
+
+    async def WatchResults(
+        self, request: fleet_pb2.WatchResultsRequest, context: oip.Context
+    ) -> AsyncIterator[fleet_pb2.LateResult]:
+        yield fleet_pb2.LateResult(request_id=request.client_id)
+        raise self.error
+
+    async def WatchAgent(
+        self, request: fleet_pb2.WatchAgentRequest, context: oip.Context
+    ) -> AsyncIterator[fleet_pb2.AgentState]:
+        await context.abort(Code.ABORTED, "in its own words")
+        yield fleet_pb2.AgentState()
 
 
 @asynccontextmanager
@@ -79,6 +91,44 @@ async def test_a_stream_ends_with_the_faults_status() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
         assert caught.value.details() == "internal error: the reason"
+
+
+@asynccontextmanager
+async def watched(servicer: Failing) -> AsyncIterator[grpc.aio.Channel]:
+    server = grpc.aio.server(interceptors=[FaultInterceptor()])
+    fleet_pb2_grpc.add_EdgeServicer_to_server(servicer, server)
+    address = Security().bind(server, Address("127.0.0.1", 0))
+    await server.start()
+    try:
+        async with Security().channel(address) as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
+async def test_what_is_watched_ends_with_the_faults_status() -> None:
+    servicer = Failing()
+    servicer.error = next(iter(MEANINGS))("the reason")
+    async with watched(servicer) as channel:
+        stub = fleet_pb2_grpc.EdgeStub(channel)
+        call = stub.WatchResults(fleet_pb2.WatchResultsRequest(client_id="me"))
+        assert await call.read() == fleet_pb2.LateResult(request_id="me")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.details() == "internal error: the reason"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.WatchAgent(fleet_pb2.WatchAgentRequest()).read()
+        assert (caught.value.code(), caught.value.details()) == (Code.ABORTED, "in its own words")
+
+
+async def test_random_bytes_to_what_is_watched() -> None:
+    async with watched(Failing()) as channel:
+        call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
+            "/hybridge.fleet.v1.Edge/WatchResults"
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"\xff" * 100).read()
+        assert caught.value.code() is Code.INVALID_ARGUMENT
 
 
 async def test_what_is_not_served() -> None:

@@ -1,0 +1,107 @@
+"""What a run found, as targets and tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from _common import Target
+from rich.table import Table
+
+from hybridge.cli.console import table
+
+from .failures import Failure, Outcome
+from .matrix import OURS, Group, pooled, worst_link
+from .records import Measured
+from .scoring import in_budget_share
+
+PROMISE, PER_LINK, GAP = 0.999, 0.995, 0.9
+
+
+def targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target]:
+    """What was promised of ours, and whether it holds."""
+    ours = pooled(measured, OURS)
+    if not ours:
+        return []
+    worst, share = worst_link(measured, OURS)
+    answered = sum(record.answered for record in ours) / len(ours)
+    targets = [
+        Target.at_least("answered", 100 * answered, unit="%", bound=100),
+        Target.at_least(
+            f"in budget, of {len(ours)}", 100 * in_budget_share(ours), unit="%", bound=100 * PROMISE
+        ),
+        Target.at_least(f"in budget over {worst}", 100 * share, unit="%", bound=100 * PER_LINK),
+        Target.at_most(
+            "cells in which a rival agrees more often, beyond its interval",
+            sum(
+                any(each.below_zero for policy, each in group.against.items() if policy != "oracle")
+                for group in found
+            ),
+            unit="cells",
+            bound=0,
+        ),
+    ]
+    closed = [group.gap_closed for group in found if group.gap_closed is not None]
+    if closed:
+        least = min(closed, key=lambda each: each.value)
+        targets.append(
+            Target.at_least(
+                f"way from local to the oracle, least of {len(closed)} cells "
+                f"[{100 * least.low:.0f}, {100 * least.high:.0f}]",
+                100 * least.value,
+                unit="%",
+                bound=100 * GAP,
+            )
+        )
+    return targets
+
+
+def failure_targets(outcomes: Mapping[Failure, Outcome]) -> list[Target]:
+    """What no failure may cost."""
+    return [
+        Target.at_most(f"{failure}: requests {what}", count, unit="requests", bound=0)
+        for failure, each in outcomes.items()
+        for what, count in (
+            ("lost", each.lost),
+            ("shown twice", each.shown_twice),
+            ("late", each.late),
+        )
+    ]
+
+
+def matrix_table(found: Sequence[Group]) -> Table:
+    """A row per link, budget and policy."""
+    columns = ("link", "budget ms", "policy", "in budget", "agreement", "ours minus it, points",
+               "p50 ms", "p99 ms", "bytes")  # fmt: skip
+    rows = [
+        (
+            group.link,
+            f"{group.budget_ms:g}",
+            policy,
+            f"{each.in_budget:.2%}",
+            f"{each.agreement:.1%}",
+            _points(group, policy),
+            f"{each.p50_ms:.0f}",
+            f"{each.p99_ms:.0f}",
+            f"{each.sent_bytes:.0f}",
+        )
+        for group in found
+        for policy, each in group.scores.items()
+    ]
+    return table("answered in time, and as the large model says", columns, rows)
+
+
+def _points(group: Group, policy: str) -> str:
+    if policy not in group.against:
+        return ""
+    each = group.against[policy]
+    return f"{100 * each.value:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
+
+
+def failure_table(outcomes: Mapping[Failure, Outcome]) -> Table:
+    """A row per kind of failure."""
+    columns = ("failure", "times", "in mid-request", "device answered", "requests",
+               "final followed", "lost", "shown twice", "late")  # fmt: skip
+    rows = [
+        (str(failure), *(str(value) for value in asdict(each).values()))
+        for failure, each in outcomes.items()
+    ]
+    return table("failures", columns, rows)

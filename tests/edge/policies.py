@@ -1,0 +1,33 @@
+"""Policies that decide what a test needs, however busy the machine is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hybridge.edge.demand import Demand
+from hybridge.edge.router import Decision, Option, Sight
+from hybridge.shared.plan import Plan
+
+from ..bundles import CLOUD
+
+
+@dataclass(frozen=True)
+class Insistent:
+    """Asks the cloud with one plan, and waits for it until the deadline."""
+
+    plan: Plan = CLOUD
+
+    def choose(
+        self,
+        options: Sequence[Option],
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        spent_bytes: float,
+    ) -> Decision:
+        return Decision(next(option for option in options if option.plan == self.plan), 1.0)
+
+    def worth_waiting(
+        self, running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
+    ) -> bool:
+        return True
