@@ -26,12 +26,17 @@ class CloudConfig:
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
     and measured; without, tails come in the background or with their first request. Whole models
     and tails compute in `precision`, which their bundles must have been built with, by `runtime` or
-    by the one that each bundle was built for.
+    by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
+    `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
+    None: nowhere. Callers may load and unload models of the directory only with `model_control`.
     """
 
     bundles: Path
     trust: TrustStore
     address: Address = DEFAULT_ADDRESS
+    http: Address | None = None
+    sagemaker: Address | None = None
+    metrics: Address | None = None
     security: Security = field(default_factory=Security)
     instances: int = field(default_factory=usable_cores)
     queue_limit: int = 64
@@ -39,6 +44,7 @@ class CloudConfig:
     precision: Precision = Precision.FLOAT32
     runtime: Runtime | None = None
     preload: bool = False
+    model_control: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 

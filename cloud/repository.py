@@ -40,6 +40,12 @@ class Repository:
         known = ", ".join(model.version for model in versions)
         raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")
 
+    def put(self, name: str, versions: tuple[ServedModel, ...]) -> None:
+        """Serves these versions of a model, newest first, in place of what was served; or none."""
+        self._models.pop(name, None)
+        if versions:
+            self._models[name] = versions
+
     def stage(self, digest: bytes, *, name: str, version: str = "") -> tuple[ServedModel, Stage]:
         """The stage that goes on from a contract, and its model.
 
@@ -73,7 +79,7 @@ def load_repository(
     for name, paths in list_bundles(root).items():
         for path in reversed(paths):
             try:
-                model = _load(
+                model = load_version(
                     path, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
                 )
             except (BundleError, ModelFault) as error:
@@ -87,14 +93,15 @@ def load_repository(
     return Repository(models)
 
 
-def _load(
+def load_version(
     path: Path,
     *,
     trust: TrustStore,
     max_batch: int,
     precision: Precision,
-    runtime: Runtime | None,
+    runtime: Runtime | None = None,
 ) -> ServedModel:
+    """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
     bundle = open_bundle(path, trust=trust)
     manifest = bundle.manifest
     if (manifest.name, manifest.version) != (path.parent.name, path.name):

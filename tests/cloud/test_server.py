@@ -23,7 +23,7 @@ from hybridge.shared.signing import SigningKey, TrustStore
 
 from .bundles import CLASSES, random_pixels
 from .conftest import run_cloud
-from .test_bad_input import gated, whole_stage
+from .test_bad_input import gated, inference_of, whole_stage
 from .test_service import probabilities, request_of
 
 HANG = """
@@ -94,9 +94,7 @@ async def test_shutdown_finishes_what_was_accepted(config: CloudConfig) -> None:
         requests = [request_of("pixels", random_pixels(seed)) for seed in range(3)]
         calls = [asyncio.ensure_future(cloud.stub.ModelInfer(each)) for each in requests]
         assert await asyncio.to_thread(gate.entered.acquire, timeout=30)
-        inference = cloud.server._inference
-        assert inference is not None
-        while len(inference.result().worker._works) < len(calls):
+        while len(inference_of(cloud).worker._works) < len(calls):
             await cloud.stub.ServerLive(pb.ServerLiveRequest())
         stopping = asyncio.ensure_future(cloud.server.shutdown())
         gate.allowed.set()
