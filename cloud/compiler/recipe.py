@@ -12,7 +12,7 @@
 
     [large]
     model = "large.onnx"               # an .onnx file, or MODULE:FUNCTION
-    tails = ["float32", "int8"]        # optional: what a cloud can compute in
+    tails = ["float32", "int8"]        # optional: also float16; what a cloud can compute in
     [large.preprocessing]
     size_px = 260
     crop_padding_px = 32
@@ -60,7 +60,7 @@ class ModelRecipe:
     """A model, and what is done to a picture before it.
 
     `answer` names the output with a value per class where several could be it. `tails` are the
-    precisions in which a cloud can serve the large model; int8 and float16 cost their size on disk.
+    precisions in which a cloud can serve the large model, each at the cost of its size on disk.
     """
 
     model: str
@@ -81,7 +81,7 @@ class PicturesRecipe:
     `inputs` says what comes beside each picture where the large model takes more than one.
     `views` above 1 also evaluates that many crops and mirrorings of each evaluation picture. They
     refine the table, but its standard errors count pictures, not views. `table` above 0 measures
-    the plans on no more than so many pictures; the light model's confidence is measured on all.
+    plans on no more than so many pictures; the light model's confidence is measured on all.
     """
 
     calibration: Path
