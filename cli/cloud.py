@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 
-from ..shared.manifest import Precision
+from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
+
+_SAGEMAKER = "127.0.0.1:8080"
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,6 +17,19 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "cloud", help="serve bundles: whole models and tails, over the Open Inference Protocol"
     )
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", help="speak the protocol over HTTP there too (off)"
+    )
+    parser.add_argument(
+        "--sagemaker",
+        nargs="?",
+        const=_SAGEMAKER,
+        metavar="HOST:PORT",
+        help=f"keep SageMaker's container contract there (off; alone: {_SAGEMAKER})",
+    )
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there (off)"
+    )
     parser.add_argument("--instances", type=int, default=None, help="parallel runs per model")
     parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
     parser.add_argument("--max-batch", type=int, default=8)
@@ -25,7 +40,16 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="arithmetic of whole models and tails; a bundle has what its recipe asked for",
     )
     parser.add_argument(
+        "--runtime",
+        choices=[str(each) for each in Runtime],
+        default=None,
+        help="what computes; without it, what a bundle was built for in this precision",
+    )
+    parser.add_argument(
         "--preload", action="store_true", help="serve nothing before every tail is loaded"
+    )
+    parser.add_argument(
+        "--model-control", action="store_true", help="let callers load and unload bundles of DIR"
     )
     parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
@@ -43,17 +67,26 @@ def run(options: argparse.Namespace) -> int:
     config = CloudConfig(
         bundles=options.bundles,
         address=Address.parse(options.listen),
+        http=_address(options.http),
+        sagemaker=_address(options.sagemaker),
+        metrics=_address(options.metrics),
         security=security(options),
         trust=trust(options),
         queue_limit=options.queue,
         max_batch=options.max_batch,
         precision=Precision(options.precision),
+        runtime=Runtime(options.runtime) if options.runtime else None,
         preload=options.preload,
+        model_control=options.model_control,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0
+
+
+def _address(text: str | None) -> Address | None:
+    return None if text is None else Address.parse(text)
 
 
 def _announce(address: Address) -> None:

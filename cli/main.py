@@ -11,7 +11,14 @@ from . import build, cloud, demo, distill, edge, infer, inspect, key, plan, prob
 from .console import complain
 
 _COMMANDS = (demo, build, distill, inspect, plan, cloud, edge, infer, watch, probe, profile, key)
-_EXTRAS = {"ai_edge_litert": "edge", "zeroconf": "edge", "onnxruntime": "cloud", "cv2": "sources"}
+_EXTRAS = {
+    "ai_edge_litert": "edge",
+    "zeroconf": "edge",
+    "cv2": "sources",
+    **dict.fromkeys(
+        ("aiohttp", "grpc_health", "grpc_reflection", "onnxruntime", "prometheus_client"), "cloud"
+    ),
+}
 _INTERRUPTED = 130
 
 

@@ -1,7 +1,7 @@
 """What computes: a graph of a model, ready to run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -13,6 +13,8 @@ from ..shared.errors import BundleError
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
 from .weights import SessionSettings, Weights, open_session
+
+_CPU = "CPUExecutionProvider"
 
 Output = npt.NDArray[np.float32]
 
@@ -38,6 +40,13 @@ class Backend(ABC):
         """
 
 
+def one_by_one(run: Callable[[Array, Tensors], Result], batch: Array, sides: Tensors) -> Result:
+    """For a graph that was exported with a fixed batch of 1."""
+    singles = [run(batch[at : at + 1], items_of(sides, at, at + 1)) for at in range(len(batch))]
+    answer = np.concatenate([single.answer for single in singles])
+    return Result(answer, joined([single.outputs for single in singles]))
+
+
 class OnnxBackend(Backend):
     """ONNX Runtime on CUDA where it reports that, else on the CPU, one thread for each call.
 
@@ -53,28 +62,25 @@ class OnnxBackend(Backend):
         weights: Weights,
         inputs: Iterable[str] = (),
         outputs: Iterable[str] = (),
+        threads: int = 1,
+        on_cpu: bool = False,
     ) -> None:
         """`inputs` come beside the tensor of the cut or the pixels, `outputs` beside the answer."""
-        providers = _providers()
+        providers = (_CPU,) if on_cpu else _providers()
         self._session = open_session(
-            graph, weights=weights, settings=SessionSettings(providers=providers)
+            graph, weights=weights, settings=SessionSettings(threads=threads, providers=providers)
         )
         taken = {value.name: value.shape for value in self._session.get_inputs()}
         given = [value.name for value in self._session.get_outputs()]
-        self._input = _other(taken, inputs, "inputs")
+        self._input = the_other(taken, inputs, "inputs")
         self._further = tuple(outputs)
-        self._outputs = [_other(given, self._further, "outputs"), *self._further]
-        self._one_by_one = taken[self._input][0] == 1
+        self._outputs = [the_other(given, self._further, "outputs"), *self._further]
+        self._single = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
 
     def run(self, batch: Array, sides: Tensors) -> Result:
-        if self._one_by_one and len(batch) > 1:  # exported with a fixed batch of 1
-            singles = [
-                self._run(batch[at : at + 1], items_of(sides, at, at + 1))
-                for at in range(len(batch))
-            ]
-            answer = np.concatenate([single.answer for single in singles])
-            return Result(answer, joined([single.outputs for single in singles]))
+        if self._single and len(batch) > 1:
+            return one_by_one(self._run, batch, sides)
         return self._run(batch, sides)
 
     def _run(self, batch: Array, sides: Tensors) -> Result:
@@ -82,7 +88,7 @@ class OnnxBackend(Backend):
         return Result(cast(Output, answer), dict(zip(self._further, further, strict=True)))
 
 
-def _other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
+def the_other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
     """The one name of a graph that the manifest leaves unnamed."""
     names, expected = list(there), set(known)
     others = [name for name in names if name not in expected]
@@ -93,5 +99,5 @@ def _other(there: Iterable[str], known: Iterable[str], kind: str) -> str:
 
 def _providers() -> tuple[str, ...]:
     available = onnxruntime.get_available_providers()
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    wanted = ("CUDAExecutionProvider", _CPU)
     return tuple(provider for provider in wanted if provider in available)

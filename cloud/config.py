@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..shared.errors import ConfigError
-from ..shared.manifest import Precision
+from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
 
@@ -25,18 +25,26 @@ class CloudConfig:
     batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
     and measured; without, tails come in the background or with their first request. Whole models
-    and tails compute in `precision`, which their bundles must have been built with.
+    and tails compute in `precision`, which their bundles must have been built with, by `runtime` or
+    by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
+    `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
+    None: nowhere. Callers may load and unload models of the directory only with `model_control`.
     """
 
     bundles: Path
     trust: TrustStore
     address: Address = DEFAULT_ADDRESS
+    http: Address | None = None
+    sagemaker: Address | None = None
+    metrics: Address | None = None
     security: Security = field(default_factory=Security)
     instances: int = field(default_factory=usable_cores)
     queue_limit: int = 64
     max_batch: int = 8
     precision: Precision = Precision.FLOAT32
+    runtime: Runtime | None = None
     preload: bool = False
+    model_control: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 

@@ -1,36 +1,29 @@
 """What edges ask of a cloud beside inference."""
 
-import asyncio
 from collections.abc import Iterator
 
 from .. import __version__
 from ..protos import fleet_pb2 as pb
 from ..protos.fleet_pb2_grpc import FleetServicer
 from ..shared.deadline import Clock, monotonic
+from .front import SERVER_NAME, Front
 from .inference import Inference
-from .service import SERVER_NAME
 
 
 class FleetService(FleetServicer):
     """Answers probes, also while models are being loaded."""
 
-    def __init__(self, inference: asyncio.Future[Inference], *, clock: Clock = monotonic) -> None:
-        self._inference = inference
+    def __init__(self, front: Front, *, clock: Clock = monotonic) -> None:
+        self._front = front
         self._clock = clock
-        self._ready_s = clock()
-        inference.add_done_callback(self._loaded)
 
     async def Probe(self, request: pb.ProbeRequest, context: object) -> pb.ProbeResponse:
         response = pb.ProbeResponse(server_name=SERVER_NAME, server_version=__version__)
-        if self._inference.done() and not self._inference.cancelled():
-            inference = self._inference.result()
-            response.queue_forecast_ms = inference.worker.forecast_ms()
-            response.uptime_s = self._clock() - self._ready_s
-            response.tails.extend(_tails(inference, request))
+        if served := self._front.now:
+            response.queue_forecast_ms = served.inference.worker.forecast_ms()
+            response.uptime_s = self._clock() - served.since_s
+            response.tails.extend(_tails(served.inference, request))
         return response
-
-    def _loaded(self, inference: asyncio.Future[Inference]) -> None:
-        self._ready_s = self._clock()
 
 
 def _tails(inference: Inference, request: pb.ProbeRequest) -> Iterator[pb.TailState]:

@@ -2,10 +2,10 @@
 
     frame    UINT8 [bytes]               one frame (shared/frame.py): a cut's tensor, or a picture
     pixels   UINT8 [S,S,3] or [n,S,S,3]  what any client of the protocol can send
-    picture  BYTES [1]                   an encoded picture of exactly S x S
+    picture  BYTES [1]                   an encoded picture: one of S x S is taken as prepared, any
+                                         other is cropped and resized as the bundle says
 
-Larger pictures are an edge's business, which resizes as the model was trained. A model's further
-inputs come beside it, one item for each of its items.
+A model's further inputs come beside it, one item for each of its items.
 """
 
 import asyncio
@@ -16,18 +16,22 @@ from dataclasses import dataclass, field
 from ..shared import oip
 from ..shared.codec import codec_by_name
 from ..shared.contract import Contract
-from ..shared.errors import PictureError, RequestError, TensorError
+from ..shared.errors import RequestError, TensorError
 from ..shared.frame import FrameHeader, decode_payload, read_header
 from ..shared.picture import decode_picture, picture_size
 from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
 from .model import ServedModel
 from .repository import Repository
+from .resize import prepare
 from .stage import Stage
 from .work import Load
 
 _CHECK_ON_LOOP_BYTES = 1 << 19
 """A checksum over so much takes a quarter of a millisecond; longer ones are left to a thread."""
+
+_MAX_PIXELS = 16_000_000
+"""Of one picture to be resized: 48 MB, several of which may be in memory at a time."""
 
 Parameters = Mapping[str, oip.Value]
 
@@ -66,7 +70,7 @@ async def read_input(
     elif tensor.name == oip.PIXELS:
         found = _read_pixels(tensor, model)
     else:
-        found = _read_picture(tensor, model)
+        found = await _read_picture(tensor, model)
     _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
     _check_parameter(parameters, oip.CUT, found.stage.key.cut)
     sides = read_sides(beside, found.stage.inputs, items=found.items)
@@ -109,21 +113,27 @@ def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
     return Input(model=model, stage=model.whole, items=items, load=lambda: pixels)
 
 
-def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
+async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
     _check_tensor(tensor, datatype="BYTES", shape=(1,))
     (encoded,) = tensor.elements()
     size = model.size_px
+    if picture_size(encoded) == (size, size):
 
-    def load() -> Array:
-        width, height = picture_size(encoded)
-        if (width, height) != (size, size):
-            raise PictureError(
-                f"{width}x{height}, and this model takes {size}x{size}: send it through an edge, "
-                f"or resize it and send {oip.PIXELS!r}"
-            )
-        return decode_picture(encoded, max_pixels=size * size)[None]
+        def load() -> Array:
+            return decode_picture(encoded, max_pixels=size * size)[None]
+
+    else:  # not by the instance: what takes so long and varies so much is no cost of its stage
+        pixels = await asyncio.to_thread(_prepared, encoded, model)
+
+        def load() -> Array:
+            return pixels[None]
 
     return Input(model=model, stage=model.whole, items=1, load=load)
+
+
+def _prepared(encoded: bytes, model: ServedModel) -> Array:
+    spec = model.bundle.manifest.large.preprocessing.spec
+    return prepare(decode_picture(encoded, max_pixels=_MAX_PIXELS), spec)
 
 
 def _check_tensor(tensor: oip.InputTensor, *, datatype: str, shape: tuple[int, ...]) -> None:

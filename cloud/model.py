@@ -1,15 +1,14 @@
 """A model as it is served: one version of one bundle."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from ..shared.bundle import Bundle
 from ..shared.contract import Contract
-from ..shared.manifest import Blob, Precision
-from .backend import Backend, OnnxBackend
+from ..shared.manifest import Blob, Precision, Runtime
+from .graphs import Graphs
 from .scheduler import StageKey
 from .stage import Stage
-from .weights import Weights
 
 
 @dataclass(frozen=True)
@@ -20,43 +19,40 @@ class ServedModel:
     stages: tuple[Stage, ...]
     """The whole first, then the tails in the order of the manifest."""
     precision: Precision = Precision.FLOAT32
+    runtime: Runtime = Runtime.ONNXRUNTIME
 
     @classmethod
     def of(
-        cls, bundle: Bundle, *, max_batch: int, precision: Precision = Precision.FLOAT32
+        cls,
+        bundle: Bundle,
+        *,
+        max_batch: int,
+        precision: Precision = Precision.FLOAT32,
+        runtime: Runtime | None = None,
     ) -> "ServedModel":
-        """The model of a bundle, nothing loaded.
+        """The model of a bundle, nothing loaded, with the runtime it was built for unless told.
 
         BundleError if its weights make no sense, or if it was not built in this precision.
         """
         manifest, large = bundle.manifest, bundle.manifest.large
-        graphs = large.variant(precision)
-        weights = Weights.from_file(
-            bundle.file(graphs.weights), table=bundle.read(graphs.weights_index)
-        )
+        graphs = Graphs.of(bundle, precision=precision, runtime=runtime)
 
         def stage(cut: str, contract: Contract, graph: Blob) -> Stage:
-            def open_graph() -> Backend:
-                return OnnxBackend(
-                    bundle.read(graph),
-                    weights=weights,
-                    inputs=[spec.name for spec in large.inputs],
-                    outputs=[spec.name for spec in large.outputs],
-                )
-
             return Stage(
                 key=StageKey(manifest.name, manifest.version, cut),
                 contract=contract,
                 output=large.output,
                 classes=manifest.classes,
                 max_batch=max_batch,
-                open=open_graph,
+                open=partial(graphs.open, graph),
                 inputs=large.inputs,
                 outputs=large.outputs,
             )
 
-        tails = (stage(cut.name, cut.contract, graphs.tails[cut.name]) for cut in large.cuts)
-        return cls(bundle, (stage("", large.pixels, graphs.whole), *tails), precision)
+        variant = graphs.variant
+        tails = (stage(cut.name, cut.contract, variant.tails[cut.name]) for cut in large.cuts)
+        stages = (stage("", large.pixels, variant.whole), *tails)
+        return cls(bundle, stages, precision, graphs.runtime)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..shared.bundle import list_bundles, open_bundle
 from ..shared.errors import BundleError, ConfigError, ModelFault, UnknownContract, UnknownModel
-from ..shared.manifest import Precision
+from ..shared.manifest import Precision, Runtime
 from ..shared.signing import TrustStore
 from .model import ServedModel
 from .stage import Stage
@@ -40,6 +40,12 @@ class Repository:
         known = ", ".join(model.version for model in versions)
         raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")
 
+    def put(self, name: str, versions: tuple[ServedModel, ...]) -> None:
+        """Serves these versions of a model, newest first, in place of what was served; or none."""
+        self._models.pop(name, None)
+        if versions:
+            self._models[name] = versions
+
     def stage(self, digest: bytes, *, name: str, version: str = "") -> tuple[ServedModel, Stage]:
         """The stage that goes on from a contract, and its model.
 
@@ -62,6 +68,7 @@ def load_repository(
     trust: TrustStore,
     max_batch: int,
     precision: Precision = Precision.FLOAT32,
+    runtime: Runtime | None = None,
 ) -> Repository:
     """Opens every bundle under a directory and loads its whole model; blocking.
 
@@ -72,7 +79,9 @@ def load_repository(
     for name, paths in list_bundles(root).items():
         for path in reversed(paths):
             try:
-                model = _load(path, trust=trust, max_batch=max_batch, precision=precision)
+                model = load_version(
+                    path, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+                )
             except (BundleError, ModelFault) as error:
                 log.warning("bundle %s/%s is not served: %s", name, path.name, error)
                 reasons.append(f"{name}/{path.name}: {error}")
@@ -84,18 +93,27 @@ def load_repository(
     return Repository(models)
 
 
-def _load(path: Path, *, trust: TrustStore, max_batch: int, precision: Precision) -> ServedModel:
+def load_version(
+    path: Path,
+    *,
+    trust: TrustStore,
+    max_batch: int,
+    precision: Precision,
+    runtime: Runtime | None = None,
+) -> ServedModel:
+    """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
     bundle = open_bundle(path, trust=trust)
     manifest = bundle.manifest
     if (manifest.name, manifest.version) != (path.parent.name, path.name):
         raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
-    model = ServedModel.of(bundle, max_batch=max_batch, precision=precision)
+    model = ServedModel.of(bundle, max_batch=max_batch, precision=precision, runtime=runtime)
     model.whole.load()
     cost = model.whole.cost
     log.info(
-        "%s in %s: %.1f ms for one picture%s",
+        "%s in %s by %s: %.1f ms for one picture%s",
         model.whole.key,
         model.precision,
+        model.runtime,
         cost.predict_ms(1),
         f", batches of {cost.batch_items}" if cost.batch_items > 1 else ", no batching gain",
     )

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from ..shared.errors import DeadlineUnmet, Overloaded
+from ..shared.errors import DeadlineRefused, Overloaded
 from .cost import Cost, OnlineCost
 
 
@@ -114,15 +114,25 @@ class Scheduler:
         self._costs[stage] = OnlineCost(cost)
         self._queues[stage] = []
 
+    def remove_stage(self, stage: StageKey) -> None:
+        """Forgets a stage; of its jobs none may be waiting, but some may run."""
+        assert not self._queues[stage], f"{stage} has jobs waiting"
+        del self._costs[stage], self._queues[stage]
+
     def cost(self, stage: StageKey) -> OnlineCost:
         return self._costs[stage]
+
+    @property
+    def running(self) -> int:
+        """Batches that have begun and not finished."""
+        return len(self._running)
 
     def queued(self, model: str) -> int:
         """Jobs waiting for a model, all versions and stages together."""
         return sum(len(queue) for stage, queue in self._queues.items() if stage.model == model)
 
     def submit(self, job: Job, *, now_s: float) -> None:
-        """Accepts a job, or raises Overloaded or DeadlineUnmet and forgets it."""
+        """Accepts a job, or raises Overloaded or DeadlineRefused and forgets it."""
         if (waiting := self.queued(job.stage.model)) >= self.queue_limit:
             raise Overloaded(f"{waiting} requests are waiting for {job.stage.model}")
         self._admit(job, now_s)
@@ -159,7 +169,7 @@ class Scheduler:
     def finish(self, batch: Batch, *, now_s: float, took_ms: float, items: int) -> None:
         """Frees the instance of a batch, of which `items` were computed in `took_ms`."""
         del self._running[batch.id]
-        if items:
+        if items and batch.stage in self._costs:
             self._costs[batch.stage].observe(items, took_ms=took_ms, now_s=now_s)
 
     def forecast_ms(self, *, now_s: float) -> float:
@@ -175,12 +185,12 @@ class Scheduler:
         own_ms = self._costs[job.stage].at(now_s).predict_ms(job.items)
         forecast = f"{done_ms - own_ms:.1f} ms of waiting and {own_ms:.1f} ms of computing"
         if done_ms > left_ms:
-            raise DeadlineUnmet(f"forecast {forecast}, {left_ms:.1f} ms are left")
+            raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
         late = [other for other in self._waiting() if after.finish_s[other.id] > other.deadline_s]
         if late:
             before = self._play(self._queues, now_s)
             if any(before.finish_s[other.id] <= other.deadline_s for other in late):
-                raise DeadlineUnmet(f"forecast {forecast}, but accepted requests would be late")
+                raise DeadlineRefused(f"forecast {forecast}, but accepted requests would be late")
 
     def _play(self, queues: dict[StageKey, list[Job]], now_s: float) -> _Forecast:
         """Plays the queues forward as `next` would run them, without lingering."""

@@ -5,22 +5,34 @@ import logging
 import platform
 
 import grpc
+from aiohttp import web
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from ..protos.fleet_pb2_grpc import add_FleetServicer_to_server
-from ..protos.oip import add_servicer
+from ..protos.oip import SERVICE_NAME, add_servicer
 from ..shared import daemon
 from ..shared.bundle import list_bundles
 from ..shared.daemon import OnListening
+from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
 from ..shared.rpc import FaultInterceptor
-from ..shared.security import SERVER_OPTIONS
+from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
+from .control import ModelControl
 from .fleet import FleetService
+from .front import Front, Served
+from .health import Health
 from .inference import Inference
 from .loader import Loader
+from .metrics import metrics_app
+from .reflection import FLEET, add_reflection
 from .repository import load_repository
+from .rest import rest_app
+from .sagemaker import sagemaker_app
 from .service import InferenceService
+from .statistics import Statistics
+from .web import Site
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -32,19 +44,25 @@ class CloudServer:
     def __init__(self, config: CloudConfig) -> None:
         self.config = config
         self.address = config.address
+        self.sites: dict[str, Address] = {}
+        """The HTTP ports that are open, by what they are for."""
         self._server: grpc.aio.Server | None = None
-        self._inference: asyncio.Future[Inference] | None = None
+        self._front: Front | None = None
+        self._health = Health((SERVICE_NAME, FLEET))
         self._worker: Worker | None = None
         self._loader: Loader | None = None
         self._advertisement: Advertisement | None = None
+        self._statistics = Statistics()
+        self._sites: list[Site] = []
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Listens, then loads all whole models; ConfigError if either cannot be."""
         config = self.config
         if not list_bundles(config.bundles):
             raise ConfigError(f"no bundle under {config.bundles}; build one first")
-        self._inference = asyncio.get_running_loop().create_future()
-        await self._listen(self._inference)
+        self._front = front = Front()
+        await self._listen(front)
+        await self._open_sites(front)
         log.info("listening on %s", self.address)
         if on_listening is not None:
             on_listening(self.address)
@@ -54,14 +72,28 @@ class CloudServer:
             trust=config.trust,
             max_batch=config.max_batch,
             precision=config.precision,
+            runtime=config.runtime,
         )
-        self._worker = Worker(instances=config.instances, queue_limit=config.queue_limit)
+        self._worker = Worker(
+            instances=config.instances,
+            queue_limit=config.queue_limit,
+            on_execution=self._statistics.executed,
+        )
         self._loader = Loader(self._worker)
-        inference = Inference(repository, worker=self._worker, loader=self._loader)
+        inference = Inference(
+            repository, worker=self._worker, loader=self._loader, statistics=self._statistics
+        )
         inference.start()
         if config.preload:
             await self._loader.finished()
-        self._inference.set_result(inference)
+        front.open(
+            Served(
+                inference=inference,
+                control=ModelControl(inference, config),
+                since_s=monotonic(),
+            )
+        )
+        self._health.set(serving=True)
         log.info("ready: %s", ", ".join(str(model.whole.key) for model in repository))
         await self._advertise()
 
@@ -69,27 +101,48 @@ class CloudServer:
         """Takes no new requests, finishes the accepted ones within the grace, then ends."""
         if self._advertisement is not None:
             await self._advertisement.close()
-        if self._inference is not None and not self._inference.done():
-            self._inference.cancel()  # nobody need wait for models that do not come
+        self._health.close()
+        if self._front is not None:
+            self._front.close()
+        stopping = [site.stop() for site in self._sites]
         if self._server is not None:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
-            await self._server.stop(self.config.grace_ms / 1e3)
+            stopping.append(self._server.stop(self.config.grace_ms / 1e3))
+        await asyncio.gather(*stopping)
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
             self._worker.close()
         log.info("stopped")
 
-    async def _listen(self, inference: asyncio.Future[Inference]) -> None:
+    async def _listen(self, front: Front) -> None:
         self._server = grpc.aio.server(
             interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
-        add_servicer(self._server, InferenceService(inference))
-        add_FleetServicer_to_server(FleetService(inference), self._server)
+        add_servicer(self._server, InferenceService(front))
+        add_FleetServicer_to_server(FleetService(front), self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        add_reflection(self._server)
         self.address = self.config.security.bind(self._server, self.config.address)
         await self._server.start()
+
+    async def _open_sites(self, front: Front) -> None:
+        config = self.config
+        for name, address, app in (
+            ("http", config.http, rest_app(front)),
+            ("sagemaker", config.sagemaker, sagemaker_app(front)),
+            ("metrics", config.metrics, metrics_app(self._statistics, front)),
+        ):
+            if address is not None:
+                await self._open(name, address, app)
+
+    async def _open(self, name: str, address: Address, app: web.Application) -> None:
+        site = Site(app, grace_ms=self.config.grace_ms)
+        self.sites[name] = await site.start(address, security=self.config.security)
+        self._sites.append(site)
+        log.info("%s on %s", name, self.sites[name])
 
     async def _advertise(self) -> None:
         if not self.config.advertise:

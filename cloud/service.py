@@ -1,25 +1,24 @@
-"""The Open Inference Protocol as the cloud serves it."""
+"""The Open Inference Protocol as the cloud serves it over gRPC."""
 
-import asyncio
+from collections.abc import AsyncIterator
 
-from .. import __version__
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
-from ..shared.errors import DeadlineUnmet, UnknownModel
-from .inference import Inference
+from ..shared import oip
+from ..shared.errors import HybridgeError, public_message
+from .front import Front
+from .stream import in_order
 
-SERVER_NAME = "hybridge-cloud"
+_WANTS_FINAL = "triton_enable_empty_final_response"
+_FINAL = "triton_final_response"
+"""Triton's words on a stream: each request gets one response here, so each is its final one."""
 
 
 class InferenceService(Servicer):
-    """Serves from the first moment; what needs models waits until `inference` is there."""
+    """Serves from the first moment; what needs models waits until they are there."""
 
-    def __init__(self, inference: asyncio.Future[Inference]) -> None:
-        self._inference = inference
-
-    @property
-    def ready(self) -> bool:
-        return self._inference.done() and not self._inference.cancelled()
+    def __init__(self, front: Front) -> None:
+        self._front = front
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: Context
@@ -29,41 +28,74 @@ class InferenceService(Servicer):
     async def ServerReady(
         self, request: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self.ready)
+        return pb.ServerReadyResponse(ready=self._front.ready)
 
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__)
+        return pb.ServerMetadataResponse(**self._front.metadata())
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
-        if not self.ready:
-            return pb.ModelReadyResponse(ready=False)
-        try:
-            self._inference.result().repository.model(request.name, request.version)
-        except UnknownModel:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=self._front.model_ready(request.name, request.version))
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        inference = await self._loaded(context)
-        return inference.metadata(name=request.name, version=request.version)
+        served = await self._front.served(context.time_remaining())
+        fields = served.inference.metadata(name=request.name, version=request.version)
+        return pb.ModelMetadataResponse(**fields)
 
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
-        inference = await self._loaded(context)
-        return await inference.infer(request, rpc_left_s=context.time_remaining())
+        left_s = context.time_remaining()
+        return oip.write_response(await self._front.infer(oip.read_request(request), left_s))
 
-    async def _loaded(self, context: Context) -> Inference:
-        if not self.ready:
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                async with asyncio.timeout(context.time_remaining()):
-                    await asyncio.shield(self._inference)
-            except TimeoutError:
-                raise DeadlineUnmet("the models are still being loaded") from None
-        return self._inference.result()
+                response = await self.ModelInfer(request, context)
+            except HybridgeError as error:
+                failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+                return pb.ModelStreamInferResponse(
+                    error_message=public_message(error), infer_response=failed
+                )
+            if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
+                response.parameters[_FINAL].bool_param = True
+            return pb.ModelStreamInferResponse(infer_response=response)
+
+        async for response in in_order(requests, answer, until=self._front.draining):
+            yield response
+
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        served = await self._front.served(context.time_remaining())
+        return pb.ModelStatisticsResponse(**served.statistics(request.name, request.version))
+
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        served = await self._front.served(context.time_remaining())
+        response = pb.RepositoryIndexResponse()
+        for model in await served.control.index(ready_only=request.ready):
+            response.models.add(**model)
+        return response
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        served = await self._front.served(context.time_remaining())
+        await served.control.load(request.model_name, parameters=bool(request.parameters))
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        served = await self._front.served(context.time_remaining())
+        await served.control.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()

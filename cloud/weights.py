@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import numpy.typing as npt
 import onnxruntime
 
 from ..shared.errors import BundleError
+from ..shared.tensor import Array
 
 LOCATION = "weights"
+OWN = "hybridge/"
+"""Names of nodes and constants that the compiler puts before a model's own begin so."""
 ALIGNMENT_BYTES = 64
 TABLE_VERSION = 1
 
@@ -45,10 +49,18 @@ class SessionSettings:
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights blob in memory or mapped from a file, and the tensors in it by name."""
+    """A weights blob in memory or mapped from a file, and the arrays in it by name."""
 
     blob: npt.NDArray[np.uint8]
-    tensors: Mapping[str, onnxruntime.OrtValue] = field(repr=False)
+    arrays: Mapping[str, Array] = field(repr=False)
+
+    @cached_property
+    def tensors(self) -> dict[str, onnxruntime.OrtValue]:
+        """As ONNX Runtime takes them; they borrow the blob."""
+        return {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in self.arrays.items()
+        }
 
     @classmethod
     def from_bytes(cls, blob: bytes, *, table: bytes) -> "Weights":
@@ -69,15 +81,15 @@ class Weights:
                 raise BundleError(f"weights table of unknown version {head['version']}")
             if head["bytes"] != blob.size:
                 raise BundleError(f"weights are {blob.size} bytes, the table says {head['bytes']}")
-            tensors = {
-                name: _tensor(
+            arrays = {
+                name: _array(
                     blob, offset=entry["offset"], shape=entry["shape"], dtype=entry["dtype"]
                 )
                 for name, entry in head["tensors"].items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"damaged weights table ({error})") from error
-        return cls(blob=blob, tensors=tensors)
+        return cls(blob=blob, arrays=arrays)
 
 
 class SharedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
@@ -127,12 +139,10 @@ def _options(weights: Weights, settings: SessionSettings) -> onnxruntime.Session
     return options
 
 
-def _tensor(
-    blob: npt.NDArray[np.uint8], *, offset: int, shape: list[int], dtype: str
-) -> onnxruntime.OrtValue:
+def _array(blob: npt.NDArray[np.uint8], *, offset: int, shape: list[int], dtype: str) -> Array:
     kind = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
     if offset < 0 or offset % ALIGNMENT_BYTES or offset + size > blob.size:
         raise BundleError(f"weights at {offset} (+{size}) lie outside the {blob.size} bytes")
-    view = blob[offset : offset + size].view(kind).reshape(shape)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(view)
+    view: Array = blob[offset : offset + size].view(kind).reshape(shape)
+    return view

@@ -23,12 +23,16 @@ Load = Callable[[], Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Probabilities [items, classes], the model's further outputs, and where the time went."""
+    """Probabilities [items, classes], the model's further outputs, and where the time went.
+
+    `decode_ms` is the part of `compute_ms` in which the inputs of the batch were made.
+    """
 
     probabilities: Probabilities
     outputs: Tensors = field(default_factory=dict)
     queue_ms: float
     compute_ms: float
+    decode_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +60,7 @@ class Execution:
     outcomes: tuple[Answer | Exception | None, ...]
     items: int
     took_ms: float
+    decode_ms: float
 
 
 def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
@@ -73,6 +78,7 @@ def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
             inputs[at] = _load(work, stage)
         except Exception as error:  # whatever it is, it belongs to this request alone
             outcomes[at] = error
+    decode_ms = (clock() - started_s) * 1e3
     results = _compute(inputs, stage)
     took_ms = (clock() - started_s) * 1e3
     for at, result in results.items():
@@ -84,11 +90,13 @@ def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
                 outputs=result.outputs,
                 queue_ms=(started_s - works[at].job.arrived_s) * 1e3,
                 compute_ms=took_ms,
+                decode_ms=decode_ms,
             )
     return Execution(
         outcomes=tuple(outcomes),
         items=sum(len(loaded.tensor) for loaded in inputs.values()),
         took_ms=took_ms,
+        decode_ms=decode_ms,
     )
 
 

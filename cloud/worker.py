@@ -2,27 +2,39 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineUnmet
+from ..shared.errors import DeadlineUnmet, UnknownModel
 from ..shared.side import Tensors
 from .cost import OnlineCost
 from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
 from .work import Answer, Execution, Load, Work, execute
 
+OnExecution = Callable[[StageKey, Execution], None]
+
 
 class Worker:
     """Computes what is submitted, on `instances` threads. All methods belong to one event loop."""
 
-    def __init__(self, *, instances: int, queue_limit: int, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        instances: int,
+        queue_limit: int,
+        on_execution: OnExecution | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
         self._scheduler = Scheduler(instances=instances, queue_limit=queue_limit)
         self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._on_execution = on_execution
         self._clock = clock
         self._stages: dict[StageKey, Stage] = {}
         self._works: dict[int, Work] = {}
+        self._leaving: dict[StageKey, asyncio.Event] = {}
         self._ids = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -32,9 +44,32 @@ class Worker:
             self._stages[stage.key] = stage
             self._scheduler.add_stage(stage.key, stage.cost)
 
+    async def remove_stage(self, stage: Stage) -> None:
+        """Takes no more work for a stage, and forgets it once what was accepted has ended."""
+        if self._stages.get(stage.key) is not stage:
+            return
+        idle = self._leaving[stage.key] = asyncio.Event()
+        try:
+            while any(work.job.stage == stage.key for work in self._works.values()):
+                idle.clear()
+                await idle.wait()
+        finally:
+            del self._leaving[stage.key]
+        del self._stages[stage.key]
+        self._scheduler.remove_stage(stage.key)
+
     def cost(self, stage: Stage) -> OnlineCost | None:
         """What a stage costs lately; None before `add_stage`."""
         return self._scheduler.cost(stage.key) if stage.key in self._stages else None
+
+    def queued(self, model: str) -> int:
+        """Requests waiting for a model."""
+        return self._scheduler.queued(model)
+
+    @property
+    def running(self) -> int:
+        """Batches that are being computed."""
+        return self._scheduler.running
 
     def forecast_ms(self) -> float:
         """How long a request that arrived now would wait."""
@@ -51,9 +86,11 @@ class Worker:
     ) -> Answer:
         """The answer of a stage to what `load` makes and to what came beside it.
 
-        Raises Overloaded or DeadlineUnmet at once if it cannot be had in time, DeadlineUnmet at
+        Raises Overloaded or DeadlineRefused at once if it cannot be had in time, DeadlineUnmet at
         the deadline if it was not, else whatever `load` or the model raises.
         """
+        if self._stages.get(stage.key) is not stage or stage.key in self._leaving:
+            raise UnknownModel(f"{stage.key} was unloaded")
         now_s = self._clock()
         job = Job(
             id=next(self._ids),
@@ -79,6 +116,8 @@ class Worker:
         finally:
             del self._works[job.id]
             self._scheduler.cancel(job)
+            if idle := self._leaving.get(stage.key):
+                idle.set()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -116,6 +155,8 @@ class Worker:
         self._scheduler.finish(
             batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
         )
+        if self._on_execution is not None:
+            self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):
             _settle(work, outcome)
         self._pump()

@@ -29,12 +29,11 @@ from .bench import Bench, Lit
 from .demand import ANYTHING, Demand
 from .duration import NEVER, NO_TIME, Duration
 from .later import best_answer, finish_later
-from .outlook import Outlook, Waits, device_stages
+from .outlook import Outlook, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
-from .rate import Rate as Frequency
 from .router import Decision, Option, Sight, explain
-from .run import DECODE, OnFinal, Run, Sent
+from .run import OnFinal, Run, Sent
 from .stage_times import StageTimes
 from .uplink import NOTHING, Beside, Uplink
 
@@ -79,7 +78,6 @@ class Agent:
         self._outlook = Outlook(self.manifest, prices=prices)
         self._max_requests = max_requests
         self._under_way = 0
-        self._came, self._sent = Frequency(), Frequency()
         self._background: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -113,7 +111,6 @@ class Agent:
         if beside.named:
             demand = replace(demand, outputs=True)
         self._under_way += 1
-        self._came.count(now_s=self.clock())
         try:
             run = Run(self, deadline, beside, demand, on_final)
             return await run.answer(picture)
@@ -143,7 +140,7 @@ class Agent:
     def options(self, deadline: Deadline) -> list[Option]:
         """Every plan as a request of this deadline would meet it now."""
         uplink, now_s = self.uplink, self.clock()
-        waits = self._waits(deadline, now_s)
+        waits = self.bench.waits(deadline)
         if uplink is None:
             return self._outlook.options(
                 stage=self.times.duration,
@@ -161,17 +158,6 @@ class Agent:
             reachable=uplink.breaker.closed,
             waits=waits,
         )
-
-    def _waits(self, deadline: Deadline, now_s: float) -> Waits:
-        """What stands before a request on the device: jobs, and what the others will need."""
-        waits = self.bench.waits(deadline)
-        needed_ms = self.times.recent_ms(DECODE) + self.expected(Plan.local()).mean_ms
-        busy = self._came.hz(now_s=now_s) * needed_ms / 1e3
-        return replace(waits, busy=busy, remote_hz=self._sent.hz(now_s=now_s))
-
-    def sends(self) -> None:
-        """A remote plan begins."""
-        self._sent.count(now_s=self.clock())
 
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""

@@ -43,6 +43,7 @@ _Z_80 = 1.2816
 _CHANGED = 0.5
 """How unsure the coefficients are at least once the link has changed."""
 _UNCLEAN_NOISE = 1.0
+_CENSORED = 1.25
 _Z_95 = 1.6449
 _MOST_DUE_MS = 5_000.0
 _OVERDUE = 2.0
@@ -202,6 +203,20 @@ class LinkEstimate:
             rtt, _, down = map(math.exp, self._x)
             self._prove(exchange, now_s=now_s, back_ms=rtt / 2 + down * down_kb)
 
+    def abandon(self, exchange: Exchange, *, now_s: float, cloud_ms: float = 0.0) -> None:
+        """It was given up. Had it taken no longer than expected, it would have been answered.
+
+        What is only known to have taken longer counts as longer by a part: learning from answers
+        alone would be learning from the quick ones. Its bytes stay under way.
+        """
+        ms = (now_s - exchange.began_s) * 1e3 - cloud_ms
+        size = (1.0, exchange.up_kb + exchange.ahead_kb, 0.0)
+        alone = exchange.clean and exchange.began_s >= self._stalled_until_s
+        if alone and self._seen and ms > self._expected_ms(size):
+            self._drift(now_s)
+            self._learn(size, _CENSORED * ms)
+            self._stalled_until_s = now_s
+
     def broken(self) -> None:
         """The connection is gone, and what was under way with it."""
         self._unproven.clear()
@@ -285,6 +300,9 @@ class LinkEstimate:
         for i in range(3):
             self._p[i][i] = _aged(self._p[i][i], drift_s, _WANDER[i])
         self._learnt_s = max(now_s, self._learnt_s)
+
+    def _expected_ms(self, size: tuple[float, float, float]) -> float:
+        return sum(size[i] * math.exp(self._x[i]) for i in range(3))
 
     def _learn(self, size: tuple[float, float, float], ms: float, *, noise: float = 0.0) -> None:
         """One step of the filter, told the time of an exchange of this size (1, up kB, down kB).

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from ..shared.manifest import Manifest, PlanRow, Precision
 from ..shared.plan import Plan, PlanKind
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
-from .rate import crowd_ms
 from .router import Option
 
 StageForecast = Callable[[str], Duration]
@@ -43,17 +41,10 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long the light model, and the device's part of a remote plan, have to wait first.
-
-    `busy` is the share of the processor's time that goes to what every request needs; `remote_hz`
-    is how many remote plans are begun in a second. A plan is judged by what becomes of the
-    processor when all of these take it.
-    """
+    """How long the light model, and the device's part of a remote plan, have to wait first."""
 
     light: Duration = NO_TIME
     remote: Duration = NO_TIME
-    busy: float = 0.0
-    remote_hz: float = 0.0
 
 
 NO_WAITS = Waits()
@@ -92,8 +83,6 @@ class Outlook:
             wait = waits.light if row.local else waits.remote
             device_ms = own_ms + wait.mean_ms
             variance += wait.variance
-            if not row.local and waits.remote_hz and own_ms < inf:
-                device_ms += crowd_ms(own_ms, load=waits.busy + waits.remote_hz * own_ms / 1e3)
             if row.local:
                 options.append(
                     Option(row.plan, row.row.agreement, 0, device_ms, 0.0, 0.0, variance, energy_j)

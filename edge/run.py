@@ -163,7 +163,6 @@ class Run:
             )
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
-        self.agent.sends()
         grace_ms = self.agent.follow_ms if self.on_final is not None else 0.0
         now_s = self.agent.clock()
         overdue_ms = option.total.quantile(_OVERDUE)

@@ -87,11 +87,6 @@ class StageTimes:
             )
         return self._durations[stage]
 
-    def recent_ms(self, stage: str) -> float:
-        """The median of what was seen lately; 0 while nothing was."""
-        seen = self._stages.get(stage)
-        return _median(seen.now_ms()[-_RECENT:]) if seen is not None else 0.0
-
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
         return self._forecast_ms(stage, _p95, _upper)

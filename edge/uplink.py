@@ -151,6 +151,9 @@ class Uplink:
         except RemoteError as fault:
             self._learn_from(fault, exchange, connection, left_ms=left_ms)
             raise
+        except asyncio.CancelledError:
+            self.link.abandon(exchange, now_s=self._clock(), cloud_ms=expected_ms)
+            raise
         finally:
             self._live -= 1
             if self.link.unproven:
@@ -214,6 +217,8 @@ class Uplink:
             isinstance(fault, RemoteTooLate) and refused_at_once
         ):
             self.link.finish(exchange, now_s=now_s)
+        elif isinstance(fault, RemoteTooLate):
+            self.link.abandon(exchange, now_s=now_s)
         elif isinstance(fault, RemoteUnavailable):
             self._lose(fault)
 

@@ -9,7 +9,9 @@ HybridgeError
 │       └── FrameCorrupt    a frame whose checksum does not match
 ├── UnknownModel            no such model, or no such version of it
 ├── UnknownContract         the cloud has no tail for this head
-├── DeadlineUnmet           cannot be, or was not, answered in time
+├── NotAllowed              a request that this server was not set up to obey
+├── DeadlineUnmet           was not answered in time
+│   └── DeadlineRefused     cannot be, and was not accepted
 ├── Overloaded              a bounded queue is full
 ├── ModelFault              a model runtime failed on an input that was well formed
 ├── RemoteError             the other side's fault, never ours
@@ -62,8 +64,16 @@ class UnknownContract(HybridgeError):
     """No tail here belongs to the head that made the frame."""
 
 
+class NotAllowed(HybridgeError):
+    """The request is understood, and whoever runs this server has not allowed it."""
+
+
 class DeadlineUnmet(HybridgeError):
     """The request cannot be, or was not, answered before its deadline."""
+
+
+class DeadlineRefused(DeadlineUnmet):
+    """The request is not even tried, because its deadline is forecast to pass before."""
 
 
 class Overloaded(HybridgeError):
@@ -124,7 +134,9 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     FrameCorrupt: Meaning(_CODE.DATA_LOSS, 400, 65, "corrupt frame"),
     UnknownModel: Meaning(_CODE.NOT_FOUND, 404, 66, "unknown model"),
     UnknownContract: Meaning(_CODE.FAILED_PRECONDITION, 409, 66, "unknown contract"),
+    NotAllowed: Meaning(_CODE.PERMISSION_DENIED, 403, 77, "not allowed"),
     DeadlineUnmet: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
+    DeadlineRefused: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
     Overloaded: Meaning(_CODE.RESOURCE_EXHAUSTED, 503, 75, "overloaded"),
     ModelFault: Meaning(_CODE.INTERNAL, 500, 70, "model failed"),
     RemoteError: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote fault"),

@@ -46,8 +46,16 @@ class Precision(StrEnum):
     """The arithmetic of a head (int8 or float32), or of the cloud's part."""
 
     INT8 = "int8"
+    BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     FLOAT32 = "float32"
+
+
+class Runtime(StrEnum):
+    """What computes the cloud's part."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
 
 
 class Preprocessing(_Record, frozen=True):
@@ -84,12 +92,17 @@ class Cut(_Record, frozen=True):
 
 
 class Variant(_Record, frozen=True):
-    """The cloud's graphs in one precision, and the weights they share; `tails` is by cut."""
+    """The cloud's graphs in one precision, and the weights they share; `tails` is by cut.
+
+    ONNX Runtime's are stored as they run. Torch's are the float32 ones, which it converts as it
+    loads them: such a variant names blobs that are there already.
+    """
 
     whole: Blob
     weights: Blob
     weights_index: Blob
     tails: dict[Name, Blob]
+    runtime: Runtime = Runtime.ONNXRUNTIME
 
 
 class Large(_Record, frozen=True):

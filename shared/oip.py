@@ -4,7 +4,7 @@ What the protocol lacks travels as parameters; their names are the constants bel
 """
 
 import math
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,6 +142,63 @@ class InputTensor:
     def elements(self) -> list[bytes]:
         """The elements of a BYTES tensor."""
         return bytes_from_raw(self.raw, count=math.prod(self.shape))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedOutput:
+    """An output that a request names, and how it wants it."""
+
+    name: str
+    parameters: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferRequest:
+    """A request whichever way it came. `inputs` may be read once; each is checked as it is."""
+
+    model_name: str
+    model_version: str
+    id: str
+    parameters: Mapping[str, Value]
+    inputs: Iterable[InputTensor]
+    outputs: Sequence[RequestedOutput]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferResponse:
+    """Its answer, whichever way it goes."""
+
+    model_name: str
+    model_version: str
+    id: str
+    parameters: Mapping[str, Value]
+    outputs: Mapping[str, Array]
+
+
+def read_request(message: pb.ModelInferRequest) -> InferRequest:
+    """What came over gRPC."""
+    return InferRequest(
+        model_name=message.model_name,
+        model_version=message.model_version,
+        id=message.id,
+        parameters=get_parameters(message.parameters),
+        inputs=inputs_of(message),
+        outputs=[
+            RequestedOutput(name=output.name, parameters=get_parameters(output.parameters))
+            for output in message.outputs
+        ],
+    )
+
+
+def write_response(response: InferResponse) -> pb.ModelInferResponse:
+    """What goes over gRPC."""
+    message = pb.ModelInferResponse(
+        model_name=response.model_name, model_version=response.model_version, id=response.id
+    )
+    set_parameters(message.parameters, response.parameters)
+    for name, array in response.outputs.items():
+        add_output(message, name, array)
+    return message
 
 
 def inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:

@@ -43,8 +43,10 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _guard_stream(cast(Any, handler.stream_stream), method),
-                request_deserializer=handler.request_deserializer,
+                _guard_stream(
+                    cast(Any, handler.stream_stream), method, handler.request_deserializer
+                ),
+                request_deserializer=None,
                 response_serializer=handler.response_serializer,
             )
         return handler
@@ -99,10 +101,13 @@ def _guard_watch(
     return guarded
 
 
-def _guard_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., Any]:
+def _guard_stream(
+    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse
+) -> Callable[..., Any]:
     async def guarded(
-        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+        messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
+        requests = (_parse(message, parse) async for message in messages)
         try:
             async for response in behaviour(requests, context):
                 yield response

@@ -4,6 +4,7 @@ Loopback may be plain. Anything wider needs TLS files, or the explicit word that
 """
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,20 @@ class Security:
         if port == 0:
             raise ConfigError(f"cannot listen on {address}: is the port taken?")
         return Address(address.host, port)
+
+    def server_context(self, address: Address) -> ssl.SSLContext | None:
+        """The TLS of a port that is not gRPC's, None where it is plain; ConfigError if neither."""
+        if self.certificate is None:
+            self._allow_plain(address, "listen on")
+            return None
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.authority)
+            context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # also what ssl raises on files that are no PEM, or no pair
+            raise ConfigError(f"cannot use the TLS files on {address}: {error}") from error
+        if self.authority is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def channel(self, address: Address) -> grpc.aio.Channel:
         """A channel for an event loop."""

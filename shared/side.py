@@ -5,12 +5,12 @@ such as an embedding. Callers send and ask for them by name, as the protocol has
 see them: they go to the cloud as they came, next to the frame.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..protos import open_inference_pb2 as pb
 from .errors import TensorError
 from .oip import InputTensor
 from .tensor import Array, TensorSpec
@@ -108,8 +108,17 @@ def read_sides(
     return {spec.name: _read(by_name.get(spec.name), spec, specs, items=items) for spec in specs}
 
 
+class Requested(Protocol):
+    """An output that a request names."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parameters(self) -> Container[str]: ...
+
+
 def wanted_outputs(
-    requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
+    requested: Iterable[Requested],
     *,
     own: Collection[str],
     specs: Sequence[TensorSpec],

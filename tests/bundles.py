@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hybridge.cloud import compiler
+from hybridge.cloud import compiler, torch_graph
 from hybridge.cloud.compiler.build import build
 from hybridge.cloud.compiler.cache import StepCache
 from hybridge.cloud.compiler.cloud_side import CloudSide
@@ -184,8 +184,9 @@ def _with_known_table(manifest: Manifest) -> Manifest:
 
 
 def compiler_version() -> str:
-    """Of the compiler: another one makes everything anew."""
+    """Of the compiler and the operators it runs: others make everything anew."""
     digest = hashlib.sha256()
-    for file in sorted(Path(compiler.__path__[0]).rglob("*.py")):
-        digest.update(file.read_bytes())
+    for package in (compiler, torch_graph):
+        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hybridge.shared.bundle import Bundle, open_bundle
 from hybridge.shared.errors import BuildError
+from hybridge.shared.manifest import Runtime
 from hybridge.shared.signing import SigningKey, TrustStore
 
 _STEP = re.compile(r"^- (.+)$")
@@ -138,6 +139,7 @@ class Disk:
                 + each.whole.bytes
                 + sum(blob.bytes for blob in each.tails.values())
                 for precision, each in large.variants.items()
+                if each.runtime is not Runtime.TORCH  # those are the float32 ones
             },
             light=manifest.light.blob.bytes,
             everything=sum(blob.bytes for blob in manifest.blobs()),

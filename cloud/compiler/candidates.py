@@ -24,6 +24,9 @@ from .paired_cut import Limits
 from .tflite_graph import TfliteCut
 from .values import Match, OnnxValues, TfliteValues, arrangements, match_values
 
+_PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+_NO_TAIL = "nothing is left to multiply behind it: the device would run the whole model"
+
 
 @dataclass(frozen=True)
 class RealInputs:
@@ -68,6 +71,11 @@ class LargeGraph:
             for name in self.flow.makers
             if name in self.singles or (name in self.shapes and self.elements(name) < self.pixels)
         ]
+
+    def multiplies_behind(self, tensors: Sequence[str]) -> bool:
+        """Whether a convolution or a matrix product is left for the cloud."""
+        nodes = self.bare.model.graph.node
+        return any(nodes[index].op_type in _PRODUCTS for index in self.flow.behind(tensors))
 
     def share(self, work: int) -> float:
         return round(work / max(1, self.flow.total_work), 6)
@@ -173,6 +181,9 @@ def find_candidates(
     cuts += [cut for cut in several if _is_cheaper(cut, cuts, pixels=large.pixels)]
     found = []
     for cut in sorted(cuts, key=lambda cut: (cut.work, cut.step)):
+        if not large.multiplies_behind(cut.tensors):
+            refused.append(_without_tail(large, cut))
+            continue
         parts = [first[name] for name in cut.tensors]
         heads = [made[part.tensor] for part in parts]
         found.append(
@@ -228,6 +239,17 @@ def _refusal(
         work=large.share(large.flow.work_of([name])),
         error=None,
         fate=fate,
+    )
+
+
+def _without_tail(large: LargeGraph, cut: TensorSet) -> CutRecord:
+    return CutRecord(
+        name="+".join(cut.tensors),
+        tensors=cut.tensors,
+        shapes=tuple(large.shapes[name] for name in cut.tensors),
+        work=large.share(cut.work),
+        error=None,
+        fate=_NO_TAIL,
     )
 
 

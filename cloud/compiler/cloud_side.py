@@ -9,45 +9,41 @@ import numpy as np
 from ...devices.models import DeviceModels
 from ...devices.profile import StageTime, measure, tail_stage
 from ...shared.bundle import Bundle
-from ...shared.manifest import Precision
+from ...shared.manifest import Precision, Runtime
 from ...shared.plan import Plan
 from ...shared.side import Tensors
 from ...shared.tensor import Array
-from ..weights import SessionSettings, SharedSession, Weights
+from ..backend import Backend
+from ..graphs import Graphs
 
 
 @dataclass(frozen=True)
 class CloudSide:
     """The whole model (under the name "") and the tails by cut, as the cloud will run them."""
 
-    sessions: Mapping[str, SharedSession]
+    backends: Mapping[str, Backend]
 
     @classmethod
     def open(
-        cls, bundle: Bundle, *, threads: int = 1, precision: Precision = Precision.FLOAT32
+        cls,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        precision: Precision = Precision.FLOAT32,
+        runtime: Runtime | None = None,
     ) -> "CloudSide":
-        variant = bundle.manifest.large.variant(precision)
-        weights = Weights.from_file(
-            bundle.file(variant.weights), table=bundle.read(variant.weights_index)
+        graphs = Graphs.of(
+            bundle, precision=precision, runtime=runtime, threads=threads, on_cpu=True
         )
-        graphs = {"": variant.whole} | variant.tails
-        settings = SessionSettings(threads=threads)
-        return cls(
-            {
-                name: SharedSession(bundle.read(blob), weights=weights, settings=settings)
-                for name, blob in graphs.items()
-            }
-        )
+        blobs = {"": graphs.variant.whole} | graphs.variant.tails
+        return cls({name: graphs.open(blob) for name, blob in blobs.items()})
 
     def run(self, cut: str, tensor: Array, beside: Tensors | None = None) -> Array:
         """The answer [classes] to one decoded tensor of a cut, or pixels for cut "".
 
         `beside` holds what the model takes beside the picture, [1, ...] each.
         """
-        session, beside = self.sessions[cut], beside or {}
-        (name,) = {value.name for value in session.get_inputs()} - beside.keys()
-        answer = session.get_outputs()[0].name
-        output: Array = session.run([answer], {name: tensor[None], **beside})[0][0]
+        output: Array = self.backends[cut].run(tensor[None], beside or {}).answer[0]
         return output
 
     def answer(self, plan: Plan, tensor: Array, beside: Tensors | None = None) -> int:

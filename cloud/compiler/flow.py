@@ -118,6 +118,11 @@ class Flow:
         """The multiply-adds of all steps that the tensors need."""
         return sum(self.steps[index].work for index in self._steps_for(tensors))
 
+    def behind(self, tensors: Iterable[str]) -> list[int]:
+        """The live steps that a device which sends these tensors leaves to the cloud."""
+        before = set(self._steps_for(tensors))
+        return [index for index in self.live_steps if index not in before]
+
     def separate(self, tensors: Iterable[str]) -> bool:
         """Whether no result can be had from the picture but through these tensors."""
         cut = set(tensors)

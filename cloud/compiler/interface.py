@@ -9,7 +9,8 @@ from onnx import ModelProto, ValueInfoProto, helper
 from ...shared.errors import BuildError, TensorError
 from ...shared.oip import FRAME, LABELS, PICTURE, PIXELS, PROBABILITIES
 from ...shared.tensor import Array, TensorSpec, datatype_of
-from .onnx_graph import OWN, PIXELS_INPUT, TAIL_INPUT
+from ..weights import OWN
+from .onnx_graph import PIXELS_INPUT, TAIL_INPUT
 from .onnx_source import copy_of
 
 _TAKEN_INPUTS = (PICTURE, PIXELS, FRAME, PIXELS_INPUT, TAIL_INPUT)

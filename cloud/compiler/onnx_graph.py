@@ -15,12 +15,12 @@ from onnx.numpy_helper import from_array
 
 from ...shared.errors import BuildError
 from ...shared.preprocess import PreprocessSpec
+from ..weights import OWN
 from .onnx_flow import OnnxFlow, batch_is_dynamic, picture_input, reads, sizes_of
 from .onnx_source import BATCH, copy_of
 
 TAIL_INPUT = "cut"
 PIXELS_INPUT = "pixels"
-OWN = "hybridge/"
 
 _NHWC_TO_NCHW = (0, 3, 1, 2)
 

@@ -4,7 +4,7 @@ An operator that cannot run on a device ends the list of possible cuts, and is n
 module then is the graph up to the last cut before it.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,16 +15,15 @@ from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from ...shared.errors import BuildError
+from ..torch_graph.call import Constant
+from ..torch_graph.steps import run_step, step_of, with_deaths
 from .litert import Floats, relative_error, run_module
 from .litert import Tensor as Array
-from .onnx_call import Call, Constant
 from .onnx_flow import reads
 from .onnx_fold import fold, prefix, with_gelus, without_nan_guards
-from .onnx_operators import OPERATORS, Operator
 from .onnx_source import takes_channels_last
 
 _SAME_VALUES = 1e-4
-_ONNX_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -69,28 +68,17 @@ def torch_from_onnx(model: ModelProto, tensors: Sequence[Floats]) -> FromOnnx:
     return FromOnnx(module=module, part=part, channels_last=channels_last, ended_by=ended_by)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A node: where its tensors come from (None: not given) and what is not needed after it."""
-
-    operator: Operator
-    call: Call
-    inputs: tuple[str | None, ...]
-    outputs: tuple[str, ...]
-    dead: tuple[str, ...] = ()
-
-
 class OnnxModule(torch.nn.Module):
-    """A folded ONNX graph, node by node; its weights are buffers. BuildError as `_step` says."""
+    """A folded ONNX graph, node by node; its weights are buffers. BuildError as `step_of` says."""
 
     def __init__(self, model: ModelProto) -> None:
         super().__init__()
         graph = model.graph
         constants = _constants(model)
-        steps = [_step(node, constants) for node in graph.node if node.op_type != "Constant"]
+        steps = [step_of(node, constants) for node in graph.node if node.op_type != "Constant"]
         self._input = graph.input[0].name
         self._outputs = tuple(value.name for value in graph.output)
-        self._steps = _with_deaths(steps, keep=self._outputs)
+        self._steps = with_deaths(steps, keep=self._outputs)
         self._buffer_names: dict[str, str] = {}
         read = {name for step in steps for name in step.inputs if name is not None}
         for name in sorted(read & constants.keys()):
@@ -103,45 +91,9 @@ class OnnxModule(torch.nn.Module):
         values = {name: self.get_buffer(own) for name, own in self._buffer_names.items()}
         values[self._input] = tensor
         for step in self._steps:
-            _run(step, values)
+            run_step(step, values)
         made = tuple(values[name] for name in self._outputs)
         return made if len(made) > 1 else made[0]
-
-
-def _run(step: _Step, values: dict[str, Tensor]) -> None:
-    """Adds what a step makes to the values, and drops what nothing needs any more."""
-    given = [None if name is None else values[name] for name in step.inputs]
-    made = step.operator.run(step.call, *given)
-    values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-    for name in step.dead:
-        values.pop(name, None)
-
-
-def _step(node: NodeProto, constants: dict[str, Constant]) -> _Step:
-    """BuildError if the operator is not in the table or takes data where a constant must be."""
-    call = Call.of(node, constants)
-    operator = OPERATORS.get(node.op_type)
-    if operator is None or node.domain not in _ONNX_DOMAINS:
-        raise call.unsupported("cannot run on a device")
-    for index in operator.static:
-        if index < len(node.input) and node.input[index] and call.constant(index) is None:
-            raise call.unsupported(f"takes input {index} from data")
-    inputs = [name or None for i, name in enumerate(node.input) if i not in operator.static]
-    while inputs and inputs[-1] is None:
-        inputs.pop()
-    outputs = tuple(node.output)
-    while len(outputs) > 1 and not outputs[-1]:
-        outputs = outputs[:-1]
-    return _Step(operator, call, tuple(inputs), outputs)
-
-
-def _with_deaths(steps: Sequence[_Step], *, keep: Container[str]) -> list[_Step]:
-    last = {name: index for index, step in enumerate(steps) for name in step.inputs}
-    dead: dict[int, list[str]] = {}
-    for name, index in last.items():
-        if name is not None and name not in keep:
-            dead.setdefault(index, []).append(name)
-    return [replace(step, dead=tuple(dead.get(index, ()))) for index, step in enumerate(steps)]
 
 
 def _constants(model: ModelProto) -> dict[str, Constant]:
@@ -195,7 +147,7 @@ def _trial(
         dead = tuple(name for name in node.input if name and last[name] == index)
         try:
             with torch.inference_mode():
-                _run(replace(_step(node, constants), dead=dead), values)
+                run_step(replace(step_of(node, constants), dead=dead), values)
             for name in node.output:
                 if name in values:
                     is_float = values[name].dtype == torch.float32

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
@@ -11,17 +12,27 @@ from onnx import ModelProto
 
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
-from ...shared.manifest import Cut, Large, Light, OutputKind, Precision, Preprocessing, Variant
+from ...shared.manifest import (
+    Cut,
+    Large,
+    Light,
+    OutputKind,
+    Precision,
+    Preprocessing,
+    Runtime,
+    Variant,
+)
 from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
 from ...shared.tensor import TensorSpec
+from ..weights import OWN
 from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
 from .external import externalize
 from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
-from .onnx_graph import OWN, extract_tail, input_of, whole_from_pixels
+from .onnx_graph import extract_tail, input_of, whole_from_pixels
 from .onnx_source import onnx_bytes, takes_channels_last
 from .paired_cut import PairedCut, Pairing
 from .quantization.onnx_models import float16
@@ -68,7 +79,8 @@ def light_part(
 class LargeParts:
     """The converted large model, and all cuts at which it could be split.
 
-    `inputs` are those beside the picture, `outputs` those beside the answer, which comes first.
+    `inputs` are those beside the picture, `outputs` those beside the answer, which comes first;
+    `further` has the model in other precisions, None where torch makes it of the float32 one.
     """
 
     spec: PreprocessSpec
@@ -81,7 +93,7 @@ class LargeParts:
     output: OutputKind
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
-    further: Mapping[Precision, ModelProto] = field(default_factory=dict)
+    further: Mapping[Precision, ModelProto | None] = field(default_factory=dict)
 
     @classmethod
     def convert(
@@ -116,7 +128,7 @@ class LargeParts:
             float32, int8, pairs = b"", b"", Pairing(pairs=())
         feeds = feeds_of(model, tensors, sides)
         cuts = [part.tensor for pair in pairs.pairs for part in pair.onnx.tensors]
-        further: dict[Precision, ModelProto] = {
+        further: dict[Precision, ModelProto | None] = {
             precision: steps.in_precision(model, precision, feeds, cuts=cuts)
             for precision in recipe.tails
             if precision is not Precision.FLOAT32
@@ -166,7 +178,7 @@ class LargeParts:
             )
             for pair in pairs
         ]
-        return Large(
+        large = Large(
             preprocessing=Preprocessing(spec=self.spec, blob=store.add(self.preprocess)),
             sha256=digest,
             pixels=Contract(
@@ -183,11 +195,9 @@ class LargeParts:
             output=self.output,
             inputs=self.inputs,
             outputs=self.outputs,
-            variants={
-                precision: self._variant(precision, pairs, store=store)
-                for precision in self.further
-            },
         )
+        variants = {each: self._variant(each, pairs, large, store=store) for each in self.further}
+        return msgspec.structs.replace(large, variants=variants)
 
     def _graphs(self, model: ModelProto, pairs: Sequence[PairedCut]) -> dict[str, ModelProto]:
         """The whole and the tails of the large model in one precision."""
@@ -197,14 +207,18 @@ class LargeParts:
         return graphs
 
     def _variant(
-        self, precision: Precision, pairs: Sequence[PairedCut], *, store: BlobStore
+        self, precision: Precision, pairs: Sequence[PairedCut], large: Large, *, store: BlobStore
     ) -> Variant:
+        model = self.further[precision]
+        if model is None:
+            own = large.variant(Precision.FLOAT32)
+            return msgspec.structs.replace(own, runtime=Runtime.TORCH)
         if precision is Precision.FLOAT16:
             # Graph by graph: what comes in and its normalization stay float32 in each.
             full = self._graphs(self.onnx, pairs)
             graphs = {name: float16(graph, front=OWN) for name, graph in full.items()}
         else:
-            graphs = self._graphs(self.further[precision], pairs)
+            graphs = self._graphs(model, pairs)
         shared = externalize(graphs)
         return Variant(
             whole=store.add(shared.graphs[WHOLE]),

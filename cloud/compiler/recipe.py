@@ -80,7 +80,7 @@ class PicturesRecipe:
 
     `inputs` says what comes beside each picture where the large model takes more than one.
     `views` above 1 also evaluates that many crops and mirrorings of each evaluation picture. They
-    refine the table, but its standard errors count pictures, not views. `table` above 0 measures the
+    refine the table, but its standard errors count pictures, not views. `table` above 0 measures
     plans on no more than so many pictures; the light model's confidence is measured on all.
     """
 

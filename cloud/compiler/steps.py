@@ -167,11 +167,14 @@ class Steps:
         feeds: Sequence[Feeds],
         *,
         cuts: Sequence[str],
-    ) -> ModelProto:
-        """The whole ONNX model in a further precision, with the tensors at which it is cut."""
+    ) -> ModelProto | None:
+        """The whole ONNX model in a further precision, with the tensors at which it is cut.
+
+        None where torch makes it of the float32 one.
+        """
         self.progress(f"large model to {precision} for the cloud", 0, 0)
         encoded = self.cache.get(
-            f"onnx-{precision}",
+            f"cloud-{precision}",
             inputs=[sha256(onnx_bytes(model)), digest_of(feeds), sorted(cuts), self.tools],
             make=lambda: msgspec.msgpack.encode(in_precision(model, precision, feeds, kept=cuts)),
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from ...devices.profile import StageTime
-from ...shared.manifest import Precision, Quantized, Rate, Variant
+from ...shared.manifest import Precision, Quantized, Rate, Runtime, Variant
 from ..words import NOTHING, SPACE, bytes_words, ms_words, rate_words
 from .facts import CutFacts, Inspection
 from .machines import Machine, cloud_of, device_ms
@@ -68,6 +68,7 @@ def parts(report: Inspection) -> Grid:
         *(
             (f"whole and tails, {precision}", each.weights.bytes + _graph_bytes(each))
             for precision, each in sorted(large.variants.items())
+            if each.runtime is not Runtime.TORCH  # those are the float32 ones
         ),
     ]
     rest = report.total_bytes - sum(size for _, size in sizes)

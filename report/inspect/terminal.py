@@ -9,13 +9,16 @@ from rich.text import Text
 
 from ...edge.router import explain
 from ..words import NOTHING, bytes_words, count_words, ms_words
+from .clouds import cloud_part
 from .facts import Inspection
 from .guarantee import guarantee
 from .machines import Link, Machine, cloud_of, options_on
 from .tables import Grid, count_of, cuts, machines, models, parts, plans, quantization, rate
 from .whatif import ladder, verdict
 
-_WORDS = frozenset({"plan", "cut", "fate", "remarks", "route", "method", "machine", "part", "why"})
+_WORDS = frozenset(
+    {"plan", "cut", "fate", "remarks", "route", "method", "machine", "part", "runtime", "why"}
+)
 """Columns of words, which stand to the left and may wrap; figures stand to the right."""
 
 
@@ -30,7 +33,10 @@ def show(
     """What to print, one after the other."""
     yield _identity(report, machine)
     grids = [models(report, machine), cuts(report, machine), plans(report, machine)]
-    grids += [guarantee(report), quantization(report), machines(report), parts(report)]
+    grids.append(guarantee(report))
+    if report.bundle.manifest.large.variants:
+        grids.append(cloud_part(report))
+    grids += [quantization(report), machines(report), parts(report)]
     for grid in grids:
         yield ""
         yield _table(grid) if grid.rows else Text(f"{grid.title}: not recorded", style="dim")

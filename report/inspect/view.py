@@ -9,6 +9,7 @@ from ...shared.plan import PlanKind
 from ..words import NOTHING, SPACE, bytes_words, count_words, ms_words, rate_words
 from .blocks import Block, Chain, blocks
 from .charts import bytes_chart, cut_chart, time_chart
+from .clouds import cloud_part
 from .drawing import lane_cell, lane_width, strip
 from .facts import CutFacts, Inspection, PlanFacts
 from .guarantee import guarantee
@@ -86,6 +87,7 @@ class InspectView:
     guarantee: Grid
     models: Grid
     parts: Grid
+    cloud_part: Grid
     quantization: Grid
     machines: Grid
     dropped: list[CutFacts]
@@ -113,6 +115,7 @@ def inspect_view(
         guarantee=guarantee(report),
         models=models(report, machine),
         parts=parts(report),
+        cloud_part=cloud_part(report),
         quantization=quantization(report),
         machines=machines(report),
         dropped=[cut for cut in report.cuts if not cut.kept],

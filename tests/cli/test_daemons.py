@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from hybridge.shared.security import Address
 from ..bundles import NAME, Small, picture
 
 START_S = 60.0
+HERE = "127.0.0.1:0"
 
 
 class Process:
@@ -111,10 +114,16 @@ def test_edge_and_cloud_side_by_side(
 
 def test_a_cloud_is_asked_to_stop(bundle: Bundle, tmp_path: Path) -> None:
     log = tmp_path / "cloud.log"
-    with hybridge("cloud", "--listen", "127.0.0.1:0", log=log) as cloud:
+    doors = [each for name in ("http", "sagemaker", "metrics") for each in (f"--{name}", HERE)]
+    with hybridge("cloud", "--listen", HERE, *doors, log=log) as cloud:
         assert cloud.address.port > 0
+        (metrics,) = re.findall(r"metrics on (\S+)", log.read_text())
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=START_S) as response:
+            assert b"hybridge_requests_in_flight 0.0" in response.read()
         assert cloud.end(signal.SIGTERM) == 0
     assert "Traceback" not in log.read_text()
+    assert "http on" in log.read_text()
+    assert "sagemaker on" in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +136,8 @@ def test_a_cloud_is_asked_to_stop(bundle: Bundle, tmp_path: Path) -> None:
         (["edge", "--bundle", NAME, "--cloud", "192.0.2.7:1"], 78, "will not connect to"),
         (["edge", "--bundle", NAME, "--alone", "--threads", "0"], 78, "--threads 0"),
         (["cloud", "--listen", "0.0.0.0:0"], 78, "--insecure"),
+        (["cloud", "--listen", HERE, "--http", "0.0.0.0:0"], 78, "--insecure"),
+        (["cloud", "--listen", HERE, "--metrics", "here"], 78, "is no address"),
         (["cloud", "--instances", "0"], 78, "instances must be at least 1, not 0"),
         (["cloud", "--bundles", "/nowhere"], 78, "/nowhere is no directory"),
     ],

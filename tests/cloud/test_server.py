@@ -17,13 +17,13 @@ from hybridge.cloud.server import CloudServer, serve
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import Precision
+from hybridge.shared.manifest import Precision, Runtime
 from hybridge.shared.security import Address, Security
 from hybridge.shared.signing import SigningKey, TrustStore
 
 from .bundles import CLASSES, random_pixels
 from .conftest import run_cloud
-from .test_bad_input import gated, whole_stage
+from .test_bad_input import gated, inference_of, whole_stage
 from .test_service import probabilities, request_of
 
 HANG = """
@@ -54,10 +54,17 @@ async def test_not_ready_until_the_models_are_loaded(
     allowed, listening = threading.Event(), asyncio.Event()
 
     def load_late(
-        root: Path, *, trust: TrustStore, max_batch: int, precision: Precision
+        root: Path,
+        *,
+        trust: TrustStore,
+        max_batch: int,
+        precision: Precision,
+        runtime: Runtime | None,
     ) -> Repository:
         assert allowed.wait(60)
-        return load_repository(root, trust=trust, max_batch=max_batch, precision=precision)
+        return load_repository(
+            root, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+        )
 
     monkeypatch.setattr(server_module, "load_repository", load_late)
     server = CloudServer(config)
@@ -87,9 +94,7 @@ async def test_shutdown_finishes_what_was_accepted(config: CloudConfig) -> None:
         requests = [request_of("pixels", random_pixels(seed)) for seed in range(3)]
         calls = [asyncio.ensure_future(cloud.stub.ModelInfer(each)) for each in requests]
         assert await asyncio.to_thread(gate.entered.acquire, timeout=30)
-        inference = cloud.server._inference
-        assert inference is not None
-        while len(inference.result().worker._works) < len(calls):
+        while len(inference_of(cloud).worker._works) < len(calls):
             await cloud.stub.ServerLive(pb.ServerLiveRequest())
         stopping = asyncio.ensure_future(cloud.server.shutdown())
         gate.allowed.set()

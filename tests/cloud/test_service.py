@@ -8,6 +8,7 @@ import pytest
 import tritonclient.grpc as triton  # type: ignore[import-untyped]
 
 from hybridge.cloud.config import CloudConfig
+from hybridge.cloud.resize import prepare
 from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
@@ -15,6 +16,7 @@ from hybridge.shared.answer import Probabilities
 from hybridge.shared.codec import codec_by_name
 from hybridge.shared.contract import Contract
 from hybridge.shared.frame import encode_frame
+from hybridge.shared.preprocess import PreprocessSpec
 from hybridge.shared.signing import SigningKey
 from hybridge.shared.tensor import Array
 
@@ -99,6 +101,15 @@ async def test_encoded_picture_of_the_right_size(cloud: Cloud, model: TinyModel)
     oip.add_bytes_input(request, "picture", [encoded])
     response = await cloud.stub.ModelInfer(request)
     np.testing.assert_allclose(probabilities(response), await whole(cloud, pixels), rtol=1e-5)
+
+
+async def test_encoded_picture_of_any_size(cloud: Cloud, model: TinyModel) -> None:
+    pixels = np.random.default_rng(0).integers(0, 250, (90, 70, 3), np.uint8)
+    request = pb.ModelInferRequest(model_name="tiny")
+    oip.add_bytes_input(request, "picture", [codec_by_name("png", model.pixels).encode(pixels)])
+    answer = probabilities(await cloud.stub.ModelInfer(request))
+    ready = prepare(pixels, PreprocessSpec(size_px=SIZE))
+    np.testing.assert_allclose(answer, await whole(cloud, ready), rtol=1e-5)
 
 
 async def test_old_and_new_versions_side_by_side(config: CloudConfig, key: SigningKey) -> None:

@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridge.edge.audit import Audit, AuditSettings
@@ -52,6 +52,7 @@ def test_no_answer_is_expected_to_gain() -> None:
     assert 0.05 * worth[0] + 0.95 * worth[1] == pytest.approx(watcher.evidence, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(ANSWERS, st.floats(0.001, 0.5))
 def test_over_all_futures_the_fortune_stays_one(answers: list[bool], alpha: float) -> None:
     watcher = Audit(Level(alpha), AuditSettings(delta=1e-300))
@@ -97,6 +98,7 @@ def test_an_alarm_stays_until_it_is_acknowledged() -> None:
     assert watcher.alarm is None
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 1), st.lists(st.floats(0, 0.999), max_size=400))
 def test_never_more_than_the_share(share: float, draws: list[float]) -> None:
     watcher, wanted = audit(share=share), 0
@@ -118,6 +120,7 @@ def test_acknowledging_frees_no_budget() -> None:
     assert [watcher.wants(0.0) for _ in range(4)] == [False, True, False, True]
 
 
+@settings(deadline=None)
 @given(ANSWERS)
 def test_the_interval_holds_the_estimate(answers: list[bool]) -> None:
     watcher = audit()

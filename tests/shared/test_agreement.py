@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridge.shared.agreement import AgreementCurve
@@ -9,6 +9,7 @@ from hybridge.shared.calibration import Calibration
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=80)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_it_ascends_and_is_never_sure(pairs: list[tuple[float, bool]]) -> None:
     curve = AgreementCurve.of(Calibration.of(pairs))
@@ -20,6 +21,7 @@ def test_it_ascends_and_is_never_sure(pairs: list[tuple[float, bool]]) -> None:
     assert curve.rates[-1] <= 1 - least
 
 
+@settings(deadline=None)
 @given(PAIRS, st.floats(0, 1), st.floats(0, 1))
 def test_more_confident_is_no_less_likely(
     pairs: list[tuple[float, bool]], one: float, other: float
@@ -28,6 +30,7 @@ def test_more_confident_is_no_less_likely(
     assert curve.at(min(one, other)) <= curve.at(max(one, other))
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_without_shrinking_it_would_be_isotonic_regression(
     pairs: list[tuple[float, bool]],

@@ -15,6 +15,7 @@ def exactly(hits: int, samples: int, rate: Fraction) -> Fraction:
     return sum(terms, Fraction(0))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 120), st.data())
 def test_it_is_the_sum_of_its_terms(samples: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, samples))
@@ -35,7 +36,7 @@ def slowly(hits: int, samples: int, rate: float) -> float:
         return float(total)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 100_000), st.floats(1e-5, 0.2), st.floats(-8, 8))
 def test_large_ones_are_right_to_nine_digits(samples: int, rate: float, sigmas: float) -> None:
     spread = (samples * rate * (1 - rate)) ** 0.5
@@ -50,6 +51,7 @@ def test_far_tails_keep_their_digits() -> None:
     assert at_most(100, 2000, 0.125) == pytest.approx(wanted, rel=1e-10)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.floats(1e-6, 0.5), st.data())
 def test_the_bound_is_where_the_tail_is_delta(
     samples: int, delta: float, data: st.DataObject
@@ -63,6 +65,7 @@ def test_all_hits_bound_nothing() -> None:
     assert upper_bound(7, 7, delta=0.05) == 1.0
 
 
+@settings(deadline=None)
 @given(st.floats(1e-4, 0.9), st.floats(1e-6, 0.9))
 def test_the_fewest_samples_are_enough_and_one_less_is_not(rate: float, delta: float) -> None:
     fewest = fewest_samples(rate, delta)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridge.shared.calibration import (
@@ -16,6 +16,7 @@ PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=60)
 GOLDEN = b'{"agreed":[0.25,0.999999],"differed":[0.5],"format":1}\n'
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_it_comes_back(pairs: list[tuple[float, bool]]) -> None:
     calibration = Calibration.of(pairs)
@@ -29,17 +30,20 @@ def test_its_bytes_are_frozen() -> None:
     assert decode_calibration(GOLDEN) == Calibration.of(pairs)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.integers(0, 10**6))
 def test_rounding_changes_no_comparison(confidence: float, step: int) -> None:
     threshold = step / 10**6
     assert (rounded_down(confidence) >= threshold) == (confidence >= threshold)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_six_digits_stay(step: int) -> None:
     assert rounded_down(step / 10**6) == step / 10**6
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_groups_hold_every_picture_once(pairs: list[tuple[float, bool]]) -> None:
     groups = Calibration.of(pairs).groups

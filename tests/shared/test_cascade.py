@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridge.shared.binomial import at_most
@@ -83,6 +83,7 @@ def test_the_promise_is_not_kept_by_promising_nothing() -> None:
     assert np.mean(shares) > 0.25
 
 
+@settings(deadline=None)
 @given(PAIRS, LEVELS)
 def test_what_is_said_of_a_threshold_is_so(pairs: list[tuple[float, bool]], level: Level) -> None:
     calibration = Calibration.of(pairs)
@@ -98,6 +99,7 @@ def test_what_is_said_of_a_threshold_is_so(pairs: list[tuple[float, bool]], leve
     assert found.local >= level.fewest
 
 
+@settings(deadline=None)
 @given(PAIRS, st.floats(0.01, 0.3), st.floats(0.01, 0.3))
 def test_who_allows_more_keeps_more_local(
     pairs: list[tuple[float, bool]], one: float, other: float
@@ -113,6 +115,7 @@ def test_who_allows_more_keeps_more_local(
         assert more.confidence <= found.confidence
 
 
+@settings(deadline=None)
 @given(PAIRS, LEVELS, st.randoms(use_true_random=False))
 def test_the_start_does_not_depend_on_who_agreed(
     pairs: list[tuple[float, bool]], level: Level, random: "np.random.Generator"

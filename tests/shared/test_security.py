@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -247,3 +248,21 @@ async def test_files_that_hold_no_certificate(tmp_path: Path, authority: Authori
     for bad in (replace(good, certificate=garbage), replace(good, key=garbage)):
         with pytest.raises(ConfigError, match="TLS files are no valid pair"):
             bad.bind(grpc.aio.server(), LOOPBACK)
+
+
+async def test_other_ports_follow_the_same_rules(tmp_path: Path, authority: Authority) -> None:
+    wide = Address("0.0.0.0", 0)
+    assert Security().server_context(LOOPBACK) is None
+    assert Security(insecure=True).server_context(wide) is None
+    with pytest.raises(ConfigError, match="without TLS"):
+        Security().server_context(wide)
+    mutual = authority.issue("server").server_context(wide)
+    assert mutual is not None
+    assert mutual.verify_mode is ssl.CERT_REQUIRED
+    single = replace(authority.issue("server"), authority=None).server_context(wide)
+    assert single is not None
+    assert single.verify_mode is ssl.CERT_NONE
+    (tmp_path / "none.pem").write_text("no certificate")
+    for file in (tmp_path / "none.pem", tmp_path / "missing.pem"):
+        with pytest.raises(ConfigError, match="TLS files"):
+            Security(certificate=file, key=file).server_context(wide)

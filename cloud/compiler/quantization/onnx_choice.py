@@ -10,28 +10,34 @@ from onnx import ModelProto, load_from_string
 
 from ....devices.profile import StageTime, summarize
 from ....shared.errors import BuildError
-from ....shared.manifest import Precision, Quantized
+from ....shared.manifest import Precision, Quantized, Runtime
 from ..litert import Floats
-from .compare import Candidate, Quality, Scheme, best_of, held_out, static_or_dynamic
+from .compare import Candidate, Quality, Scheme, best_of, held_out, is_better, static_or_dynamic
 from .onnx_models import Feeds, dynamic_int8, float16, observe_onnx, static_int8
 from .ranges import Ranges
 from .timing import interleaved
+from .torch_trial import TorchTrial, torch_trial
 
 WHOLE = "whole"
+_CAST = "cast"
 _ROUNDS = 7
 _MOST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxModel:
-    """A model in a further precision, and what was tried on the way."""
+    """A model in a further precision, and what was tried on the way.
+
+    Where torch is the runtime there is no `model`: it converts the float32 one as it loads it.
+    """
 
     model: bytes = field(repr=False)
     tried: tuple[Quantized, ...]
+    runtime: Runtime = Runtime.ONNXRUNTIME
 
     @property
-    def proto(self) -> ModelProto:
-        return load_from_string(self.model)
+    def proto(self) -> ModelProto | None:
+        return load_from_string(self.model) if self.model else None
 
 
 def in_precision(
@@ -41,7 +47,7 @@ def in_precision(
     *,
     kept: Collection[str] = (),
 ) -> OnnxModel:
-    """A float32 ONNX model in another precision; `feeds` are real inputs, the answer is first.
+    """A float32 model in another precision; `feeds` are real inputs, the answer is first.
 
     Every fourth calibrates nothing: on those candidates are compared. The tensors `kept`, where
     the model will be cut, are there in it.
@@ -53,6 +59,8 @@ def in_precision(
             return _int8(model, feeds, kept)
         case Precision.FLOAT16:
             return _float16(model, feeds)
+        case Precision.BFLOAT16:
+            return _bfloat16(model, feeds)
         case Precision.FLOAT32:
             raise ValueError("the model is float32 already")
 
@@ -80,9 +88,59 @@ def _int8(model: ModelProto, feeds: Sequence[Feeds], kept: Collection[str]) -> O
     }
     times = _times(sessions, held[0])
     chosen = static_or_dynamic(best_static, dynamic, times)
-    return OnnxModel(
-        model=chosen.model,
-        tried=tuple(each.record(part=WHOLE, chosen=each is chosen) for each in (*static, dynamic)),
+    by_torch = _by_torch(model, held)
+    if by_torch is None:
+        return _of_onnx(chosen, (*static, dynamic))
+    quality = Quality.of(by_torch.answers, wanted)
+    wins = is_better(
+        quality,
+        by_torch.time.cpu_ms,
+        than=chosen.quality,
+        than_ms=times[chosen.scheme].cpu_ms,
+    )
+    record = _torch_record(by_torch, quality, Precision.INT8, str(Scheme.DYNAMIC), chosen=wins)
+    if wins:
+        tried = (each.record(part=WHOLE, chosen=False) for each in (*static, dynamic))
+        return OnnxModel(model=b"", tried=(*tried, record), runtime=Runtime.TORCH)
+    return _of_onnx(chosen, (*static, dynamic), record)
+
+
+def _of_onnx(chosen: Candidate, candidates: Sequence[Candidate], *others: Quantized) -> OnnxModel:
+    tried = (each.record(part=WHOLE, chosen=each is chosen) for each in candidates)
+    return OnnxModel(model=chosen.model, tried=(*tried, *others))
+
+
+def _by_torch(model: ModelProto, held: Sequence[Feeds]) -> TorchTrial | None:
+    """Torch's dynamic int8; None where it lacks an operator, as ONNX Runtime does not."""
+    try:
+        return torch_trial(model, Precision.INT8, held)
+    except BuildError:
+        return None
+
+
+def _bfloat16(model: ModelProto, feeds: Sequence[Feeds]) -> OnnxModel:
+    """By torch alone: ONNX Runtime has no bfloat16 kernels for CPUs."""
+    _, held = held_out(feeds)
+    try:
+        made = torch_trial(model, Precision.BFLOAT16, held)
+    except BuildError as error:
+        raise BuildError(f"{error}; leave bfloat16 out of `tails`") from error
+    quality = Quality.of(made.answers, _answers(_session(model), held))
+    record = _torch_record(made, quality, Precision.BFLOAT16, _CAST, chosen=True)
+    return OnnxModel(model=b"", tried=(record,), runtime=Runtime.TORCH)
+
+
+def _torch_record(
+    made: TorchTrial, quality: Quality, precision: Precision, method: str, *, chosen: bool
+) -> Quantized:
+    return Quantized(
+        part=WHOLE,
+        precision=precision,
+        method=f"{Runtime.TORCH}/{method}",
+        bytes=made.bytes,
+        agreement=quality.agreement,
+        snr_db=round(quality.snr_db, 1),
+        chosen=chosen,
     )
 
 
@@ -105,7 +163,7 @@ def _float16(model: ModelProto, feeds: Sequence[Feeds]) -> OnnxModel:
     record = Quantized(
         part=WHOLE,
         precision=Precision.FLOAT16,
-        method="cast",
+        method=_CAST,
         bytes=len(encoded),
         agreement=quality.agreement,
         snr_db=round(quality.snr_db, 1),

@@ -25,10 +25,10 @@ from hybridge.cloud.compiler.pairing import pair_cuts
 from hybridge.cloud.compiler.quantization.tflite import quantize
 from hybridge.shared.errors import BuildError
 
+from ..torch_graph.test_operators import POOLS, Case, model_of
 from .conftest import SHAPE, Converted, make_tensors
 from .graphs import run
 from .nets import ChannelsLast, DenseNet, MobileNet, ResidualNet, VisionTransformer, make
-from .test_onnx_operators import POOLS, Case, model_of
 
 FAMILIES = [ResidualNet, MobileNet, DenseNet, VisionTransformer]
 

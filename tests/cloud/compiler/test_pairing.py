@@ -1,17 +1,19 @@
 import numpy as np
 import pytest
 from onnx import helper
+from torch import nn
 
 from hybridge.cloud.compiler.checking import dequantize, signal_to_noise_db
-from hybridge.cloud.compiler.litert import Runner, relative_error
+from hybridge.cloud.compiler.litert import Runner, convert_module, relative_error
 from hybridge.cloud.compiler.onnx_graph import extract_tail, find_cuts
 from hybridge.cloud.compiler.onnx_source import copy_of, export_module
 from hybridge.cloud.compiler.paired_cut import Limits, PairedCut
 from hybridge.cloud.compiler.pairing import pair_cuts
+from hybridge.cloud.compiler.quantization.tflite import quantize
 from hybridge.cloud.compiler.tflite_graph import pack_heads
 from hybridge.shared.errors import BuildError
 
-from .conftest import SHAPE, Converted, make_net
+from .conftest import CLASSES, SHAPE, Converted, make_net, make_tensors
 from .graphs import run
 
 
@@ -129,3 +131,17 @@ def test_dequantizing_and_its_noise() -> None:
     np.testing.assert_allclose(dequantize(values, scale=0.5, zero_point=-128), [0, 64, 127.5])
     assert signal_to_noise_db(np.ones(3), np.ones(3)) == float("inf")
     assert signal_to_noise_db(np.ones(3), np.zeros(3)) == float("-inf")
+
+
+def test_a_cut_that_leaves_nothing_to_multiply_is_refused() -> None:
+    module, tensors = nn.Sequential(make_net(), nn.Softmax(dim=1)).eval(), make_tensors(4)
+    float32 = convert_module(module, shape=SHAPE)
+    found = pair_cuts(
+        export_module(module, shape=SHAPE),
+        float_model=float32,
+        int8_model=quantize(float32, tensors),
+        tensors=tensors[:2],
+    )
+    (logits,) = [record for record in found.refused if "nothing is left" in record.fate]
+    assert logits.shapes == ((CLASSES,),)
+    assert [pair.shape for pair in found.pairs][-1] == (12,)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,13 +13,13 @@ from hybridge.cloud.compiler.cloud_side import CloudSide, measure_cloud
 from hybridge.devices.models import DeviceModels
 from hybridge.devices.profile import StageTime, tail_stage
 from hybridge.shared.bundle import Bundle, open_bundle
-from hybridge.shared.manifest import Precision
+from hybridge.shared.manifest import Precision, Runtime
 from hybridge.shared.plan import Plan, PlanKind
 from hybridge.shared.signing import SigningKey, TrustStore
 
 from ...bundles import compiler_version, picture, small_recipe
 
-FURTHER = (Precision.INT8, Precision.FLOAT16)
+FURTHER = (Precision.INT8, Precision.FLOAT16, Precision.BFLOAT16)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +86,13 @@ def test_what_was_tried_stands_in_the_manifest(bundle: Bundle) -> None:
     assert sorted(chosen) == [
         ("large", Precision.INT8),
         ("light", Precision.INT8),
+        ("whole", Precision.BFLOAT16),
         ("whole", Precision.FLOAT16),
         ("whole", Precision.INT8),
     ]
-    assert len(tried) >= 3 * 5 + 1
+    methods = {(each.precision, each.method) for each in tried if each.part == "whole"}
+    assert {(Precision.INT8, "torch/dynamic"), (Precision.BFLOAT16, "torch/cast")} <= methods
+    assert len(tried) >= 3 * 5 + 3
 
 
 def test_times_are_told_and_not_in_the_manifest(
@@ -100,3 +104,10 @@ def test_times_are_told_and_not_in_the_manifest(
     assert measured.keys() == {
         tail_stage(cut, precision) for cut in cuts for precision in (Precision.FLOAT32, *FURTHER)
     }
+
+
+def test_what_torch_converts_is_not_stored_again(bundle: Bundle) -> None:
+    large = bundle.manifest.large
+    made = large.variant(Precision.BFLOAT16)
+    own = large.variant(Precision.FLOAT32)
+    assert made == msgspec.structs.replace(own, runtime=Runtime.TORCH)

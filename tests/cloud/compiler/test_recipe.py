@@ -79,6 +79,7 @@ def test_tails_that_cannot_be_are_refused(
         ("crop_padding_px = 32", "crop_paddin_px = 32", "light.preprocessing.crop_paddin_px"),
         ('name = "animals"', 'name = "animals"\nbudget = 3', "unknown key 'budget'"),
         ("size_px = 260", "size_px = 9999", "9999"),
+        ("[pictures]", "[pictures]\ntable = -1", "table -1: a number of pictures"),
         ("size_px = 260", 'size_px = "large"', "size_px"),
         ('labels = "labels.txt"', "", "labels"),
         ('name = "animals"', 'name = "animals"\ndefault_budget_ms = 0', "default_budget_ms"),

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -100,17 +101,36 @@ def test_a_bundle_knows_how_sure_its_light_model_was(small: Small) -> None:
     assert small.bundle.calibration == Calibration.of(pairs)
 
 
-def test_views_of_a_picture_are_no_further_samples(small: Small, tmp_path: Path) -> None:
-    files = []
-    for seed in range(3):
-        files.append(tmp_path / f"{seed}.png")
-        Image.fromarray(picture(seed)).save(files[-1])
-    pictures = PictureSet(files=tuple(files), labels=(None,) * 3, sha256="three")
+@pytest.fixture
+def three(tmp_path: Path) -> PictureSet:
+    files = tuple(tmp_path / f"{seed}.png" for seed in range(3))
+    for seed, file in enumerate(files):
+        Image.fromarray(picture(seed)).save(file)
+    return PictureSet(files=files, labels=(1, 1, 1), sha256="three")
+
+
+def test_views_of_a_picture_are_no_further_samples(small: Small, three: PictureSet) -> None:
     plans = [Plan.local(), Plan.cloud("raw")]
     once, thrice = (
-        measure_table(small.models, small.cloud, plans, pictures, view_count=count)
-        for count in (1, 3)
+        measure_table(small.models, small.cloud, plans, three, view_count=count) for count in (1, 3)
     )
     assert len(once.calibration) == 3
     assert thrice.calibration == once.calibration
     assert {row.agreement.samples for row in (*once.rows, *thrice.rows)} == {3}
+
+
+def test_confidence_is_measured_on_pictures_that_the_table_leaves_out(
+    small: Small, three: PictureSet
+) -> None:
+    plans = [Plan.local(), Plan.cloud("raw"), Plan.cloud("jpeg-75")]
+    every, some = (
+        measure_table(small.models, small.cloud, plans, three, view_count=2, most_pictures=most)
+        for most in (None, 2)
+    )
+    assert some.calibration == every.calibration
+    for row in some.rows:
+        assert row.agreement.samples == 2
+        assert row.accuracy is not None
+        assert row.accuracy.samples == 2
+    ends = PictureSet(files=three.files[::2], labels=(1, 1), sha256="two")
+    assert some.rows == measure_table(small.models, small.cloud, plans, ends, view_count=2).rows

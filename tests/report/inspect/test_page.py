@@ -16,7 +16,7 @@ from hybridge.report.inspect.facts import Inspection, inspect_bundle
 from hybridge.report.inspect.machines import Link
 from hybridge.report.inspect.page import render
 from hybridge.shared.bundle import open_bundle
-from hybridge.shared.manifest import BuildRecord, Manifest, Precision, Rate, Rates, Variant
+from hybridge.shared.manifest import BuildRecord, Manifest, Precision, Rate, Rates, Runtime, Variant
 from hybridge.shared.signing import SigningKey, TrustStore
 from hybridge.shared.tensor import TensorSpec
 
@@ -177,7 +177,9 @@ def test_a_cloud_of_another_precision_and_tensors_beside(report: Inspection) -> 
         tails={CUT: large.cuts[0].tail},
     )
     spec = TensorSpec("patient", "FP32", (2,))
-    large = msgspec.structs.replace(large, variants={Precision.INT8: variant}, inputs=(spec,))
+    by_torch = msgspec.structs.replace(variant, runtime=Runtime.TORCH)
+    variants = {Precision.INT8: variant, Precision.BFLOAT16: by_torch}
+    large = msgspec.structs.replace(large, variants=variants, inputs=(spec,))
     rows = tuple(
         msgspec.structs.replace(row, variants={Precision.INT8: Rates(agreement=Rate.of(75, 150))})
         for row in manifest.table
@@ -187,6 +189,9 @@ def test_a_cloud_of_another_precision_and_tensors_beside(report: Inspection) -> 
     assert "int8 cloud 50.0 ± 4.0 %" in text.replace("\u00a0", " ")
     assert "patient FP32 [2] beside" in text
     assert "whole and tails, int8" in text
+    assert "whole and tails, bfloat16" not in text
+    assert "The cloud's part in each precision" in text
+    assert "float32's, converted" in text.replace("\u00a0", " ")
 
 
 def test_times_stand_there_without_the_script(report: Inspection) -> None:

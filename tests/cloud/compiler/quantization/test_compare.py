@@ -7,6 +7,7 @@ from hybridge.cloud.compiler.quantization.compare import (
     Scheme,
     best_of,
     held_out,
+    is_better,
     static_or_dynamic,
 )
 from hybridge.cloud.compiler.quantization.ranges import Ranges
@@ -75,3 +76,21 @@ def test_a_record_says_how_it_was_made() -> None:
     record = candidate(90, 21.26).record(part="light", chosen=True)
     assert (record.method, record.bytes, record.snr_db) == ("static/mse", 5, 21.3)
     assert dynamic(90, 20).record(part="light", chosen=False).method == "dynamic"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ms", "wins"),
+    [
+        (candidate(99, 20), dynamic(99, 20), (1.4, 1.0), True),
+        (candidate(99, 20), dynamic(99, 20), (1.2, 1.0), False),
+        (candidate(80, 16), dynamic(99, 30), (1.0, 9.0), True),
+        (candidate(99, 30), dynamic(80, 16), (9.0, 1.0), False),
+        (candidate(99, 20), dynamic(99, 20), (0.02, 0.01), False),
+    ],
+    ids=["sooner", "hardly sooner", "right", "wrong", "next to nothing"],
+)
+def test_a_second_runtime_must_be_worth_it(
+    first: Candidate, second: Candidate, ms: tuple[float, float], *, wins: bool
+) -> None:
+    better = is_better(second.quality, ms[1], than=first.quality, than_ms=ms[0])
+    assert better is wins

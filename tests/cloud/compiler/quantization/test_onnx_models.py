@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from hybridge.cloud.compiler.litert import Tensor, relative_error
-from hybridge.cloud.compiler.onnx_graph import OWN, Wire, extract_tail, find_cuts, whole_from_pixels
+from hybridge.cloud.compiler.onnx_graph import Wire, extract_tail, find_cuts, whole_from_pixels
 from hybridge.cloud.compiler.quantization.onnx_choice import in_precision
 from hybridge.cloud.compiler.quantization.onnx_models import (
     Feeds,
@@ -13,8 +13,9 @@ from hybridge.cloud.compiler.quantization.onnx_models import (
     static_int8,
 )
 from hybridge.cloud.compiler.quantization.ranges import Ranges
+from hybridge.cloud.weights import OWN
 from hybridge.shared.errors import BuildError
-from hybridge.shared.manifest import Precision
+from hybridge.shared.manifest import Precision, Runtime
 from hybridge.shared.preprocess import PreprocessSpec
 
 from ..conftest import SIZE_PX, Converted
@@ -97,10 +98,36 @@ def test_float16_keeps_its_front_and_what_goes_in_and_out(converted: Converted) 
 def test_all_ways_are_tried_and_one_is_chosen(converted: Converted) -> None:
     made = in_precision(converted.onnx, Precision.INT8, feeds_of(converted))
     methods = [each.method for each in made.tried]
-    assert sorted(methods) == sorted(["dynamic", *(f"static/{ranges}" for ranges in Ranges)])
+    ways = ["dynamic", "torch/dynamic", *(f"static/{ranges}" for ranges in Ranges)]
+    assert sorted(methods) == sorted(ways)
     (chosen,) = [each for each in made.tried if each.chosen]
+    if made.proto is None:
+        assert chosen.method == "torch/dynamic"
+        return
     assert chosen.bytes == len(made.model)
     assert relative_error(answers(made.proto, converted), answers(converted.onnx, converted)) < 0.05
+
+
+def test_bfloat16_is_torchs_and_stores_nothing(converted: Converted) -> None:
+    made = in_precision(converted.onnx, Precision.BFLOAT16, feeds_of(converted))
+    assert (made.runtime, made.proto) == (Runtime.TORCH, None)
+    (record,) = made.tried
+    assert record.method == "torch/cast"
+    assert record.snr_db is not None
+    assert 20 < record.snr_db < 100
+
+
+def test_a_model_that_torch_does_not_run_is_refused_in_bfloat16(converted: Converted) -> None:
+    odd = ModelProto()
+    odd.CopyFrom(converted.onnx)
+    (relu,) = [node for node in odd.graph.node if node.op_type == "Relu"]
+    relu.op_type, relu.domain = "LRN", ""
+    relu.attribute.append(helper.make_attribute("size", 3))
+    with pytest.raises(BuildError, match=r"no operator LRN .*leave bfloat16 out of `tails`"):
+        in_precision(odd, Precision.BFLOAT16, feeds_of(converted))
+    assert "torch/dynamic" not in {
+        each.method for each in in_precision(odd, Precision.INT8, feeds_of(converted)).tried
+    }
 
 
 def test_float16_is_judged_too(converted: Converted) -> None:

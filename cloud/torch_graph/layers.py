@@ -1,4 +1,4 @@
-"""ONNX operators with weights or windows, in torch; `onnx_operators` is their table."""
+"""ONNX operators with weights or windows, in torch; `operators` is their table."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .onnx_call import Call
+from .call import Call
 
 _CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
 _TRANSPOSED = {
@@ -22,7 +22,7 @@ _TRANSPOSED = {
 def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Conv; asymmetric pads are put around before."""
     axes = x.ndim - 2
-    window = _Window(call, x, kernel=tuple(weight.shape[2:]))
+    window = Window(call, x, kernel=tuple(weight.shape[2:]))
     padded, padding = window.symmetric(x)
     result: Tensor = _CONVOLUTIONS[axes + 2](
         padded,
@@ -66,7 +66,7 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
     """MaxPool over two axes."""
     if call.outputs != 1 or x.ndim != 4:
         raise call.unsupported("has indices or is not over two axes")
-    window = _Window(call, x, kernel=call.integers("kernel_shape"))
+    window = Window(call, x, kernel=call.integers("kernel_shape"))
     padding = window.begins
     if not window.is_symmetric:
         if set(window.dilations) != {1}:
@@ -89,7 +89,7 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     """AveragePool over two axes."""
     if x.ndim != 4:
         raise call.unsupported("is not over two axes")
-    window = _Window(call, x, kernel=call.integers("kernel_shape"))
+    window = Window(call, x, kernel=call.integers("kernel_shape"))
     if set(window.dilations) != {1}:
         raise call.unsupported("has dilations")
     with_pad = bool(call.integer("count_include_pad", 0))
@@ -107,7 +107,7 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     over = window.beyond_end(x) if ceil else (0, 0)
     padded = functional.pad(x, window.as_torch(extra=over))
     averages = functional.avg_pool2d(padded, kernel_size=window.kernel, stride=window.strides)
-    return averages * torch.from_numpy(window.shares(x, over=over, with_pad=with_pad))
+    return averages * torch.from_numpy(window.shares(x, over=over, with_pad=with_pad)).to(x)
 
 
 def global_average_pool(call: Call, x: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ def resize(call: Call, x: Tensor) -> Tensor:
     raise call.unsupported(f"resizes by {mode} with {coordinates} coordinates")
 
 
-class _Window:
+class Window:
     """Kernel, strides, dilations and pads of a node, per axis, whatever way they are written."""
 
     def __init__(self, call: Call, x: Tensor, *, kernel: Sequence[int]) -> None:

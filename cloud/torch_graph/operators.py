@@ -15,8 +15,8 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
-from . import onnx_layers as layers
-from .onnx_call import Call
+from . import layers
+from .call import Call
 
 _DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -150,7 +150,7 @@ def _gather(call: Call, x: Tensor) -> Tensor:
     wanted = np.where(indices < 0, indices + x.shape[axis], indices)
     if wanted.ndim == 0:
         return x.select(axis, int(wanted))
-    picked = x.index_select(axis, torch.tensor(wanted.reshape(-1).tolist()))
+    picked = x.index_select(axis, torch.tensor(wanted.reshape(-1).tolist(), device=x.device))
     return picked.reshape([*x.shape[:axis], *wanted.shape, *x.shape[axis + 1 :]])
 
 

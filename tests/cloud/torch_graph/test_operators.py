@@ -11,11 +11,11 @@ from onnx import ModelProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from hybridge.cloud.compiler.litert import Floats, relative_error
-from hybridge.cloud.compiler.onnx_operators import OPERATORS
 from hybridge.cloud.compiler.onnx_torch import OnnxModule
+from hybridge.cloud.torch_graph.operators import OPERATORS
 from hybridge.shared.errors import BuildError
 
-from .graphs import run
+from ..compiler.graphs import run
 
 PICTURE = (1, 4, 7, 9)
 

@@ -1,0 +1,88 @@
+"""What every protocol of the cloud stands on: its models once they are there, and its own state."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from .. import __version__
+from ..shared import oip
+from ..shared.errors import DeadlineUnmet, UnknownModel
+from .control import ModelControl
+from .inference import Inference
+from .model_statistics import model_statistics
+
+SERVER_NAME = "hybridge-cloud"
+EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The models, what may be done with them, and the clock's reading when they were there."""
+
+    inference: Inference
+    control: ModelControl
+    since_s: float
+
+    def statistics(self, name: str, version: str) -> dict[str, Any]:
+        """The fields of ModelStatisticsResponse."""
+        return model_statistics(self.inference, name=name, version=version)
+
+
+class Front:
+    """Knows no transport. All methods belong to one event loop."""
+
+    def __init__(self) -> None:
+        self.draining = asyncio.Event()
+        """Set once nothing new is to be taken from connections that stay open."""
+        self._served: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+
+    def open(self, served: Served) -> None:
+        """Lets in what has waited for the models."""
+        self._served.set_result(served)
+
+    def close(self) -> None:
+        """Takes nothing new; whoever waits for models that do not come any more is let go."""
+        self.draining.set()
+        self._served.cancel()
+
+    @property
+    def ready(self) -> bool:
+        return self.now is not None and not self.draining.is_set()
+
+    @property
+    def now(self) -> Served | None:
+        """The models, if they are there."""
+        if not self._served.done() or self._served.cancelled():
+            return None
+        return self._served.result()
+
+    async def served(self, left_s: float | None) -> Served:
+        """The models, waiting for them at most `left_s`; DeadlineUnmet if they are not there."""
+        if self.now is None:
+            try:
+                async with asyncio.timeout(left_s):
+                    await asyncio.shield(self._served)
+            except TimeoutError:
+                raise DeadlineUnmet("the models are still being loaded") from None
+        return self._served.result()
+
+    async def infer(
+        self, request: oip.InferRequest, left_s: float | None, *, arrived_s: float | None = None
+    ) -> oip.InferResponse:
+        """The answer to a request, whose transport ends it after `left_s`."""
+        served = await self.served(left_s)
+        return await served.inference.infer(request, transport_left_s=left_s, arrived_s=arrived_s)
+
+    def metadata(self) -> dict[str, Any]:
+        """The fields of ServerMetadataResponse."""
+        return {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
+
+    def model_ready(self, name: str, version: str) -> bool:
+        """Whether a model answers requests now."""
+        if self.now is None:
+            return False
+        try:
+            self.now.inference.repository.model(name, version)
+        except UnknownModel:
+            return False
+        return True

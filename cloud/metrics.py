@@ -1,0 +1,146 @@
+"""The cloud's figures as Prometheus reads them, on a port of their own."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from aiohttp import web
+from prometheus_client import GCCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from .front import Front, Served
+from .statistics import BOUNDS_S, BatchFigures, Statistics
+from .web import application
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+_MODEL = ("model", "version")
+
+
+def metrics_app(statistics: Statistics, front: Front) -> web.Application:
+    """Answers GET /metrics, in the format a scraper asks for."""
+    process = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=process)
+    GCCollector(registry=process)
+
+    async def metrics(request: web.Request) -> web.Response:
+        # Read here, where nothing changes meanwhile; written in a thread, which takes milliseconds.
+        families = list(_families(statistics, front.now))
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        text = await asyncio.to_thread(lambda: encode(_Families(families, process)))
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
+    app = application()
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+class _Families(Collector):
+    """What was read from the cloud, and what is read from the process as it is asked for."""
+
+    def __init__(self, families: Sequence[Metric], process: Collector) -> None:
+        self._families = families
+        self._process = process
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._families
+        yield from self._process.collect()
+
+
+def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]:
+    yield from _counters(statistics)
+    yield from _histograms(statistics)
+    flying = GaugeMetricFamily(
+        "hybridge_requests_in_flight", "Inference requests that came and are not answered yet."
+    )
+    flying.add_metric((), statistics.in_flight)
+    yield flying
+    if served is None:
+        return
+    worker, models = served.inference.worker, {m.name for m in served.inference.repository}
+    running = GaugeMetricFamily("hybridge_batches_running", "Batches that are being computed.")
+    running.add_metric((), worker.running)
+    yield running
+    queue = GaugeMetricFamily(
+        "hybridge_queue_length", "Requests that wait for an instance, by model.", labels=("model",)
+    )
+    for name in sorted(models):
+        queue.add_metric((name,), worker.queued(name))
+    yield queue
+    forecast = GaugeMetricFamily(
+        "hybridge_queue_forecast_seconds",
+        "How long the queue would hold a request that arrived now.",
+    )
+    forecast.add_metric((), worker.forecast_ms() / 1e3)
+    yield forecast
+
+
+def _counters(statistics: Statistics) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "hybridge_requests",
+        "Inference requests that ended, by gRPC status, whichever protocol they came by. "
+        "Without a model: those that name none that is served.",
+        labels=(*_MODEL, "code"),
+    )
+    refusals = CounterMetricFamily(
+        "hybridge_refusals",
+        "Requests that were not accepted, by reason; deadline: it was forecast to be missed.",
+        labels=(*_MODEL, "reason"),
+    )
+    missed = CounterMetricFamily(
+        "hybridge_deadline_misses",
+        "Accepted requests that were not answered by their deadline.",
+        labels=_MODEL,
+    )
+    items = CounterMetricFamily(
+        "hybridge_inferences", "Answered items: a request with n pictures counts n.", labels=_MODEL
+    )
+    for name, version, figures in statistics:
+        model = (name, version)
+        for code, count in sorted(figures.codes.items()):
+            requests.add_metric((*model, code), count)
+        for reason, count in sorted(figures.refusals.items()):
+            refusals.add_metric((*model, reason), count)
+        missed.add_metric(model, figures.missed)
+        items.add_metric(model, figures.items)
+    yield from (requests, refusals, missed, items)
+
+
+def _histograms(statistics: Statistics) -> Iterator[Metric]:
+    steps = HistogramMetricFamily(
+        "hybridge_request_duration_seconds",
+        "Where the time of answered requests went, from their arrival to their response.",
+        labels=(*_MODEL, "step"),
+    )
+    sizes = HistogramMetricFamily(
+        "hybridge_batch_items", "Items in each batch that was computed.", labels=_MODEL
+    )
+    for name, version, figures in statistics:
+        if not name:
+            continue  # what has no model is never computed
+        for step, durations in figures.steps.items():
+            buckets = _buckets(BOUNDS_S, durations.counts)
+            steps.add_metric((name, version, step), buckets, durations.sum_s)
+        sizes.add_metric((name, version), *_sizes(figures.batches))
+    yield from (steps, sizes)
+
+
+def _sizes(batches: dict[int, BatchFigures]) -> tuple[list[tuple[str, float]], float]:
+    counts = [0] * (len(BATCH_BOUNDS) + 1)
+    for size, batch in batches.items():
+        counts[bisect_left(BATCH_BOUNDS, size)] += batch.count
+    return _buckets(BATCH_BOUNDS, counts), sum(size * each.count for size, each in batches.items())
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Cumulative, as the exposition format wants them."""
+    names = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    return list(zip(names, accumulate(counts), strict=True))

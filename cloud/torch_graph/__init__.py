@@ -1,0 +1,1 @@
+"""ONNX graphs run by torch: operators, programs, weights that graphs of one model share."""

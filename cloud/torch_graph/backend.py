@@ -1,0 +1,76 @@
+"""Torch as a backend: on CUDA where there is one, else on the CPU."""
+
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from ...shared.errors import BundleError
+from ...shared.manifest import Precision
+from ...shared.side import Tensors
+from ...shared.tensor import Array
+from ..backend import Backend, Result, one_by_one, the_other
+from ..weights import Weights
+from .program import Program
+from .weights import TorchWeights, borrowed
+
+_OTHERWISE = "; serve it with --runtime onnxruntime"
+_pinned = threading.local()
+
+
+def torch_weights(weights: Weights, *, precision: Precision, on_cpu: bool = False) -> TorchWeights:
+    """The weights of a model where torch computes with them; int8 is made for CPUs."""
+    cpu = on_cpu or precision is Precision.INT8 or not torch.cuda.is_available()
+    return TorchWeights(
+        weights.arrays, precision=precision, device=torch.device("cpu" if cpu else "cuda")
+    )
+
+
+class TorchBackend(Backend):
+    """One graph over weights that it shares with the others of its model."""
+
+    def __init__(
+        self,
+        graph: bytes,
+        *,
+        weights: TorchWeights,
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+        threads: int = 1,
+    ) -> None:
+        """As `OnnxBackend`."""
+        try:
+            self._program = Program(graph, weights=weights)
+        except BundleError as error:
+            raise BundleError(f"{error}{_OTHERWISE}") from error
+        self._input = the_other(self._program.inputs, inputs, "inputs")
+        self._further = tuple(outputs)
+        self._answer = the_other(self._program.outputs, self._further, "outputs")
+        self._threads = threads
+        self._single = self._program.inputs[self._input] == 1
+        self.device = weights.device.type
+
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        if self._single and len(batch) > 1:
+            return one_by_one(self._run, batch, sides)
+        return self._run(batch, sides)
+
+    def _run(self, batch: Array, sides: Tensors) -> Result:
+        _pin_to(self._threads)
+        fed = {name: borrowed(array) for name, array in {self._input: batch, **sides}.items()}
+        try:
+            made = self._program.run(fed)
+        except BundleError as error:
+            raise BundleError(f"{error}{_OTHERWISE}") from error
+        arrays = {name: tensor.contiguous().cpu().numpy() for name, tensor in made.items()}
+        return Result(
+            np.asarray(arrays[self._answer]), {name: arrays[name] for name in self._further}
+        )
+
+
+def _pin_to(threads: int) -> None:
+    """OpenMP counts per calling thread: without this each instance would take every core."""
+    if getattr(_pinned, "threads", None) != threads:
+        torch.set_num_threads(threads)
+        _pinned.threads = threads
