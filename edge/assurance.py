@@ -20,7 +20,7 @@ class Assurance:
     def __init__(
         self, average: float, calibration: Calibration | None = None, *, delta: float = DELTA
     ) -> None:
-        self._average = average
+        self.average = average
         self._calibration = calibration if calibration is not None and len(calibration) else None
         self._curve = AgreementCurve.of(self._calibration) if self._calibration else None
         self._delta = delta
@@ -28,7 +28,7 @@ class Assurance:
 
     def agrees(self, confidence: float) -> float:
         """The probability that the large model would have said the same."""
-        return self._average if self._curve is None else self._curve.at(confidence)
+        return self.average if self._curve is None else self._curve.at(confidence)
 
     def enough(self, confidence: float, min_agreement: float | None) -> bool:
         """Whether answers as sure as this agree at least so often, with the guarantee."""
@@ -49,7 +49,7 @@ class Assurance:
 
     def _threshold(self, min_agreement: float) -> Threshold | None:
         # Steps upwards: callers cannot fill the memory, and get no less than they asked for.
-        steps = math.ceil(round(min_agreement * _STEPS, 6))
+        steps = max(math.ceil(round(min_agreement * _STEPS, 6)), 1)
         if steps not in self._thresholds:
             found: Threshold | Refusal | None = None
             if self._calibration is not None and steps < _STEPS:

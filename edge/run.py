@@ -291,7 +291,8 @@ class Run:
         assurance, auditor = self.agent.assurance, self.agent.auditor
         trusted = auditor is None or auditor.trusts(self.demand.enough)
         self._sight = Sight(
-            agrees=assurance.agrees(confidence),
+            # What was measured before an alarm is believed as little as the promise.
+            agrees=assurance.agrees(confidence) if trusted else assurance.average,
             enough=trusted and assurance.enough(confidence, self.demand.enough),
         )
 

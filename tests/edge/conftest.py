@@ -6,18 +6,23 @@ import pytest
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.server import CloudServer
+from hybridge.devices.models import DeviceModels
 from hybridge.devices.probe import probe
 from hybridge.devices.profile import Profile, save_profile
 from hybridge.edge import run as run_module
 from hybridge.edge.agent import Agent
+from hybridge.edge.assurance import Assurance
+from hybridge.edge.auditor import Auditor
 from hybridge.edge.bench import DeviceBench
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.connection import GrpcConnection
 from hybridge.edge.daemon import EdgeDaemon
+from hybridge.edge.demand import ANYTHING, Demand
+from hybridge.edge.policy import Policy
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.shared.bundle import open_bundle
-from hybridge.shared.deadline import monotonic
+from hybridge.shared.deadline import Clock, monotonic
 from hybridge.shared.security import Address, Security
 
 from ..bundles import CLOUD, LOCAL, NAME, SPLIT, Small, stage_times
@@ -71,15 +76,25 @@ def make_agent(
     slow: str = "",
     light_p999_ms: float = 100.0,
     max_requests: int = 8,
+    models: DeviceModels | None = None,
+    policy: Policy | None = None,
+    assurance: Assurance | None = None,
+    auditor: Auditor | None = None,
+    demand: Demand = ANYTHING,
+    clock: Clock = monotonic,
 ) -> Agent:
     """An agent that believes every stage to be quick, but for one."""
     times = stage_times(PLANS, slow=slow, light_p999_ms=light_p999_ms)
     return Agent(
         small.bundle,
-        bench=DeviceBench(small.models, clock=monotonic, workers=2),
+        bench=DeviceBench(models or small.models, clock=clock, workers=2),
         times=StageTimes(times),
         uplink=uplink,
-        clock=monotonic,
+        clock=clock,
+        policy=policy,
+        assurance=assurance,
+        auditor=auditor,
+        demand=demand,
         max_requests=max_requests,
     )
 

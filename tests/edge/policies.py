@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hybridge.edge.demand import Demand
-from hybridge.edge.router import Decision, Option, Sight
+from hybridge.edge.router import Decision, Light, Option, Sight, worth_waiting
 from hybridge.shared.plan import Plan
 
 from ..bundles import CLOUD
@@ -31,3 +31,27 @@ class Insistent:
         self, running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
     ) -> bool:
         return True
+
+
+@dataclass(frozen=True)
+class Hasty:
+    """Asks the cloud at once, runs the light model beside it, and waits as the router would."""
+
+    plan: Plan = CLOUD
+
+    def choose(
+        self,
+        options: Sequence[Option],
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        spent_bytes: float,
+    ) -> Decision:
+        option = next(option for option in options if option.plan == self.plan)
+        return Decision(option, 0.5, Light.BESIDE)
+
+    def worth_waiting(
+        self, running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
+    ) -> bool:
+        return worth_waiting(running, local, in_time=in_time, demand=demand, sight=sight)

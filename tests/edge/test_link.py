@@ -153,7 +153,9 @@ def test_no_history_makes_nonsense(history: list[tuple[str, float, int, int, flo
         elif what == "again" and done:
             estimate.finish(done[which % len(done)], now_s=now_s, cloud_ms=cloud_ms)
         elif what == "give up" and open_:
-            open_.pop(which % len(open_))
+            exchange = open_.pop(which % len(open_))
+            expected_ms = min(max(cloud_ms, 0.0), 3.6e6)
+            estimate.abandon(exchange, now_s=now_s, cloud_ms=expected_ms)
         elif what == "broken":
             estimate.broken()
         check_sound(estimate, now_s=now_s)
@@ -357,3 +359,32 @@ def test_many_exchanges_lost_in_one_outage_are_one_surprise() -> None:
     usual_ms = one.takes_ms(400)
     assert one.mean_ms(400) < 3 * usual_ms
     assert many.mean_ms(400) == pytest.approx(one.mean_ms(400), rel=0.1)
+
+
+@given(links, st.floats(1.5, 30))
+def test_what_is_given_up_teaches_that_it_takes_longer(
+    of: tuple[float, float], factor: float
+) -> None:
+    link = learnt(rtt_ms=of[0], up_bps=of[1])
+    usual_ms = link.median_ms(24_000)
+    exchange = link.begin(24_000)
+    link.now_s += factor * link.takes_ms(24_000) / 1e3
+    link.estimate.abandon(exchange, now_s=link.now_s)
+    assert link.median_ms(24_000) > usual_ms
+    assert link.estimate.unproven == 1  # its bytes are under way
+    again = link.median_ms(24_000)
+    link.estimate.abandon(exchange, now_s=link.now_s + 1.0)
+    assert link.median_ms(24_000) == again  # one surprise, not two
+
+
+@given(links, st.floats(0, 0.8))
+def test_what_was_given_up_before_it_was_due_teaches_nothing(
+    of: tuple[float, float], share: float
+) -> None:
+    link = learnt(rtt_ms=of[0], up_bps=of[1])
+    before = link.estimate.reading(now_s=link.now_s)
+    exchange = link.begin(24_000)
+    given_up_s = link.now_s + share * link.takes_ms(24_000) / 1e3
+    link.estimate.abandon(exchange, now_s=given_up_s)
+    after = link.estimate.reading(now_s=link.now_s)
+    assert (after.rtt_ms, after.up_bps) == (before.rtt_ms, before.up_bps)

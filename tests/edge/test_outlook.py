@@ -1,45 +1,110 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from hybridge.edge.outlook import device_stages, outlook
+from hybridge.edge.duration import Duration
+from hybridge.edge.outlook import Outlook, Waits, device_stages
+from hybridge.edge.prices import Prices
+from hybridge.edge.router import Option
 from hybridge.shared.manifest import Manifest, Precision, Rate, Rates
+from hybridge.shared.plan import Plan
 
 from ..bundles import CLOUD, CUT, LOCAL, SPLIT, Small
 
 inf = float("inf")
+HEAD = head_stage(CUT, "int8")
+STAGES = (RESIZE_LIGHT, LIGHT, RESIZE_LARGE, HEAD, encode_stage(SPLIT), encode_stage(CLOUD))
+STAGE_MS = {stage: 2.0**at for at, stage in enumerate(STAGES)}
 
 
 def manifest_of(small: Small) -> Manifest:
     return small.bundle.manifest
 
 
+def options_of(
+    outlook: Outlook, *, ms: float = 1.0, reachable: bool = True, waits: Waits | None = None
+) -> dict[Plan, Option]:
+    """Every stage, transfer and run in the cloud takes so long, and varies by a tenth."""
+    took = Duration(ms, (ms / 10) ** 2)
+    options = outlook.options(
+        stage=lambda _: took,
+        transfer=lambda p50, p95: took,
+        cloud=lambda _: took,
+        reachable=reachable,
+        waits=waits or Waits(),
+    )
+    return {option.plan: option for option in options}
+
+
 def test_stages_of_plans() -> None:
     assert device_stages(LOCAL) == (RESIZE_LIGHT, LIGHT)
     assert device_stages(CLOUD) == (RESIZE_LARGE, encode_stage(CLOUD))
-    assert device_stages(SPLIT) == (RESIZE_LARGE, head_stage(CUT, "int8"), encode_stage(SPLIT))
+    assert device_stages(SPLIT) == (RESIZE_LARGE, HEAD, encode_stage(SPLIT))
 
 
 def test_each_row_becomes_an_option_of_its_own_times(small: Small) -> None:
     manifest = manifest_of(small)
-    stages = {stage: 2.0**at for at, stage in enumerate(
-        (RESIZE_LIGHT, LIGHT, RESIZE_LARGE, head_stage(CUT, "int8"), encode_stage(SPLIT),
-         encode_stage(CLOUD))
-    )}  # fmt: skip
     tails = {manifest.large.pixels.id: 1000.0, manifest.cut(CUT).contract.id: 500.0}
-    options = outlook(
-        manifest,
-        stage_ms=stages.__getitem__,
-        transfer_ms=lambda size: size / 10,
-        cloud_ms=tails.__getitem__,
+    options = Outlook(manifest).options(
+        stage=lambda name: Duration(STAGE_MS[name]),
+        transfer=lambda p50, p95: Duration((p50 + p95) / 10),
+        cloud=lambda contract: Duration(tails[contract]),
     )
-    sizes = {row.parsed(): row.bytes_p95 for row in manifest.table}
-    assert sizes[CLOUD] > sizes[SPLIT] > 0
+    rows = {row.parsed(): row for row in manifest.table}
+    sent_ms = {plan: (row.bytes_p50 + row.bytes_p95) / 10 for plan, row in rows.items()}
+    assert rows[CLOUD].bytes_p95 > rows[SPLIT].bytes_p95 > 0
     assert {o.plan: (o.size_bytes, o.device_ms, o.network_ms, o.cloud_ms) for o in options} == {
         LOCAL: (0, 1 + 2, 0, 0),
-        SPLIT: (sizes[SPLIT], 4 + 8 + 16, sizes[SPLIT] / 10, 500),
-        CLOUD: (sizes[CLOUD], 4 + 32, sizes[CLOUD] / 10, 1000),
+        SPLIT: (rows[SPLIT].bytes_p95, 4 + 8 + 16, sent_ms[SPLIT], 500),
+        CLOUD: (rows[CLOUD].bytes_p95, 4 + 32, sent_ms[CLOUD], 1000),
     }
     assert [o.agreement for o in options] == [row.agreement for row in manifest.table]
+    assert {o.variance for o in options} == {0.0}
+
+
+@given(st.floats(0.1, 1e4))
+def test_variances_add_up_along_a_plan(small: Small, ms: float) -> None:
+    options = options_of(Outlook(manifest_of(small)), ms=ms)
+    parts = {LOCAL: 2, CLOUD: 2 + 2, SPLIT: 3 + 2}
+    for plan, option in options.items():
+        assert option.total_ms == pytest.approx(parts[plan] * ms)
+        assert option.variance == pytest.approx(parts[plan] * (ms / 10) ** 2)
+
+
+@given(st.floats(0, 500), st.floats(0, 500), st.floats(0, 100))
+def test_who_comes_later_waits(
+    small: Small, light_ms: float, remote_ms: float, variance: float
+) -> None:
+    outlook = Outlook(manifest_of(small))
+    at_once = options_of(outlook)
+    waits = Waits(light=Duration(light_ms, variance), remote=Duration(remote_ms, 2 * variance))
+    waiting = options_of(outlook, waits=waits)
+    for plan, option in waiting.items():
+        wait_ms, wait_variance = (
+            (light_ms, variance) if plan == LOCAL else (remote_ms, 2 * variance)
+        )
+        assert option.device_ms == pytest.approx(at_once[plan].device_ms + wait_ms)
+        assert option.variance == pytest.approx(at_once[plan].variance + wait_variance)
+        assert option.energy_j == at_once[plan].energy_j  # waiting takes none
+        assert option.network_ms == at_once[plan].network_ms
+
+
+def test_energy_and_money(small: Small) -> None:
+    prices = Prices(device_w=3.0, joules_per_mb=7.0, per_gb=11.0, per_cloud_hour=13.0)
+    options = options_of(Outlook(manifest_of(small), prices=prices), ms=10.0)
+    for plan, option in options.items():
+        stages = len(device_stages(plan))
+        expected_j = prices.energy_j(device_ms=10.0 * stages, size_bytes=option.size_bytes)
+        assert option.energy_j == pytest.approx(expected_j)
+        expected = 0.0
+        if plan != LOCAL:
+            expected = prices.money(size_bytes=option.size_bytes, cloud_ms=10.0)
+            assert expected > 0
+        assert option.cost == pytest.approx(expected)
 
 
 def test_agreements_are_those_of_the_clouds_precision(small: Small) -> None:
@@ -51,14 +116,11 @@ def test_agreements_are_those_of_the_clouds_precision(small: Small) -> None:
     )
     manifest = replace(manifest, table=table)
     at_cut = manifest.cut(CUT).contract.id
-    options = outlook(
-        manifest,
-        stage_ms=lambda _: 1.0,
-        transfer_ms=lambda _: 1.0,
-        cloud_ms=lambda _: 1.0,
-        cloud_precision=lambda contract: (
-            Precision.INT8 if contract == at_cut else Precision.FLOAT32
-        ),
+    options = Outlook(manifest).options(
+        stage=lambda _: Duration(1.0),
+        transfer=lambda p50, p95: Duration(1.0),
+        cloud=lambda _: Duration(1.0),
+        precision=lambda contract: Precision.INT8 if contract == at_cut else Precision.FLOAT32,
     )
     found = {option.plan: option.agreement for option in options}
     rows = {row.parsed(): row for row in manifest.table}
@@ -67,11 +129,16 @@ def test_agreements_are_those_of_the_clouds_precision(small: Small) -> None:
 
 
 def test_out_of_reach_only_the_device_is_left(small: Small) -> None:
-    options = outlook(
-        manifest_of(small),
-        stage_ms=lambda _: 1.0,
-        transfer_ms=lambda _: 1.0,
-        cloud_ms=lambda _: 1.0,
-        reachable=False,
+    options = options_of(Outlook(manifest_of(small)), reachable=False)
+    assert {plan for plan, option in options.items() if option.total_ms < inf} == {LOCAL}
+    assert all(not math.isnan(option.variance) for option in options.values())
+
+
+def test_a_stage_that_was_never_measured_never_ends(small: Small) -> None:
+    options = Outlook(manifest_of(small)).options(
+        stage=lambda name: Duration(inf if name == HEAD else 1.0),
+        transfer=lambda p50, p95: Duration(1.0),
+        cloud=lambda _: Duration(1.0),
+        waits=Waits(remote=Duration(5.0, 1.0)),
     )
-    assert {o.plan for o in options if o.total_ms < inf} == {LOCAL}
+    assert {o.plan for o in options if o.device_ms == inf} == {SPLIT}

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridge.devices.profile import StageTime
+from hybridge.edge.duration import Duration
 from hybridge.edge.stage_times import StageTimes
 
 HEAD, ENCODE = "head:c01/int8", "encode:cloud:jpeg-90"
@@ -148,3 +149,39 @@ def test_pictures_of_another_size_say_nothing_of_the_machine() -> None:
         stage_times.observe(ENCODE, 50.0)
     assert stage_times.p95_ms("light") == 10.0
     assert stage_times.p95_ms(ENCODE) >= 50.0
+
+
+def test_a_profiles_own_duration_is_the_lognormal_through_its_quantiles() -> None:
+    duration = StageTimes(PROFILE).duration("light")
+    assert duration.quantile(0.0) == pytest.approx(8.0)
+    assert duration.quantile(1.6449) == pytest.approx(10.0)
+    assert duration.mean_ms > 8.0
+
+
+@given(times)
+def test_a_duration_says_what_the_quantiles_say(values: list[float]) -> None:
+    stage_times = seen(values)
+    duration = stage_times.duration("light")
+    assert duration == stage_times.duration("light")  # kept until the next run
+    assert 0.0 < duration.mean_ms < inf
+    assert 0.0 <= duration.variance < inf
+    assert duration.quantile(1.6449) == pytest.approx(stage_times.p95_ms("light"), rel=1e-6)
+
+
+def test_the_next_run_changes_the_duration() -> None:
+    stage_times = StageTimes(PROFILE)
+    before = stage_times.duration("light")
+    observed(stage_times, [80.0] * 9)
+    assert stage_times.duration("light").mean_ms > 2 * before.mean_ms
+    assert stage_times.duration(HEAD).mean_ms > 2 * 4.0  # and of stages on the same machine
+
+
+def test_what_nobody_measured_never_ends() -> None:
+    for stage_times in (StageTimes({}), StageTimes(PROFILE)):
+        assert stage_times.duration("other") == Duration(inf)
+        assert stage_times.duration("other").within(1e9) == 0.0
+
+
+def test_runs_that_are_all_alike_are_sure() -> None:
+    steady = {"light": StageTime(p50_ms=8.0, p95_ms=8.0, p999_ms=8.0, runs=50)}
+    assert StageTimes(steady).duration("light") == Duration(8.0)
