@@ -1,0 +1,102 @@
+"""What a request demands by its parameters, through the service."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from hybridge.edge.config import EdgeConfig
+from hybridge.edge.daemon import EdgeDaemon
+from hybridge.protos import open_inference_pb2 as pb
+from hybridge.protos.oip import Stub
+from hybridge.shared import oip
+from hybridge.shared.security import Address, Security
+
+from ..bundles import CLOUD, LOCAL, NAME, SPLIT, Small, picture
+from .conftest import ANY_PORT, measured_copy, run_edge
+
+LATER_MS = 30_000.0
+
+
+@pytest.fixture
+async def edge(small: Small, tmp_path: Path, cloud: Address) -> AsyncIterator[EdgeDaemon]:
+    """An edge that knows its cloud, and would rather ask it."""
+    config = EdgeConfig(
+        bundle=measured_copy(small, tmp_path), listen=ANY_PORT, trust=small.trust, cloud=cloud
+    )
+    async with run_edge(config) as daemon:
+        assert daemon.agent.uplink is not None
+        await daemon.agent.uplink.probe(0)
+        await daemon.agent.uplink.probe(24_000)
+        yield daemon
+
+
+async def ask(edge: EdgeDaemon, **parameters: oip.Value) -> dict[str, oip.Value]:
+    """What the answer to a request with these parameters says of itself."""
+    pixels = picture(0)
+    request = pb.ModelInferRequest(model_name=NAME)
+    request.inputs.add(name="pixels", datatype="UINT8", shape=pixels.shape)
+    request.raw_input_contents.append(pixels.tobytes())
+    oip.set_parameters(request.parameters, {"latency_budget_ms": LATER_MS, **parameters})
+    async with Security().channel(edge.address) as channel:
+        response = await Stub(channel).ModelInfer(request)
+    return oip.get_parameters(response.parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "plan"),
+    [
+        ({}, CLOUD),
+        ({"stay_local": True}, LOCAL),
+        ({"stay_local": "false"}, CLOUD),
+        ({"only_cuts": True}, SPLIT),
+        ({"only_cuts": "true", "stay_local": "true"}, LOCAL),
+        ({"bytes_per_hour": 1}, LOCAL),
+        ({"bytes_per_hour": 1e9}, CLOUD),
+        ({"objective": "bytes", "min_agreement": 0.8}, SPLIT),
+        ({"objective": "bytes", "min_agreement": 0.95}, CLOUD),
+        ({"objective": "bytes", "min_agreement": 0.5}, SPLIT),  # nothing shows that of the light model
+        ({"objective": "accuracy", "min_agreement": 0.98}, CLOUD),
+        ({"min_agreement": "0.999999"}, CLOUD),
+    ],
+    ids=str,
+)
+async def test_a_demand_chooses_the_plan(
+    edge: EdgeDaemon, parameters: dict[str, oip.Value], plan: object
+) -> None:
+    said = await ask(edge, **parameters)
+    assert (said["plan"], said["fallback"], said["provisional"]) == (str(plan), "", False)
+    assert (said["sent_bytes"] == 0) == (plan == LOCAL)
+
+
+async def test_what_is_spent_counts_for_all_requests(edge: EdgeDaemon) -> None:
+    uplink = edge.agent.uplink
+    assert uplink is not None
+    spent = uplink.ledger.total_bytes
+    assert (await ask(edge, bytes_per_hour=spent + 1e6))["plan"] == str(CLOUD)
+    assert uplink.ledger.total_bytes > spent
+    assert (await ask(edge, bytes_per_hour=spent))["plan"] == str(LOCAL)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"objective": "speed"},
+        {"min_agreement": 98},
+        {"min_agreement": 1.0},
+        {"stay_local": 1},
+        {"only_cuts": "perhaps"},
+        {"bytes_per_hour": -1},
+        {"bytes_per_hour": "nan"},
+    ],
+    ids=str,
+)
+async def test_a_demand_that_means_nothing_is_refused(
+    edge: EdgeDaemon, parameters: dict[str, oip.Value]
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await ask(edge, **parameters)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert next(iter(parameters)) in str(refused.value.details())
+    assert (await ask(edge))["plan"] == str(CLOUD)
