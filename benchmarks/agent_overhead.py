@@ -20,7 +20,8 @@ and the same LiteRT call (_bare_server.py), which gets its turn too:
     shortest gRPC server    its round trip, - normalization, - LiteRT
     gRPC, pixels, beyond it Client.infer - resize_light - the shortest server's round trip
 
-Differences are taken round by round, then their median.
+Differences are taken round by round, then their median. What the agent costs in processor time is
+measured by itself (_agent_cpu.py), as is what a decision takes.
 """
 
 import argparse
@@ -33,12 +34,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import _bare_server
 import grpc
+from _agent_cpu import LOCAL_CPU, SPLIT_CPU, AgentCpu, split_agent
 from _common import Report, Summary, Target, demo_bundle, load, machine, parser, progress, run
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
@@ -48,7 +50,9 @@ from hybridge.cli.demo.processes import Daemon
 from hybridge.client import Client
 from hybridge.devices.models import DeviceModels, Pixels, measure_stages
 from hybridge.edge.agent import Agent
-from hybridge.edge.router import choose
+from hybridge.edge.bench import DeviceBench
+from hybridge.edge.connection import GrpcConnection
+from hybridge.edge.router import Option, choose
 from hybridge.edge.selftest import golden_picture
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
@@ -56,6 +60,7 @@ from hybridge.protos import fleet_pb2
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.picture import decode_picture
+from hybridge.shared.plan import PlanKind
 from hybridge.shared.security import Address, Security
 from hybridge.shared.tensor import Array
 
@@ -64,7 +69,8 @@ GRPC_PIXELS = "gRPC, pixels"
 GRPC_JPEG = "gRPC, JPEG"
 PEER = "shortest gRPC server"
 BEYOND_PEER = "gRPC, pixels, beyond the shortest gRPC server"
-BOUND_MS = 1.0
+BOUND_MS, CPU_BOUND_MS = 1.0, 0.5
+PLANS, CHOICE_BOUND_US = 30, 50.0
 BUDGET_MS = 10_000.0
 """So much that no deadline ever decides."""
 NEAR_BUDGET_MS = 40.0
@@ -74,6 +80,8 @@ JPEG_QUALITY = 90
 ROUNDS, QUICK_ROUNDS = 1_000, 200
 WARM_UP = 30
 DECISIONS = 2_000
+CHOICE_LEFT_MS = 100.0
+MANY_PLANS = f"choose() among {PLANS} plans"
 
 Turn = Callable[[], Awaitable[None] | None]
 
@@ -181,8 +189,30 @@ def measure(options: argparse.Namespace) -> Report:
         _shortest_server(bundle) as peer,
     ):
         taken = asyncio.run(_measure(models, agent, client, peer, jpeg, rounds=rounds))
+        cpu_ms = asyncio.run(_cpu(models, agent, decode_picture(jpeg), rounds=rounds // 4))
         routing_us = _routing_us(agent)
-    return _report(bundle, taken, routing_us, rounds=rounds, load_before=load_before)
+    return _report(bundle, taken, cpu_ms, routing_us, rounds=rounds, load_before=load_before)
+
+
+async def _cpu(
+    models: DeviceModels, agent: Agent, pixels: Pixels, *, rounds: int
+) -> dict[str, list[float]]:
+    """The agent's own processor time per request, in ms, by the kind of answer."""
+    splitting, uplink = await split_agent(models, agent.times, pixels)
+    kinds = {
+        LOCAL_CPU: AgentCpu(agent, models, pixels, agent.local.plan, NEAR_BUDGET_MS),
+        SPLIT_CPU: splitting,
+    }
+    turns = [turn for each in kinds.values() for turn in (each.answers, each.stages)]
+    try:
+        await take_turns("warming up", turns, rounds=WARM_UP // 4)
+        for each in kinds.values():
+            each.clear()
+        await take_turns("processor time", turns, rounds=rounds)
+    finally:
+        splitting.agent.close()
+        await uplink.shutdown()
+    return {name: each.own_ms() for name, each in kinds.items()}
 
 
 async def _measure(
@@ -244,6 +274,7 @@ async def take_turns(what: str, turns: Sequence[Turn], *, rounds: int) -> None:
 def _report(
     bundle: Bundle,
     taken: Taken,
+    cpu_ms: dict[str, list[float]],
     routing_us: dict[str, Summary],
     *,
     rounds: int,
@@ -261,6 +292,23 @@ def _report(
                 bound=BOUND_MS,
             )
             for name in (IN_PROCESS, GRPC_PIXELS, GRPC_JPEG, BEYOND_PEER)
+        ]
+        + [
+            Target.at_most(
+                f"the agent's own CPU: {name}",
+                round(Summary.of(samples).median, 4),
+                unit="ms",
+                bound=CPU_BOUND_MS,
+            )
+            for name, samples in cpu_ms.items()
+        ]
+        + [
+            Target.at_most(
+                f"choose() among {PLANS} plans",
+                round(routing_us[MANY_PLANS].median, 1),
+                unit="µs",
+                bound=CHOICE_BOUND_US,
+            )
         ],
         figures={
             "rounds": rounds,
@@ -270,11 +318,13 @@ def _report(
                 name: {part.strip(" -=+"): value.median for part, value in column.items()}
                 for name, column in parts.items()
             },
+            "cpu_ms": {name: asdict(Summary.of(samples)) for name, samples in cpu_ms.items()},
             "routing_us": {name: asdict(value) for name, value in routing_us.items()},
         },
         samples={
             "bare_ms": _rounded(taken.bare),
             "overhead_ms": {name: _rounded(samples) for name, samples in left.items()},
+            "cpu_ms": {name: _rounded(samples) for name, samples in cpu_ms.items()},
         },
         machine=machine(load_before=load_before),
         tables=[
@@ -290,6 +340,11 @@ def _report(
                 "gRPC without us, ms: median [95 % interval]",
                 ("", "ms"),
                 [(name, str(Summary.of(left[name]))) for name in (PEER, BEYOND_PEER)],
+            ),
+            table(
+                "the agent's own processor time, ms a request: median [95 % interval]",
+                ("", "ms"),
+                [(name, str(Summary.of(samples))) for name, samples in cpu_ms.items()],
             ),
             table(
                 "deciding, µs: median [95 % interval]",
@@ -327,11 +382,11 @@ def _local_agent(models: DeviceModels) -> Iterator[Agent]:
     """An agent in this process that knows a cloud 51 ms away."""
     stages = measure_stages(models, golden_picture(models.bundle), runs=3)
     agent = Agent(
-        models,
+        models.bundle,
+        bench=DeviceBench(models, clock=monotonic, workers=2),
         times=StageTimes(stages),
         uplink=_known_uplink(models.bundle),
         clock=monotonic,
-        workers=2,
     )
     try:
         yield agent
@@ -375,37 +430,62 @@ def _shortest_server(bundle: Bundle) -> Iterator[Callable[[bytes], bytes]]:
 def _routing_us(agent: Agent) -> dict[str, Summary]:
     """What deciding costs, in µs: with the cloud, then without."""
     found = _decisions(agent, "with a cloud")
+    many = as_many(agent.options(_deadline()), PLANS)
+    found[MANY_PLANS] = _times_us(lambda: choose(many, left_ms=CHOICE_LEFT_MS))
     agent.uplink = None
     return found | _decisions(agent, "alone")
 
 
 def _decisions(agent: Agent, name: str) -> dict[str, Summary]:
-    options = agent.options()
-    outlook_ms, choice_ms = [], []
-    for _ in range(DECISIONS):
-        outlook_ms.append(_time_ms(agent.options))
-        choice_ms.append(_time_ms(lambda: choose(options, left_ms=100.0)))
+    options = agent.options(_deadline())
     plans = f"{len(options)} plans, {name}"
     return {
-        f"options() of {plans}": Summary.of([ms * 1e3 for ms in outlook_ms]),
-        f"choose() among {plans}": Summary.of([ms * 1e3 for ms in choice_ms]),
+        f"options() of {plans}": _times_us(lambda: agent.options(_deadline())),
+        f"choose() among {plans}": _times_us(lambda: choose(options, left_ms=CHOICE_LEFT_MS)),
     }
+
+
+def as_many(options: Sequence[Option], number: int) -> list[Option]:
+    """So many options, the local one among them: some left out, or repeated with other sizes."""
+    local = [option for option in options if option.plan.kind is PlanKind.LOCAL]
+    remote = [option for option in options if option.plan.kind is not PlanKind.LOCAL]
+    wanted = number - len(local)
+    repeated = (
+        replace(remote[at % len(remote)], size_bytes=remote[at % len(remote)].size_bytes + at)
+        for at in range(wanted)
+    )
+    return [*local, *repeated]
+
+
+def _deadline() -> Deadline:
+    return Deadline.after_ms(CHOICE_LEFT_MS, now_s=monotonic())
+
+
+def _times_us(work: Callable[[], object]) -> Summary:
+    return Summary.of([_time_ms(work) * 1e3 for _ in range(DECISIONS)])
 
 
 def _known_uplink(bundle: Bundle) -> Uplink:
     """An uplink that has seen its fill of exchanges; it is never connected."""
     manifest = bundle.manifest
+    nobody = Address("127.0.0.1", 1)
     uplink = Uplink(
-        Address("127.0.0.1", 1), security=Security(), model=manifest.name, clock=monotonic
+        lambda: GrpcConnection(nobody, security=Security(), model=manifest.name),
+        clock=monotonic,
+        name=str(nobody),
     )
     uplink.breaker.succeed()
-    for number in range(24):
-        size_bytes = 0 if number % 2 else 24_000
-        uplink.link.observe(size_bytes, RTT_MS + size_bytes / BYTES_PER_MS, now_s=monotonic())
+    ended_s = monotonic()
+    for number in range(24, 0, -1):
+        size_bytes = 150 if number % 2 else 24_000
+        began_s = ended_s - number
+        exchange = uplink.link.begin(size_bytes, now_s=began_s)
+        took_ms = RTT_MS + size_bytes / BYTES_PER_MS
+        uplink.link.finish(exchange, now_s=began_s + took_ms / 1e3)
     state = fleet_pb2.ProbeResponse(queue_forecast_ms=1.0)
     for contract in (manifest.large.pixels, *(cut.contract for cut in manifest.large.cuts)):
-        state.tails.add(contract=contract.id, compute_p95_ms=20.0)
-    uplink.cloud.learn(state)
+        state.tails.add(contract=contract.id, compute_p50_ms=20.0, compute_p95_ms=20.0)
+    uplink.cloud.learn(state, now_s=ended_s)
     return uplink
 
 
