@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -451,7 +451,7 @@ def as_many(options: Sequence[Option], number: int) -> list[Option]:
     remote = [option for option in options if option.plan.kind is not PlanKind.LOCAL]
     wanted = number - len(local)
     repeated = (
-        replace(remote[at % len(remote)], size_bytes=remote[at % len(remote)].size_bytes + at)
+        remote[at % len(remote)]._replace(size_bytes=remote[at % len(remote)].size_bytes + at)
         for at in range(wanted)
     )
     return [*local, *repeated]

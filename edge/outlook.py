@@ -33,10 +33,7 @@ class _Row:
     plan: Plan
     stages: Sequence[str]
     contract: str
-
-    @property
-    def local(self) -> bool:
-        return not self.contract
+    local: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,7 @@ class Outlook:
     def __init__(self, manifest: Manifest, *, prices: Prices | None = None) -> None:
         self._prices = prices or Prices()
         self._rows = [_read(row, manifest) for row in manifest.table]
+        self._stages = tuple(dict.fromkeys(each for row in self._rows for each in row.stages))
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
 
     def options(
@@ -69,13 +67,14 @@ class Outlook:
         waits: Waits = NO_WAITS,
     ) -> list[Option]:
         """One option per row; remote ones never finish if nothing is reachable."""
+        stages = {name: stage(name) for name in self._stages}
         clouds = {contract: (cloud(contract), precision(contract)) for contract in self._contracts}
         prices = self._prices
         options: list[Option] = []
         for row in self._rows:
             own_ms = variance = 0.0
             for each in row.stages:
-                took = stage(each)
+                took = stages[each]
                 own_ms += took.mean_ms
                 variance += took.variance
             size_bytes = row.row.bytes_p95
@@ -120,4 +119,4 @@ def device_stages(plan: Plan) -> Sequence[str]:
 def _read(row: PlanRow, manifest: Manifest) -> _Row:
     plan = row.parsed()
     contract = "" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id
-    return _Row(row, plan, device_stages(plan), contract)
+    return _Row(row, plan, device_stages(plan), contract, local=not contract)

@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from ..shared.manifest import Rate
 from ..shared.plan import Plan, PlanKind
@@ -40,8 +41,7 @@ _SURE = 1.2816
 """Standard deviations up to which the light model is allowed for where it goes first: 9 of 10."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
@@ -76,11 +76,15 @@ class Light(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The plan taken, how likely its answer comes in time, and when the light model runs."""
+    """The plan taken, how likely its answer comes in time, and when the light model runs.
+
+    `alone`: no other plan may be taken and come in time, and none will with less time left.
+    """
 
     option: Option
     in_time: float
     light: Light = Light.NET
+    alone: bool = False
 
     @property
     def fits(self) -> bool:
@@ -99,8 +103,7 @@ class Sight:
     enough: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     option: Option
     finish_ms: float
     in_time: float
@@ -124,12 +127,13 @@ def choose(
     if demand.outputs:
         candidates = [each for each in candidates if each.option is not local] or candidates
     if not candidates:
-        return Decision(local, 0.0, Light.FIRST)
+        return Decision(local, 0.0, Light.FIRST, alone=True)
     if sight is not None and sight.enough and candidates[0].option is local:
         return Decision(local, 1.0, Light.FIRST)
     taken = _pick(candidates, local, demand, sight)
     if taken.option is local or sight is not None:
-        return Decision(taken.option, taken.in_time, Light.FIRST)
+        alone = taken.option is local and len(candidates) == 1
+        return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
     return Decision(taken.option, taken.in_time, _light(taken, local, left_ms, demand))
 
 

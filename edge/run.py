@@ -103,12 +103,15 @@ class Run:
     _hopeless: bool = False
     """The answer under way will hardly come in time: as late as one that has not."""
     _retried: bool = False
+    _alone: bool = False
+    """There was no other plan than the device's own: none will come of asking again."""
 
     async def answer(self, picture: bytes | Array) -> Answer:
         """The best answer the deadline allows."""
         self._picture = await self._pixels(picture)
         try:
             decision = self._ask()
+            self._alone = decision.alone
             if decision.light is Light.FIRST:
                 self._start_light()
                 if decision.option.plan.kind is PlanKind.LOCAL:
@@ -233,7 +236,7 @@ class Run:
             self._ask_again()
         if self._light is not None and self._light.done() and self._sight is None:
             self._see(self._light.result())
-            if self._sent is None and self._back is None:
+            if self._sent is None and self._back is None and not self._alone:
                 self._ask_again()
         over = self.left_ms <= 0
         if self._light is None:

@@ -66,6 +66,9 @@ class StageTimes:
         self._stages: dict[str, _Stage] = {}
         self._fixed: deque[float] = deque([1.0] * _RECENT, maxlen=_RECENT)
         self._fixed_runs = 0
+        self._slowness = 1.0
+        """The median of the last runs of fixed work, over their profile's."""
+        self._as_profiled = {name: _through(t.p50_ms, t.p95_ms) for name, t in profile.items()}
         self._durations: dict[str, Duration] = {}
         """What was asked for since the last run."""
 
@@ -76,16 +79,23 @@ class StageTimes:
         if known is not None and known.p50_ms > 0 and (stage == LIGHT or stage.startswith("head:")):
             self._fixed.append(ms / known.p50_ms)
             self._fixed_runs += 1
+            self._slowness = _median(self._fixed)
         seen = self._stages.setdefault(stage, _Stage())
-        seen.observe(ms, at=self._fixed_runs, slowness=self._slowness())
+        seen.observe(ms, at=self._fixed_runs, slowness=self._slowness)
 
     def duration(self, stage: str) -> Duration:
         """What a run takes now: the lognormal through its median and its p95."""
-        if stage not in self._durations:
-            self._durations[stage] = _through(
-                self._forecast_ms(stage, _p50, _median), self.p95_ms(stage)
-            )
-        return self._durations[stage]
+        found = self._durations.get(stage)
+        if found is None:
+            found = self._durations[stage] = self._duration(stage)
+        return found
+
+    def _duration(self, stage: str) -> Duration:
+        known = self._as_profiled.get(stage)
+        if known is None or stage in self._stages:
+            return _through(self._forecast_ms(stage, _p50, _median), self.p95_ms(stage))
+        slowness = self._slowness
+        return Duration(known.mean_ms * slowness, known.variance * slowness * slowness)
 
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
@@ -101,7 +111,7 @@ class StageTimes:
         slowest = max(seen.seen_ms) if seen is not None else 0.0
         if known is None:
             return float("inf")
-        added_ms = known.p50_ms * max(self._slowness() - 1, 0.0)
+        added_ms = known.p50_ms * max(self._slowness - 1, 0.0)
         return max(known.p999_ms + added_ms, 1.2 * slowest)
 
     def _forecast_ms(
@@ -114,7 +124,7 @@ class StageTimes:
         now_ms = seen.now_ms() if seen is not None else []
         if known is None:
             return of_seen(now_ms) if len(now_ms) >= _PROFILE_RUNS else math.inf
-        machine = self._slowness()
+        machine = self._slowness
         if seen is None:
             return of_profile(known) * machine
         stale = self._fixed_runs - seen.at >= _STALE
@@ -124,9 +134,6 @@ class StageTimes:
         weight = len(now_ms) / (len(now_ms) + _PROFILE_RUNS)
         expected_ms = of_profile(known) * slowness
         return (1 - weight) * expected_ms + weight * of_seen(now_ms) * since
-
-    def _slowness(self) -> float:
-        return _median(self._fixed)
 
 
 def _p50(known: StageTime) -> float:

@@ -1,7 +1,7 @@
 """What if: which plan the router would take, by how much, and from which budget on. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, isfinite
 
 from ...edge.router import Decision, Option, choose
@@ -32,7 +32,7 @@ def verdict(options: Sequence[Option], *, left_ms: float) -> Verdict:
     if not decision.fits:
         late = f"it takes {ms_words(taken.total_ms)} ms" if isfinite(taken.total_ms) else "untimed"
         return Verdict(decision, None, f"nothing fits: the device answers as it can ({late})")
-    without = [replace(o, device_ms=inf) if o is taken else o for o in options]
+    without = [o._replace(device_ms=inf) if o is taken else o for o in options]
     second = choose(without, left_ms=left_ms)
     if not second.fits:
         return Verdict(decision, None, "nothing else fits")

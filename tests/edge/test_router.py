@@ -1,7 +1,6 @@
 """What is always true of a choice."""
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,8 +79,7 @@ def unsure_tables(draw: st.DrawFn) -> list[Option]:
     """The same with times that vary, prices, and cuts among the plans."""
     options = draw(tables())
     return [
-        replace(
-            each,
+        each._replace(
             plan=draw(st.sampled_from([each.plan, Plan.split(f"c{at}", head="int8", codec="raw")]))
             if each.plan.kind is PlanKind.CLOUD
             else each.plan,
