@@ -70,11 +70,13 @@ class StageTimes:
         """The median of the last runs of fixed work, over their profile's."""
         self._as_profiled = {name: _through(t.p50_ms, t.p95_ms) for name, t in profile.items()}
         self._durations: dict[str, Duration] = {}
+        self._p95_ms: dict[str, float] = {}
         """What was asked for since the last run."""
 
     def observe(self, stage: str, ms: float) -> None:
         """One run of a stage took so long."""
         self._durations.clear()
+        self._p95_ms.clear()
         known = self._profile.get(stage)
         if known is not None and known.p50_ms > 0 and (stage == LIGHT or stage.startswith("head:")):
             self._fixed.append(ms / known.p50_ms)
@@ -99,7 +101,10 @@ class StageTimes:
 
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
-        return self._forecast_ms(stage, _p95, _upper)
+        found = self._p95_ms.get(stage)
+        if found is None:
+            found = self._p95_ms[stage] = self._forecast_ms(stage, _p95, _upper)
+        return found
 
     def p999_ms(self, stage: str) -> float:
         """No window shows a p99.9: the profile's, or a fifth above the slowest seen.
