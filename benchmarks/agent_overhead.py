@@ -42,6 +42,7 @@ import _bare_server
 import grpc
 from _agent_cpu import LOCAL_CPU, SPLIT_CPU, AgentCpu, split_agent
 from _common import Report, Summary, Target, demo_bundle, load, machine, parser, progress, run
+from _decisions import MANY_PLANS, decision_times_us
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
@@ -52,7 +53,6 @@ from hybridge.devices.models import DeviceModels, Pixels, measure_stages
 from hybridge.edge.agent import Agent
 from hybridge.edge.bench import DeviceBench
 from hybridge.edge.connection import GrpcConnection
-from hybridge.edge.router import Option, choose
 from hybridge.edge.selftest import golden_picture
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
@@ -60,7 +60,6 @@ from hybridge.protos import fleet_pb2
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.picture import decode_picture
-from hybridge.shared.plan import PlanKind
 from hybridge.shared.security import Address, Security
 from hybridge.shared.tensor import Array
 
@@ -70,7 +69,7 @@ GRPC_JPEG = "gRPC, JPEG"
 PEER = "shortest gRPC server"
 BEYOND_PEER = "gRPC, pixels, beyond the shortest gRPC server"
 BOUND_MS, CPU_BOUND_MS = 1.0, 0.5
-PLANS, CHOICE_BOUND_US = 30, 50.0
+CHOICE_BOUND_US = 50.0
 BUDGET_MS = 10_000.0
 """So much that no deadline ever decides."""
 NEAR_BUDGET_MS = 40.0
@@ -79,9 +78,6 @@ RTT_MS, BYTES_PER_MS = 51.0, 1_400.0
 JPEG_QUALITY = 90
 ROUNDS, QUICK_ROUNDS = 1_000, 200
 WARM_UP = 30
-DECISIONS = 2_000
-CHOICE_LEFT_MS = 100.0
-MANY_PLANS = f"choose() among {PLANS} plans"
 
 Turn = Callable[[], Awaitable[None] | None]
 
@@ -190,7 +186,7 @@ def measure(options: argparse.Namespace) -> Report:
     ):
         taken = asyncio.run(_measure(models, agent, client, peer, jpeg, rounds=rounds))
         cpu_ms = asyncio.run(_cpu(models, agent, decode_picture(jpeg), rounds=rounds // 4))
-        routing_us = _routing_us(agent)
+        routing_us = decision_times_us(agent)
     return _report(bundle, taken, cpu_ms, routing_us, rounds=rounds, load_before=load_before)
 
 
@@ -304,7 +300,7 @@ def _report(
         ]
         + [
             Target.at_most(
-                f"choose() among {PLANS} plans",
+                MANY_PLANS,
                 round(routing_us[MANY_PLANS].median, 1),
                 unit="µs",
                 bound=CHOICE_BOUND_US,
@@ -425,44 +421,6 @@ def _shortest_server(bundle: Bundle) -> Iterator[Callable[[bytes], bytes]]:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
             call = channel.unary_unary(_bare_server.METHOD)
             yield lambda pixels: call(pixels, timeout=BUDGET_MS / 1e3)
-
-
-def _routing_us(agent: Agent) -> dict[str, Summary]:
-    """What deciding costs, in µs: with the cloud, then without."""
-    found = _decisions(agent, "with a cloud")
-    many = as_many(agent.options(_deadline()), PLANS)
-    found[MANY_PLANS] = _times_us(lambda: choose(many, left_ms=CHOICE_LEFT_MS))
-    agent.uplink = None
-    return found | _decisions(agent, "alone")
-
-
-def _decisions(agent: Agent, name: str) -> dict[str, Summary]:
-    options = agent.options(_deadline())
-    plans = f"{len(options)} plans, {name}"
-    return {
-        f"options() of {plans}": _times_us(lambda: agent.options(_deadline())),
-        f"choose() among {plans}": _times_us(lambda: choose(options, left_ms=CHOICE_LEFT_MS)),
-    }
-
-
-def as_many(options: Sequence[Option], number: int) -> list[Option]:
-    """So many options, the local one among them: some left out, or repeated with other sizes."""
-    local = [option for option in options if option.plan.kind is PlanKind.LOCAL]
-    remote = [option for option in options if option.plan.kind is not PlanKind.LOCAL]
-    wanted = number - len(local)
-    repeated = (
-        remote[at % len(remote)]._replace(size_bytes=remote[at % len(remote)].size_bytes + at)
-        for at in range(wanted)
-    )
-    return [*local, *repeated]
-
-
-def _deadline() -> Deadline:
-    return Deadline.after_ms(CHOICE_LEFT_MS, now_s=monotonic())
-
-
-def _times_us(work: Callable[[], object]) -> Summary:
-    return Summary.of([_time_ms(work) * 1e3 for _ in range(DECISIONS)])
 
 
 def _known_uplink(bundle: Bundle) -> Uplink:

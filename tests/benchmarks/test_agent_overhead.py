@@ -1,6 +1,8 @@
 import random
 
 import pytest
+from _agent_cpu import BATCH, Insisting, cheapest_split, split_agent
+from _decisions import PLANS, as_many
 from agent_overhead import (
     BEYOND_PEER,
     GRPC_JPEG,
@@ -12,6 +14,13 @@ from agent_overhead import (
     take_turns,
     without,
 )
+
+from hybridge.edge.router import Option
+from hybridge.edge.stage_times import StageTimes
+from hybridge.shared.manifest import Rate
+from hybridge.shared.plan import Plan
+
+from ..bundles import CLOUD, LOCAL, SPLIT, Small, picture, stage_times
 
 
 def make_taken() -> Taken:
@@ -64,3 +73,45 @@ def test_arguments_it_does_not_know_are_refused(capsys: pytest.CaptureFixture[st
         main(["--rounds", "many"])
     assert stopped.value.code == 2
     assert "--rounds" in capsys.readouterr().err
+
+
+def an_option(plan: Plan, size_bytes: int) -> Option:
+    rate = Rate(value=0.9, standard_error=0.01, samples=100)
+    return Option(plan, rate, size_bytes, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("remote", [2, PLANS - 1, 50])
+def test_any_table_is_made_one_of_as_many_plans(remote: int) -> None:
+    local = an_option(Plan.local(), 0)
+    others = [an_option(Plan.cloud(f"jpeg-{at + 1}"), 100 * at) for at in range(remote)]
+    many = as_many([*others, local], PLANS)
+    assert len(many) == PLANS
+    assert many.count(local) == 1
+    assert len({(each.plan, each.size_bytes) for each in many}) == PLANS
+
+
+async def test_the_agents_own_time_is_what_its_stages_did_not_take(small: Small) -> None:
+    times = StageTimes(stage_times((LOCAL, SPLIT, CLOUD)))
+    splitting, uplink = await split_agent(small.models, times, picture(0))
+    assert splitting.plan == cheapest_split(small.bundle.manifest) == SPLIT
+    for _ in range(3):
+        await splitting.answers()
+        splitting.stages()
+    assert len(splitting.own_ms()) == 3
+    assert uplink.ledger.total_bytes >= 3 * BATCH * 400
+    splitting.with_agent_ms, splitting.bare_ms = [3.0, 4.0], [2.5, 3.0]
+    assert splitting.own_ms() == [0.5, 1.0]
+    splitting.clear()
+    assert splitting.own_ms() == []
+    splitting.agent.close()
+    await uplink.shutdown()
+
+
+async def test_an_answer_of_another_plan_is_no_measurement(small: Small) -> None:
+    times = StageTimes(stage_times((LOCAL, SPLIT, CLOUD)))
+    splitting, uplink = await split_agent(small.models, times, picture(0))
+    splitting.agent.policy = Insisting(CLOUD)
+    with pytest.raises(RuntimeError, match="answered, not split"):
+        await splitting.answers()
+    splitting.agent.close()
+    await uplink.shutdown()
