@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import math
-import os
 
 import grpc
 import numpy as np
 
 from ..devices.conditions import Watch
 from ..devices.models import DeviceModels, measure_stages
-from ..devices.probe import probe
+from ..devices.probe import probe, usable_cores
 from ..devices.profile import Profile, load_profile, save_profile, today
 from ..devices.yardstick import measure_yardstick
 from ..protos import fleet_pb2_grpc, oip
@@ -130,7 +129,7 @@ class EdgeDaemon:
         bench = DeviceBench(
             models,
             clock=monotonic,
-            workers=max(2, os.cpu_count() or 1),
+            workers=usable_cores(),
             max_pixels=config.max_pixels,
         )
         return Agent(

@@ -8,6 +8,7 @@
     cascade            the light model first; the cloud if it is less sure than a threshold, without
                        asking whether there is time (axonmesh, Sedna)
     ours               the router
+    ours-latency       the router, told to be quick at an agreement of at least 98 %
 
 All of them fall back on the light model when their answer would be late: the net is the agent's.
 """
@@ -15,12 +16,14 @@ All of them fall back on the light model when their answer would be late: the ne
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hybridge.edge.demand import Demand
+from hybridge.edge.demand import ANYTHING, Demand, Objective
 from hybridge.edge.policy import Policy, RouterPolicy
 from hybridge.edge.router import Decision, Light, Option, Sight
 from hybridge.shared.plan import Plan, PlanKind
 
 OURS = "ours"
+LATENCY = "ours-latency"
+_DEMANDS = {LATENCY: Demand(objective=Objective.LATENCY, min_agreement=0.98)}
 CASCADE_THRESHOLD = 0.8
 """Sedna's and axonmesh's examples ask the cloud below 0.7 to 0.9."""
 
@@ -29,7 +32,7 @@ def make_policy(name: str) -> Policy:
     """A policy by its name; ValueError if there is none of that name."""
     kind, _, plan = name.partition(":")
     match kind:
-        case "ours":
+        case "ours" | "ours-latency":
             return RouterPolicy()
         case "local":
             return Fixed(Plan.local())
@@ -44,6 +47,11 @@ def make_policy(name: str) -> Policy:
         case "cascade":
             return Cascade()
     raise ValueError(f"no policy {name!r}")
+
+
+def demand_of(name: str) -> Demand:
+    """What the agent is asked for under a policy."""
+    return _DEMANDS.get(name, ANYTHING)
 
 
 class _Stubborn:
