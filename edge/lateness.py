@@ -5,7 +5,7 @@ from collections import deque
 _WINDOW = 128
 _QUANTILE = 0.99
 _UNKNOWN_MS = 10.0
-"""Believed of a process that has just started, until so many waits have ended that it has no say."""
+"""Believed of a process that has just started, until enough waits have ended."""
 _SERVICE = 2.0
 """An answer passes through as much again, between the agent and the wire, as within the agent."""
 
