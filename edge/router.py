@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..shared.manifest import Rate
+from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
-from .demand import ANYTHING, Demand, Objective
+from .demand import ANYTHING, Demand
 from .duration import Duration
 
 _TRIED = 0.1

@@ -16,9 +16,10 @@ All of them fall back on the light model when their answer would be late: the ne
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hybridge.edge.demand import ANYTHING, Demand, Objective
+from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.policy import Policy, RouterPolicy
 from hybridge.edge.router import Decision, Light, Option, Sight
+from hybridge.shared.objective import Objective
 from hybridge.shared.plan import Plan, PlanKind
 
 OURS = "ours"
