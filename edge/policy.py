@@ -18,6 +18,7 @@ class Policy(Protocol):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         """Which plan to take with the time left."""
         ...

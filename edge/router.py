@@ -115,10 +115,12 @@ def choose(
     demand: Demand = ANYTHING,
     sight: Sight | None = None,
     spent_bytes: float = 0.0,
+    sure_share: float = 0.0,
 ) -> Decision:
     """The best option for the time left; `options` must hold the local plan.
 
-    Without a `sight` the light model has not answered yet.
+    Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
+    sure as the caller demands.
     """
     local = _local(options)
     candidates = _candidates(options, local, left_ms, demand, sight, spent_bytes)
@@ -131,7 +133,8 @@ def choose(
     taken = _pick(candidates, local, demand, sight)
     if taken.option is local or sight is not None:
         return Decision(taken.option, taken.in_time, Light.FIRST)
-    return Decision(taken.option, taken.in_time, _light(taken, local, left_ms, demand))
+    light = _light(taken, local, left_ms, demand, sure_share)
+    return Decision(taken.option, taken.in_time, light)
 
 
 def worth_waiting(
@@ -228,8 +231,16 @@ def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
     return each.finish_ms, option.size_bytes, option.energy_j, option.plan
 
 
-def _light(taken: _Candidate, local: Option, left_ms: float, demand: Demand) -> Light:
-    """First where that costs next to nothing: its answer may be all that is needed."""
+def _light(
+    taken: _Candidate, local: Option, left_ms: float, demand: Demand, sure_share: float
+) -> Light:
+    """First where that costs next to nothing: its answer may be all that is needed.
+
+    Who wants to be quick waits for it only if it spares more time than it takes.
+    """
+    if demand.objective is Objective.LATENCY:
+        spared_ms = sure_share * taken.option.total_ms
+        return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
     wait_ms = local.total.quantile(_SURE)
     later = taken.option.total.within(left_ms - wait_ms)
     worth = max(taken.option.agreement.value - local.agreement.value, 0.0)
