@@ -138,7 +138,12 @@ class Agent:
             why = explain(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
             log.debug("%.0f ms left: %s", left_ms, why)
         return self.policy.choose(
-            options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent
+            options,
+            left_ms=left_ms,
+            demand=demand,
+            sight=sight,
+            spent_bytes=spent,
+            sure_share=self.assurance.share_enough(demand.enough),
         )
 
     def options(self, deadline: Deadline) -> list[Option]:

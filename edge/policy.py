@@ -41,6 +41,7 @@ class RouterPolicy:
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         return choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
 

@@ -91,6 +91,7 @@ class Fixed(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         wanted = next((o for o in options if o.plan == self.plan and _reachable(o)), None)
         if sight is not None or wanted is None:
@@ -109,6 +110,7 @@ class BestJpeg(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         jpegs = [o for o in options if o.plan.codec.startswith("jpeg") and _reachable(o)]
         if sight is not None or not jpegs:
@@ -134,6 +136,7 @@ class Neurosurgeon(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         remote = [o for o in options if o.plan.kind is not PlanKind.LOCAL and _reachable(o)]
         if sight is not None or not remote:
@@ -152,6 +155,7 @@ class Cascade(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         local = _local(options)
         picture = next(

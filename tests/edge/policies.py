@@ -24,6 +24,7 @@ class Insistent:
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         return Decision(next(option for option in options if option.plan == self.plan), 1.0)
 
