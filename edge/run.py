@@ -139,14 +139,16 @@ class Run:
     def _light_needs_ms(self) -> float:
         """How long before its end the light model has to start, those before it included.
 
-        One usual run is added to its p99.9: a run after a wait finds cold caches and a sleeping
-        thread, which no profile measured in a loop has seen.
+        One usual run is added to its p99.9, and what this process was seen to be late by: a run
+        after a wait finds cold caches and a sleeping thread, which no profile measured in a loop
+        has seen.
         """
         times = self.agent.times
         careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
         usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
         waiting = self.agent.bench.waits(self.deadline).light
-        return careful_ms + usual_ms + waiting.mean_ms
+        late_ms = self.agent.lateness.reserve_ms
+        return careful_ms + usual_ms + waiting.mean_ms + late_ms
 
     # Starting things.
 
