@@ -74,9 +74,15 @@ class Insisting(RouterPolicy):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         super().choose(
-            options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes
+            options,
+            left_ms=left_ms,
+            demand=demand,
+            sight=sight,
+            spent_bytes=spent_bytes,
+            sure_share=sure_share,
         )
         option = next(option for option in options if option.plan == self.plan)
         return Decision(option, 1.0, Light.NET)

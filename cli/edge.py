@@ -5,10 +5,11 @@ import asyncio
 import math
 
 from ..edge.audit import AuditSettings
-from ..edge.demand import Demand, Objective
+from ..edge.demand import Demand
 from ..edge.prices import Prices
 from ..shared.bundle import find_bundle
 from ..shared.cascade import DELTA
+from ..shared.objective import Objective
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
@@ -41,8 +42,7 @@ def _add_demand(group: "argparse._ArgumentGroup") -> None:
         "--objective",
         choices=[*Objective],
         type=Objective,
-        default=Objective.ACCURACY,
-        help="what is to be best; all but accuracy keep to --min-agreement",
+        help="what is to be best; all but accuracy keep to --min-agreement (default: the bundle's)",
     )
     group.add_argument(
         "--min-agreement",
@@ -102,12 +102,9 @@ def run(options: argparse.Namespace) -> int:
         security=security(options),
         threads=options.threads,
         max_requests=options.max_requests,
-        demand=Demand(
-            objective=options.objective,
-            min_agreement=options.min_agreement,
-            only_cuts=options.only_cuts,
-            bytes_per_hour=options.bytes_per_hour,
-        ),
+        objective=options.objective,
+        min_agreement=options.min_agreement,
+        demand=Demand(only_cuts=options.only_cuts, bytes_per_hour=options.bytes_per_hour),
         prices=Prices(
             device_w=options.device_watts,
             joules_per_mb=options.joules_per_mb,

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from ..client import Answer, Client
+from ..client import Answer, Client, Wish
 from ..shared.errors import PictureError, RemoteError, RemoteUnavailable, RequestError
+from ..shared.objective import Objective
 from ..shared.side import from_text
 from ..shared.tensor import Array
 from .console import complain, console, print_json, print_line, table
@@ -47,6 +48,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="NAME",
         help="wanted beside the answer: asks the cloud if there is time; shown with --json",
     )
+    wishes = parser.add_argument_group("what is wanted (default: as the edge has it)")
+    wishes.add_argument("--objective", type=Objective, choices=[*Objective])
+    wishes.add_argument("--min-agreement", type=float, metavar="SHARE", help="such as 0.98")
+    wishes.add_argument("--stay-local", action="store_true", default=None)
+    wishes.add_argument("--only-cuts", action="store_true", default=None)
+    wishes.add_argument("--bytes-per-hour", type=float, metavar="N")
     parser.add_argument(
         "--follow",
         action="store_true",
@@ -63,6 +70,13 @@ def run(options: argparse.Namespace) -> int:
     finals: dict[str, Answer] = {}
     faults: dict[str, str] = {}
     gone: RemoteUnavailable | None = None
+    wish = Wish(
+        objective=options.objective,
+        min_agreement=options.min_agreement,
+        stay_local=options.stay_local,
+        only_cuts=options.only_cuts,
+        bytes_per_hour=options.bytes_per_hour,
+    )
     with Client(options.edge, security=security(options)) as client:
         inputs = read_inputs(client, options.input, model=options.model)
         for name, picture in find_pictures(options.sources, most_frames=options.frames):
@@ -74,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
                     budget_ms=options.budget,
                     model=options.model,
                     follow=options.follow,
+                    wish=wish,
                 )
             except RemoteUnavailable as error:  # for the others too; what was answered is shown
                 gone = error

@@ -10,5 +10,6 @@ with Client("127.0.0.1:8600") as client:
 from .answer import Answer
 from .client import Client
 from .finals import Finals
+from .wish import Wish
 
-__all__ = ["Answer", "Client", "Finals"]
+__all__ = ["Answer", "Client", "Finals", "Wish"]

@@ -26,6 +26,7 @@ from ..shared.side import as_declared
 from ..shared.tensor import TensorSpec
 from .answer import Answer, read_answer
 from .finals import Finals
+from .wish import ANYTHING, Wish
 
 _WATCH_AGENT = "/hybridge.fleet.v1.Edge/WatchAgent"
 _WATCH_RESULTS = "/hybridge.fleet.v1.Edge/WatchResults"
@@ -143,6 +144,7 @@ class Client:
         model: str = "",
         request_id: str = "",
         follow: bool = False,
+        wish: Wish = ANYTHING,
     ) -> Answer:
         """The answer for an encoded picture, or RGB uint8 [h, w, 3]; RemoteError if none came.
 
@@ -151,7 +153,8 @@ class Client:
         come that the best answer has. Without a budget the bundle's default holds. With `follow`
         an answer that the device gives in the cloud's place is followed by a final one:
         `answer.final_follows` says so, and `client.finals` hands it out. A `request_id` names one
-        request: what is sent again under the same one is the same.
+        request: what is sent again under the same one is the same. `wish` says what is to be best,
+        and what must not happen.
         """
         request = pb.ModelInferRequest(
             model_name=model or self._only_model(), id=request_id or uuid.uuid4().hex
@@ -165,6 +168,7 @@ class Client:
         if outputs is not None:
             for name in (messages.PROBABILITIES, messages.LABELS, *outputs):
                 request.outputs.add(name=name)
+        messages.set_parameters(request.parameters, wish.parameters())
         timeout_s = None
         if budget_ms is not None:
             check_budget_ms(budget_ms)

@@ -1,6 +1,7 @@
 """What machine this is."""
 
 import hashlib
+import math
 import os
 import platform
 from pathlib import Path
@@ -63,6 +64,13 @@ def probe() -> Device:
         runtime=f"{found.package} {found.version}",
         quota_cores=_quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")),
     )
+
+
+def usable_cores() -> int:
+    """How many threads can run at a time here: by affinity, and by quota rounded up."""
+    device = probe()
+    allowed = math.ceil(device.quota_cores) if device.quota_cores else device.cores
+    return max(1, min(device.cores, allowed))
 
 
 def _cpu_facts(file: Path) -> dict[str, str]:

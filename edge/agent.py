@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.models import check_picture
+from ..devices.models import LIGHT, RESIZE_LIGHT, check_picture
 from ..shared.bundle import Bundle
 from ..shared.cascade import DELTA
 from ..shared.deadline import Clock, Deadline
@@ -28,12 +28,14 @@ from .auditor import Auditor
 from .bench import Bench, Lit
 from .demand import ANYTHING, Demand
 from .duration import NEVER, NO_TIME, Duration
+from .lateness import Lateness
 from .later import best_answer, finish_later
-from .outlook import Outlook, device_stages
+from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
+from .rate import Rate as Frequency
 from .router import Decision, Option, Sight, explain
-from .run import OnFinal, Run, Sent
+from .run import DECODE, OnFinal, Run, Sent
 from .stage_times import StageTimes
 from .uplink import NOTHING, Beside, Uplink
 
@@ -78,6 +80,10 @@ class Agent:
         self._outlook = Outlook(self.manifest, prices=prices)
         self._max_requests = max_requests
         self._under_way = 0
+        self._came, self._sent = Frequency(), Frequency()
+        self.lateness = Lateness()
+        self.unlit = 0
+        """Requests under way for which the light model has not answered yet."""
         self._background: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -111,6 +117,7 @@ class Agent:
         if beside.named:
             demand = replace(demand, outputs=True)
         self._under_way += 1
+        self._came.count(now_s=self.clock())
         try:
             run = Run(self, deadline, beside, demand, on_final)
             return await run.answer(picture)
@@ -134,13 +141,18 @@ class Agent:
             why = explain(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
             log.debug("%.0f ms left: %s", left_ms, why)
         return self.policy.choose(
-            options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent
+            options,
+            left_ms=left_ms,
+            demand=demand,
+            sight=sight,
+            spent_bytes=spent,
+            sure_share=self.assurance.share_enough(demand.enough),
         )
 
     def options(self, deadline: Deadline) -> list[Option]:
         """Every plan as a request of this deadline would meet it now."""
         uplink, now_s = self.uplink, self.clock()
-        waits = self.bench.waits(deadline)
+        waits = self._waits(deadline, now_s)
         if uplink is None:
             return self._outlook.options(
                 stage=self.times.duration,
@@ -152,12 +164,33 @@ class Agent:
         transfer = uplink.link.transfer(now_s=now_s)
         return self._outlook.options(
             stage=self.times.duration,
+            alone=self.times.alone_ms,
             transfer=transfer.forecast,
             cloud=lambda contract: uplink.cloud.forecast(contract, now_s=now_s),
             precision=uplink.cloud.precision,
             reachable=uplink.breaker.closed,
             waits=waits,
         )
+
+    def _waits(self, deadline: Deadline, now_s: float) -> Waits:
+        """What stands before a request on the device: jobs, and what the others will need."""
+        times, overhead_ms = self.times, self.lateness.overhead_ms
+        needed_ms = times.alone_ms(RESIZE_LIGHT) + times.alone_ms(LIGHT)
+        needed_ms += times.least_ms(DECODE) + overhead_ms
+        waits = self.bench.waits(deadline)
+        # Whoever has no answer of the device's own yet goes first: that is the net.
+        before = Duration(max(self.unlit - 1, 0) * needed_ms)
+        return replace(
+            waits,
+            remote=waits.remote.then(before),
+            busy=self._came.hz(now_s=now_s) * needed_ms / 1e3,
+            remote_hz=self._sent.hz(now_s=now_s),
+            overhead_ms=overhead_ms,
+        )
+
+    def sends(self) -> None:
+        """A remote plan begins."""
+        self._sent.count(now_s=self.clock())
 
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""

@@ -1,10 +1,12 @@
 """The edge agent's settings, validated once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..shared.cascade import DELTA
 from ..shared.errors import ConfigError
+from ..shared.manifest import Manifest
+from ..shared.objective import Objective
 from ..shared.picture import MAX_PIXELS
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
@@ -17,7 +19,8 @@ from .prices import Prices
 class EdgeConfig:
     """One agent: its bundle, where it listens, and its cloud: given, to be found, or none.
 
-    `demand` holds for every request that does not say otherwise. Final answers are waited for
+    `objective` and `min_agreement` hold for every request that does not say otherwise; None: the
+    bundle's. What `demand` forbids is forbidden to all. Final answers are waited for
     `follow_ms` beyond the deadline. Guarantees hold with confidence 1 - `delta`.
     """
 
@@ -30,6 +33,8 @@ class EdgeConfig:
     threads: int = 1
     max_requests: int = 64
     max_pixels: int = MAX_PIXELS
+    objective: Objective | None = None
+    min_agreement: float | None = None
     demand: Demand = ANYTHING
     prices: Prices = field(default_factory=Prices)
     audit: AuditSettings = field(default_factory=AuditSettings)
@@ -45,3 +50,10 @@ class EdgeConfig:
             raise ConfigError(f"--max-pixels {self.max_pixels}: at least one")
         if not 0 < self.follow_ms <= 3_600_000:
             raise ConfigError(f"--follow {self.follow_ms:g}: above 0 ms, at most an hour")
+
+    def demand_of(self, manifest: Manifest) -> Demand:
+        """What holds for requests to a bundle's model."""
+        least = manifest.min_agreement if self.min_agreement is None else self.min_agreement
+        return replace(
+            self.demand, objective=self.objective or manifest.objective, min_agreement=least
+        )

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import math
-import os
 
 import grpc
 import numpy as np
 
 from ..devices.conditions import Watch
 from ..devices.models import DeviceModels, measure_stages
-from ..devices.probe import probe
+from ..devices.probe import probe, usable_cores
 from ..devices.profile import Profile, load_profile, save_profile, today
 from ..devices.yardstick import measure_yardstick
 from ..protos import fleet_pb2_grpc, oip
@@ -29,6 +28,7 @@ from .auditor import Auditor
 from .bench import DeviceBench
 from .config import EdgeConfig
 from .connection import GrpcConnection
+from .demand import Demand
 from .monitor import Monitor
 from .results import ResultLog
 from .selftest import golden_picture, self_test
@@ -130,7 +130,7 @@ class EdgeDaemon:
         bench = DeviceBench(
             models,
             clock=monotonic,
-            workers=max(2, os.cpu_count() or 1),
+            workers=usable_cores(),
             max_pixels=config.max_pixels,
         )
         return Agent(
@@ -140,19 +140,19 @@ class EdgeDaemon:
             uplink=None,
             clock=monotonic,
             assurance=(assurance := assurance_of(bundle, delta=config.delta)),
-            auditor=self._auditor(assurance),
-            demand=config.demand,
+            auditor=self._auditor(assurance, config.demand_of(bundle.manifest)),
+            demand=config.demand_of(bundle.manifest),
             prices=config.prices,
             max_requests=config.max_requests,
             follow_ms=config.follow_ms,
         )
 
-    def _auditor(self, assurance: Assurance) -> Auditor | None:
+    def _auditor(self, assurance: Assurance, demand: Demand) -> Auditor | None:
         """Of the guarantee that was asked for; ConfigError if the bundle cannot give it."""
-        config, least = self._config, self._config.demand.enough
+        config, least = self._config, demand.enough
         if least is None:
             return None
-        if config.demand.min_agreement is not None:
+        if demand.min_agreement is not None:
             found = assurance.require(least)
             log.info(
                 "answers at least %.4g sure stand (%.0f %% of the evaluation pictures): %s",

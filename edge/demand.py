@@ -3,28 +3,23 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from ..shared import oip as messages
 from ..shared.errors import ConfigError, RequestError
+from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
 
-OBJECTIVE, MIN_AGREEMENT = "objective", "min_agreement"
-STAY_LOCAL, ONLY_CUTS, BYTES_PER_HOUR = "stay_local", "only_cuts", "bytes_per_hour"
-_PARAMETERS = frozenset({OBJECTIVE, MIN_AGREEMENT, STAY_LOCAL, ONLY_CUTS, BYTES_PER_HOUR})
-"""Parameters of a request."""
+_PARAMETERS = frozenset(
+    {
+        messages.OBJECTIVE,
+        messages.MIN_AGREEMENT,
+        messages.STAY_LOCAL,
+        messages.ONLY_CUTS,
+        messages.BYTES_PER_HOUR,
+    }
+)
 DEFAULT_MIN_AGREEMENT = 0.98
 """What an objective other than accuracy keeps to if it is not told."""
-
-
-class Objective(StrEnum):
-    """What is to be best. All but `accuracy` keep to a least agreement and save something else."""
-
-    ACCURACY = "accuracy"
-    LATENCY = "latency"
-    BYTES = "bytes"
-    ENERGY = "energy"
-    COST = "cost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,15 +78,15 @@ def read_demand(parameters: Mapping[str, messages.Value], default: Demand) -> De
     """
     if not parameters.keys() & _PARAMETERS:
         return default
-    least = messages.number(parameters, MIN_AGREEMENT)
-    allowance = messages.number(parameters, BYTES_PER_HOUR)
+    least = messages.number(parameters, messages.MIN_AGREEMENT)
+    allowance = messages.number(parameters, messages.BYTES_PER_HOUR)
     try:
         return replace(
             default,
-            objective=_objective(parameters.get(OBJECTIVE, default.objective)),
+            objective=_objective(parameters.get(messages.OBJECTIVE, default.objective)),
             min_agreement=default.min_agreement if least is None else least,
-            stay=messages.flag(parameters, STAY_LOCAL) or default.stay,
-            only_cuts=messages.flag(parameters, ONLY_CUTS) or default.only_cuts,
+            stay=messages.flag(parameters, messages.STAY_LOCAL) or default.stay,
+            only_cuts=messages.flag(parameters, messages.ONLY_CUTS) or default.only_cuts,
             bytes_per_hour=default.bytes_per_hour
             if allowance is None or allowance > default.bytes_per_hour
             else allowance,
@@ -103,5 +98,5 @@ def read_demand(parameters: Mapping[str, messages.Value], default: Demand) -> De
 def _objective(name: messages.Value) -> Objective:
     if name not in list(Objective):
         known = ", ".join(Objective)
-        raise RequestError(f"parameter {OBJECTIVE} must be one of {known}, not {name!r}")
+        raise RequestError(f"parameter {messages.OBJECTIVE} must be one of {known}, not {name!r}")
     return Objective(str(name))

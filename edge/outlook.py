@@ -8,6 +8,7 @@ from ..shared.manifest import Manifest, PlanRow, Precision
 from ..shared.plan import Plan, PlanKind
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
+from .rate import crowd_ms
 from .router import Option
 
 StageForecast = Callable[[str], Duration]
@@ -20,9 +21,17 @@ CloudPrecision = Callable[[str], Precision]
 """What the cloud computes in, by contract id."""
 
 
+_STEADY = 0.5
+"""Of the wait behind others, where each takes as long as the next (M/D/1 instead of M/M/1)."""
+
+
 def in_float32(contract: str) -> Precision:
     """A cloud that says nothing of its precision, and what it is taken for."""
     return Precision.FLOAT32
+
+
+def _nothing(stage: str) -> float:
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +47,18 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long the light model, and the device's part of a remote plan, have to wait first."""
+    """How long the light model, and the device's part of a remote plan, have to wait first.
+
+    `busy` is the share of the processor's time that goes to what every request needs, `remote_hz`
+    how many remote plans are begun in a second, each with `overhead_ms` beside its stages. A plan
+    is judged by what becomes of the processor when all of these take it.
+    """
 
     light: Duration = NO_TIME
     remote: Duration = NO_TIME
+    busy: float = 0.0
+    remote_hz: float = 0.0
+    overhead_ms: float = 0.0
 
 
 NO_WAITS = Waits()
@@ -60,13 +77,17 @@ class Outlook:
         self,
         *,
         stage: StageForecast,
+        alone: Callable[[str], float] = _nothing,
         transfer: TransferForecast,
         cloud: CloudForecast,
         precision: CloudPrecision = in_float32,
         reachable: bool = True,
         waits: Waits = NO_WAITS,
     ) -> list[Option]:
-        """One option per row; remote ones never finish if nothing is reachable."""
+        """One option per row; remote ones never finish if nothing is reachable.
+
+        `alone` is how long a stage takes, in ms, when nothing else runs.
+        """
         stages = {name: stage(name) for name in self._stages}
         clouds = {contract: (cloud(contract), precision(contract)) for contract in self._contracts}
         prices = self._prices
@@ -82,6 +103,10 @@ class Outlook:
             wait = waits.light if row.local else waits.remote
             device_ms = own_ms + wait.mean_ms
             variance += wait.variance
+            if not row.local and waits.remote_hz:
+                alone_ms = sum([alone(each) for each in row.stages]) + waits.overhead_ms
+                load = waits.busy + waits.remote_hz * alone_ms / 1e3
+                device_ms += _STEADY * crowd_ms(alone_ms, load=load)
             if row.local:
                 options.append(
                     Option(row.plan, row.row.agreement, 0, device_ms, 0.0, 0.0, variance, energy_j)

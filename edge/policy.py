@@ -18,6 +18,7 @@ class Policy(Protocol):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         """Which plan to take with the time left."""
         ...
@@ -40,8 +41,16 @@ class RouterPolicy:
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
-        return choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
+        return choose(
+            options,
+            left_ms=left_ms,
+            demand=demand,
+            sight=sight,
+            spent_bytes=spent_bytes,
+            sure_share=sure_share,
+        )
 
     def worth_waiting(
         self, running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight

@@ -26,8 +26,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ..shared.manifest import Rate
+from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
-from .demand import ANYTHING, Demand, Objective
+from .demand import ANYTHING, Demand
 from .duration import Duration
 
 _TRIED = 0.1
@@ -117,10 +118,12 @@ def choose(
     demand: Demand = ANYTHING,
     sight: Sight | None = None,
     spent_bytes: float = 0.0,
+    sure_share: float = 0.0,
 ) -> Decision:
     """The best option for the time left; `options` must hold the local plan.
 
-    Without a `sight` the light model has not answered yet.
+    Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
+    sure as the caller demands.
     """
     local = _local(options)
     candidates = _candidates(options, local, left_ms, demand, sight, spent_bytes)
@@ -134,7 +137,8 @@ def choose(
     if taken.option is local or sight is not None:
         alone = taken.option is local and len(candidates) == 1
         return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
-    return Decision(taken.option, taken.in_time, _light(taken, local, left_ms, demand))
+    light = _light(taken, local, left_ms, demand, sure_share)
+    return Decision(taken.option, taken.in_time, light)
 
 
 def worth_waiting(
@@ -231,8 +235,16 @@ def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
     return each.finish_ms, option.size_bytes, option.energy_j, option.plan
 
 
-def _light(taken: _Candidate, local: Option, left_ms: float, demand: Demand) -> Light:
-    """First where that costs next to nothing: its answer may be all that is needed."""
+def _light(
+    taken: _Candidate, local: Option, left_ms: float, demand: Demand, sure_share: float
+) -> Light:
+    """First where that costs next to nothing: its answer may be all that is needed.
+
+    Who wants to be quick waits for it only if it spares more time than it takes.
+    """
+    if demand.objective is Objective.LATENCY:
+        spared_ms = sure_share * taken.option.total_ms
+        return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
     wait_ms = local.total.quantile(_SURE)
     later = taken.option.total.within(left_ms - wait_ms)
     worth = max(taken.option.agreement.value - local.agreement.value, 0.0)

@@ -40,6 +40,7 @@ DECODE = "decode"
 """The stage that is in no profile: it depends on the picture."""
 RESERVE_MS = 5.0
 RESERVE_SHARE = 0.05
+_MOST_RESERVE_SHARE = 0.3
 _MOST_RESERVE_MS = 20.0
 """Kept back of every budget for the event loop and for writing the answer: a long one can spare
 more, and a busy machine is then forgiven more."""
@@ -53,9 +54,10 @@ _RETRY_WAIT_MS = 1_000.0
 """How long a request whose exchange broke waits at most for the cloud to be back."""
 
 
-def reserve_ms(deadline: Deadline) -> float:
-    """What of a budget is kept back."""
-    return max(RESERVE_MS, min(RESERVE_SHARE * deadline.budget_ms, _MOST_RESERVE_MS))
+def reserve_ms(deadline: Deadline, *, lateness_ms: float) -> float:
+    """What of a budget is kept back: more where the process was seen to be late by more."""
+    usual_ms = max(RESERVE_MS, min(RESERVE_SHARE * deadline.budget_ms, _MOST_RESERVE_MS))
+    return max(usual_ms, min(lateness_ms, _MOST_RESERVE_SHARE * deadline.budget_ms))
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Run:
     steps_ms: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
     _picture: Array = field(init=False)
+    _reserve_ms: float = field(init=False)
     _sight: Sight | None = None
     _light: "asyncio.Task[Lit] | None" = None
     _sent: Sent | None = None
@@ -102,14 +105,19 @@ class Run:
     _fallback: str = ""
     _hopeless: bool = False
     """The answer under way will hardly come in time: as late as one that has not."""
+    _lit: bool = False
     _retried: bool = False
     _alone: bool = False
     """There was no other plan than the device's own: none will come of asking again."""
+    _asked: bool = False
+    """Whether a remote plan was ever begun."""
 
     async def answer(self, picture: bytes | Array) -> Answer:
         """The best answer the deadline allows."""
-        self._picture = await self._pixels(picture)
+        self._reserve_ms = reserve_ms(self.deadline, lateness_ms=self.agent.lateness.reserve_ms)
+        self.agent.unlit += 1
         try:
+            self._picture = await self._pixels(picture)
             decision = self._ask()
             self._alone = decision.alone
             if decision.light is Light.FIRST:
@@ -120,6 +128,8 @@ class Run:
                 self._send(decision.option, beside=decision.light is Light.BESIDE)
             return await self._first_good()
         finally:
+            if not self._lit:
+                self.agent.unlit -= 1
             self._call_off()
 
     # Time and what it is compared with.
@@ -127,19 +137,21 @@ class Run:
     @property
     def left_ms(self) -> float:
         """What may still be spent, the reserve taken off."""
-        return self.deadline.left_ms(self.agent.clock()) - reserve_ms(self.deadline)
+        return self.deadline.left_ms(self.agent.clock()) - self._reserve_ms
 
     def _light_needs_ms(self) -> float:
         """How long before its end the light model has to start, those before it included.
 
-        One usual run is added to its p99.9: a run after a wait finds cold caches and a sleeping
-        thread, which no profile measured in a loop has seen.
+        One usual run is added to its p99.9, and what this process was seen to be late by: a run
+        after a wait finds cold caches and a sleeping thread, which no profile measured in a loop
+        has seen.
         """
         times = self.agent.times
         careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
         usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
         waiting = self.agent.bench.waits(self.deadline).light
-        return careful_ms + usual_ms + waiting.mean_ms
+        late_ms = self.agent.lateness.reserve_ms
+        return careful_ms + usual_ms + waiting.mean_ms + late_ms
 
     # Starting things.
 
@@ -167,6 +179,8 @@ class Run:
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
         grace_ms = self.agent.follow_ms if self.on_final is not None else 0.0
+        self._asked = True
+        self.agent.sends()
         now_s = self.agent.clock()
         overdue_ms = option.total.quantile(_OVERDUE)
         self._sent = Sent(
@@ -219,9 +233,12 @@ class Run:
         while True:
             if (answer := self._look()) is not None:
                 return answer
-            await asyncio.wait(
-                self._awaited(), timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED
+            pause_s, began_s = self._pause_s(), self.agent.clock()
+            done, _ = await asyncio.wait(
+                self._awaited(), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED
             )
+            if not done and pause_s is not None:
+                self.agent.lateness.woke((self.agent.clock() - began_s - pause_s) * 1e3)
 
     def _look(self) -> Answer | None:
         """Takes note of what has happened; the answer, if there is one to give."""
@@ -289,6 +306,8 @@ class Run:
     # What happens.
 
     def _see(self, lit: Lit) -> None:
+        self._lit = True
+        self.agent.unlit -= 1
         self._learn(lit.stages_ms)
         confidence = float(lit.probabilities.max())
         assurance, auditor = self.agent.assurance, self.agent.auditor
@@ -352,6 +371,9 @@ class Run:
         final: bool = False,
     ) -> Answer:
         local = plan.kind is PlanKind.LOCAL
+        total_ms = self.deadline.spent_ms(self.agent.clock())
+        if local and not self._asked:
+            self.agent.lateness.took(total_ms - sum(self.steps_ms.values()))
         return Answer(
             probabilities=given.probabilities,
             plan=plan,
@@ -359,7 +381,7 @@ class Run:
             fallback=self._fallback if local else "",
             sent_bytes=self.sent_bytes,
             steps_ms=dict(self.steps_ms),
-            total_ms=self.deadline.spent_ms(self.agent.clock()),
+            total_ms=total_ms,
             budget_ms=self.deadline.budget_ms,
             outputs=outputs or {},
             missing=self.beside.wanted if outputs is None else (),

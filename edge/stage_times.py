@@ -99,6 +99,16 @@ class StageTimes:
         slowness = self._slowness
         return Duration(known.mean_ms * slowness, known.variance * slowness * slowness)
 
+    def alone_ms(self, stage: str) -> float:
+        """What the profile says a run takes when nothing else runs; 0 if it knows nothing."""
+        known = self._profile.get(stage)
+        return known.p50_ms if known is not None else 0.0
+
+    def least_ms(self, stage: str) -> float:
+        """A lower quartile of what was seen, about what it takes alone; 0 while nothing was."""
+        seen = self._stages.get(stage)
+        return _quantile(seen.now_ms(), 0.25) if seen is not None else 0.0
+
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
         found = self._p95_ms.get(stage)

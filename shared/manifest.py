@@ -12,6 +12,7 @@ import msgspec
 from .codec import codec_by_name
 from .contract import Contract
 from .errors import BundleError
+from .objective import Objective
 from .plan import Plan, PlanKind
 from .preprocess import PreprocessSpec
 from .tensor import TensorSpec
@@ -290,6 +291,8 @@ class Manifest(_Record, frozen=True):
     golden: Golden
     provenance: dict[str, str]
     build: BuildRecord = BuildRecord()
+    objective: Objective = Objective.ACCURACY
+    min_agreement: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
 
     def cut(self, name: str) -> Cut:
         """The cut of that name; KeyError if there is none."""

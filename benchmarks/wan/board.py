@@ -13,8 +13,11 @@ from hybridge.shared.errors import ConfigError
 
 _ROOT = Path("/sys/fs/cgroup/cpu")
 _PERIOD_US = 10_000
+CORE = max(os.sched_getaffinity(0))
+OTHERS = sorted(os.sched_getaffinity(0) - {CORE}) or [CORE]
+"""Where everything else runs."""
 _TICKS = os.sysconf("SC_CLK_TCK")
-_JOIN = 'echo $$ > "$0"/cgroup.procs && exec "$@"'
+_JOIN = 'echo $$ > "$0"/cgroup.procs && exec taskset -c {core} "$@"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,18 @@ class Throttling:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A share of one core for whoever joins."""
+    """A share of one core, the last, for whoever joins.
+
+    On one core the threads' priorities mean what they mean on a small board; on several a quota is
+    used up by whoever runs first.
+    """
 
     path: Path
     share: float
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The command that runs another one on the board, all its threads with it."""
-        return ["sh", "-c", _JOIN, str(self.path), *arguments]
+        return ["sh", "-c", _JOIN.format(core=CORE), str(self.path), *arguments]
 
     def throttling(self) -> Throttling:
         lines = (self.path / "cpu.stat").read_text().splitlines()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from wan.policies import make_policy
+from wan.policies import demand_of, make_policy
 from wan.workers import Message, orders, reply
 
 from hybridge.cli.options import trust
@@ -53,7 +53,8 @@ class ObedientEdge:
     def __init__(self, daemon: EdgeDaemon) -> None:
         self._daemon = daemon
         self._agent = daemon.agent
-        self._fresh = copy.deepcopy((self._agent.times, self._agent.assurance))
+        agent = self._agent
+        self._fresh = copy.deepcopy((agent.times, agent.assurance, agent.lateness))
 
     async def obey(self, order: Message) -> Message:
         match order["do"]:
@@ -61,6 +62,7 @@ class ObedientEdge:
                 policy = policy_named(order["name"])
                 await self._reset()
                 self._agent.policy = policy
+                self._agent.demand = demand_of(order["name"])
                 return await self._reachable(order)
             case "reset":
                 await self._reset()
@@ -79,7 +81,8 @@ class ObedientEdge:
 
     async def _reset(self) -> None:
         await self._daemon.disconnect()
-        self._agent.times, self._agent.assurance = copy.deepcopy(self._fresh)
+        agent = self._agent
+        agent.times, agent.assurance, agent.lateness = copy.deepcopy(self._fresh)
         await self._daemon.connect()
 
     async def _reachable(self, order: Message) -> Message:

@@ -17,7 +17,7 @@ from hybridge.shared.bundle import Bundle
 from hybridge.shared.security import Address
 
 from .arrivals import Arrivals
-from .board import Throttling, board, cpu_s
+from .board import OTHERS, Throttling, board, cpu_s
 from .namespaces import CLOUD_HOST, Namespaces, two_namespaces
 from .records import Cell, Measured, Record, read_records
 from .workers import START_S, Worker, script
@@ -216,7 +216,9 @@ class Laboratory:
         arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--insecure"]
         arguments += [*self._trusted(), *(["--preload"] if preload else [])]
         log = self.setting.folder / "cloud.log"
-        self.cloud = Daemon("cloud", arguments, log=log, prefix=self.namespaces.cloud.command([]))
+        cores = ",".join(map(str, OTHERS))
+        prefix = self.namespaces.cloud.command(["taskset", "-c", cores])
+        self.cloud = Daemon("cloud", arguments, log=log, prefix=prefix)
         self._clouds.enter_context(self.cloud)
 
     def _worker(self, name: str, command: Sequence[str]) -> Worker:

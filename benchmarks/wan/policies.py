@@ -8,6 +8,7 @@
     cascade            the light model first; the cloud if it is less sure than a threshold, without
                        asking whether there is time (axonmesh, Sedna)
     ours               the router
+    ours-latency       the router, told to be quick at an agreement of at least 98 %
 
 All of them fall back on the light model when their answer would be late: the net is the agent's.
 """
@@ -15,12 +16,15 @@ All of them fall back on the light model when their answer would be late: the ne
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hybridge.edge.demand import Demand
+from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.policy import Policy, RouterPolicy
 from hybridge.edge.router import Decision, Light, Option, Sight
+from hybridge.shared.objective import Objective
 from hybridge.shared.plan import Plan, PlanKind
 
 OURS = "ours"
+LATENCY = "ours-latency"
+_DEMANDS = {LATENCY: Demand(objective=Objective.LATENCY, min_agreement=0.98)}
 CASCADE_THRESHOLD = 0.8
 """Sedna's and axonmesh's examples ask the cloud below 0.7 to 0.9."""
 
@@ -29,7 +33,7 @@ def make_policy(name: str) -> Policy:
     """A policy by its name; ValueError if there is none of that name."""
     kind, _, plan = name.partition(":")
     match kind:
-        case "ours":
+        case "ours" | "ours-latency":
             return RouterPolicy()
         case "local":
             return Fixed(Plan.local())
@@ -44,6 +48,11 @@ def make_policy(name: str) -> Policy:
         case "cascade":
             return Cascade()
     raise ValueError(f"no policy {name!r}")
+
+
+def demand_of(name: str) -> Demand:
+    """What the agent is asked for under a policy."""
+    return _DEMANDS.get(name, ANYTHING)
 
 
 class _Stubborn:
@@ -82,6 +91,7 @@ class Fixed(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         wanted = next((o for o in options if o.plan == self.plan and _reachable(o)), None)
         if sight is not None or wanted is None:
@@ -100,6 +110,7 @@ class BestJpeg(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         jpegs = [o for o in options if o.plan.codec.startswith("jpeg") and _reachable(o)]
         if sight is not None or not jpegs:
@@ -125,6 +136,7 @@ class Neurosurgeon(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         remote = [o for o in options if o.plan.kind is not PlanKind.LOCAL and _reachable(o)]
         if sight is not None or not remote:
@@ -143,6 +155,7 @@ class Cascade(_Stubborn):
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         local = _local(options)
         picture = next(

@@ -92,6 +92,8 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
         labels=store.add("\n".join(inputs.labels).encode()),
         classes=classes,
         default_budget_ms=recipe.default_budget_ms,
+        objective=recipe.objective,
+        min_agreement=recipe.min_agreement,
         light=light,
         large=parts.assemble(selection.cuts, codecs=recipe.tensor_codecs, store=store),
         table=(),

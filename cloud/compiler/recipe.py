@@ -37,6 +37,7 @@ import msgspec
 from ...shared.deadline import check_budget_ms
 from ...shared.errors import BudgetError, BuildError
 from ...shared.manifest import Precision
+from ...shared.objective import Objective
 from ...shared.preprocess import PreprocessSpec
 from .sources import is_path
 
@@ -109,6 +110,8 @@ class Recipe:
     pictures: PicturesRecipe
     version: str = "1"
     default_budget_ms: float = 250.0
+    objective: Objective = Objective.ACCURACY
+    min_agreement: float | None = None
     max_cuts: int = 8
     picture_codecs: tuple[str, ...] = field(default=PICTURE_CODECS)
     tensor_codecs: tuple[str, ...] = field(default=TENSOR_CODECS)
@@ -116,6 +119,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.max_cuts <= 64:
             raise ValueError(f"max_cuts {self.max_cuts}: 0 to 64 are possible")
+        if self.min_agreement is not None and not 0 < self.min_agreement < 1:
+            raise ValueError(f"min_agreement {self.min_agreement:g}: a share between 0 and 1")
         if self.light.tails != (Precision.FLOAT32,):
             raise ValueError("tails are the large model's; a light model has none")
         if "raw" not in self.picture_codecs:

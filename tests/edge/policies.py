@@ -24,6 +24,7 @@ class Insistent:
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         return Decision(next(option for option in options if option.plan == self.plan), 1.0)
 
@@ -47,6 +48,7 @@ class Hasty:
         demand: Demand,
         sight: Sight | None,
         spent_bytes: float,
+        sure_share: float,
     ) -> Decision:
         option = next(option for option in options if option.plan == self.plan)
         return Decision(option, 0.5, Light.BESIDE)

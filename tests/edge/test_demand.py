@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.demand import ANYTHING, Demand, Objective, read_demand
+from hybridge.edge.demand import ANYTHING, Demand, read_demand
 from hybridge.shared.errors import ConfigError, RequestError
+from hybridge.shared.objective import Objective
 from hybridge.shared.oip import Value
 
 from ..bundles import CLOUD, LOCAL, SPLIT

@@ -142,3 +142,29 @@ def test_a_stage_that_was_never_measured_never_ends(small: Small) -> None:
         waits=Waits(remote=Duration(5.0, 1.0)),
     )
     assert {o.plan for o in options if o.device_ms == inf} == {SPLIT}
+
+
+@given(st.floats(0, 0.9), st.floats(0, 200), st.floats(0, 5))
+def test_a_plan_is_judged_by_what_becomes_of_the_processor_when_all_take_it(
+    small: Small, busy: float, remote_hz: float, overhead_ms: float
+) -> None:
+    """A longer plan suffers the more; the device's own is what everybody needs, and is not."""
+    manifest = manifest_of(small)
+
+    def device_ms(waits: Waits) -> dict[Plan, float]:
+        options = Outlook(manifest).options(
+            stage=lambda _: Duration(4.0),
+            alone=lambda _: 4.0,
+            transfer=lambda p50, p95: Duration(1.0),
+            cloud=lambda _: Duration(1.0),
+            waits=waits,
+        )
+        return {option.plan: option.device_ms for option in options}
+
+    quiet = device_ms(Waits())
+    waits = Waits(busy=busy, remote_hz=remote_hz, overhead_ms=overhead_ms)
+    crowded = device_ms(waits)
+    assert crowded[LOCAL] == quiet[LOCAL]
+    for plan in (SPLIT, CLOUD):
+        assert quiet[plan] <= crowded[plan] < inf
+    assert crowded[SPLIT] - quiet[SPLIT] >= crowded[CLOUD] - quiet[CLOUD]

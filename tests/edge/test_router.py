@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.demand import ANYTHING, Demand, Objective
+from hybridge.edge.demand import ANYTHING, Demand
+from hybridge.edge.policy import RouterPolicy
 from hybridge.edge.router import (
     UNLIKELY,
     Decision,
@@ -18,6 +19,7 @@ from hybridge.edge.router import (
     worth_waiting,
 )
 from hybridge.shared.manifest import Rate
+from hybridge.shared.objective import Objective
 from hybridge.shared.plan import Plan, PlanKind
 
 inf = float("inf")
@@ -487,9 +489,26 @@ def test_the_light_model_goes_first_only_where_it_costs_next_to_nothing(
     taken = decision.option
     if taken is local:
         assert decision.light is Light.FIRST
+    elif demand.objective is Objective.LATENCY:
+        assert decision.light is Light.BESIDE
     elif decision.light is Light.FIRST:
         later = taken.total.within(left_ms - local.total.quantile(1.2816))
         lost = (decision.in_time - later) * (taken.agreement.value - local.agreement.value)
         assert lost <= 0.001
     else:
         assert (decision.light is Light.NET) == (decision.in_time >= 0.99)
+
+
+@pytest.mark.parametrize(
+    ("sure_share", "outputs", "light"),
+    [(0.0, False, Light.BESIDE), (0.9, False, Light.FIRST), (0.9, True, Light.BESIDE)],
+)
+def test_who_wants_to_be_quick_waits_for_the_light_model_if_that_spares_time(
+    sure_share: float, outputs: bool, light: Light
+) -> None:
+    table = [option("local", 0.8, device_ms=40), option("cloud:raw", 1.0, network_ms=90)]
+    demand = Demand(objective=Objective.LATENCY, min_agreement=0.95, outputs=outputs)
+    asked = {"left_ms": 500.0, "demand": demand, "sure_share": sure_share}
+    assert choose(table, **asked).light is light  # type: ignore[arg-type]
+    as_policy = RouterPolicy().choose(table, sight=None, spent_bytes=0.0, **asked)  # type: ignore[arg-type]
+    assert as_policy == choose(table, **asked)  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+"""How late this process is for what it set itself to do, and what it does beside models. Pure."""
+
+from collections import deque
+
+_WINDOW = 128
+_QUANTILE = 0.99
+_UNKNOWN_MS = 10.0
+"""Believed of a process that has just started, until enough waits have ended."""
+_SERVICE = 2.0
+"""An answer passes through as much again, between the agent and the wire, as within the agent."""
+
+
+class Lateness:
+    """What is kept back of budgets: measured, because a small or busy processor is late by more.
+
+    A wait that should have ended at an instant ends later; an answer takes more than its stages.
+    """
+
+    def __init__(self) -> None:
+        self._late_ms: deque[float] = deque([_UNKNOWN_MS] * 3, maxlen=_WINDOW)
+        self._beside_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._reserve_ms, self._overhead_ms = _SERVICE * _UNKNOWN_MS, 0.0
+
+    def woke(self, late_ms: float) -> None:
+        """A wait ended so much after its time."""
+        self._late_ms.append(max(late_ms, 0.0))
+        ordered = sorted(self._late_ms)
+        self._reserve_ms = _SERVICE * ordered[int(_QUANTILE * (len(ordered) - 1))]
+
+    def took(self, beside_ms: float) -> None:
+        """A local answer took so much more than its stages."""
+        self._beside_ms.append(max(beside_ms, 0.0))
+        ordered = sorted(self._beside_ms)
+        self._overhead_ms = _SERVICE * ordered[len(ordered) // 4]
+
+    @property
+    def reserve_ms(self) -> float:
+        """What an answer needs from the instant it is due until it has left."""
+        return self._reserve_ms
+
+    @property
+    def overhead_ms(self) -> float:
+        """What a request takes beside its stages, when little else runs."""
+        return self._overhead_ms
