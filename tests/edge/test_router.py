@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.demand import ANYTHING, Demand
-from hybridge.edge.policy import RouterPolicy
+from hybridge.edge.demand import Demand
 from hybridge.edge.router import (
     UNLIKELY,
-    Decision,
     Light,
     Option,
     Sight,
@@ -18,95 +16,21 @@ from hybridge.edge.router import (
     explain,
     worth_waiting,
 )
-from hybridge.shared.manifest import Rate
 from hybridge.shared.objective import Objective
-from hybridge.shared.plan import Plan, PlanKind
+from hybridge.shared.plan import PlanKind
 
-inf = float("inf")
-times = st.one_of(st.just(0.0), st.just(inf), st.floats(0, 500))
-rates = st.builds(
-    Rate,
-    value=st.sampled_from([0.5, 0.9, 0.905, 0.95, 1.0])
-    | st.integers(0, 1000).map(lambda thousandths: thousandths / 1000),
-    standard_error=st.sampled_from([0.001, 0.01, 0.1]),
-    samples=st.just(100),
+from .tables import (
+    ROUNDING,
+    demands,
+    fitting,
+    inf,
+    left,
+    option,
+    reasons,
+    sights,
+    tables,
+    unsure_tables,
 )
-left = st.floats(-100, 2000)
-ROUNDING = 1e-9
-
-
-def option(
-    plan: str,
-    agreement: float = 1.0,
-    *,
-    error: float = 0.01,
-    device_ms: float = 10.0,
-    network_ms: float = 0.0,
-    cloud_ms: float = 0.0,
-    size_bytes: int = 100,
-    spread_ms: float = 0.0,
-    energy_j: float = 0.0,
-    cost: float = 0.0,
-) -> Option:
-    rate = Rate(value=agreement, standard_error=error, samples=100)
-    return Option(
-        plan=Plan.parse(plan),
-        agreement=rate,
-        size_bytes=size_bytes,
-        device_ms=device_ms,
-        network_ms=network_ms,
-        cloud_ms=cloud_ms,
-        variance=spread_ms**2,
-        energy_j=energy_j,
-        cost=cost,
-    )
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> list[Option]:
-    """A local option, which needs no network, and others; all times are sure."""
-    local = Option(Plan.local(), draw(rates), 0, draw(times), 0.0, 0.0)
-    others = [
-        Option(
-            Plan.cloud(f"jpeg-{at + 1}"), draw(rates), draw(st.integers(1, 3)), draw(times),
-            draw(times), draw(times),
-        )
-        for at in range(draw(st.integers(0, 8)))
-    ]  # fmt: skip
-    return draw(st.permutations([local, *others]))
-
-
-@st.composite
-def unsure_tables(draw: st.DrawFn) -> list[Option]:
-    """The same with times that vary, prices, and cuts among the plans."""
-    options = draw(tables())
-    return [
-        each._replace(
-            plan=draw(st.sampled_from([each.plan, Plan.split(f"c{at}", head="int8", codec="raw")]))
-            if each.plan.kind is PlanKind.CLOUD
-            else each.plan,
-            variance=draw(st.just(0.0) | st.floats(0, 1e5)),
-            energy_j=draw(st.integers(0, 3)),
-            cost=draw(st.integers(0, 3)),
-        )
-        for at, each in enumerate(options)
-    ]
-
-
-demands = st.builds(
-    Demand,
-    objective=st.sampled_from(Objective),
-    min_agreement=st.none() | st.floats(0.01, 0.99),
-    stay=st.booleans(),
-    only_cuts=st.booleans(),
-    bytes_per_hour=st.sampled_from([0.0, 2.0, 10.0, inf]),
-    outputs=st.booleans(),
-)
-sights = st.none() | st.builds(Sight, agrees=st.floats(0, 1), enough=st.booleans())
-
-
-def fitting(options: list[Option], left_ms: float) -> list[Option]:
-    return [each for each in options if each.total_ms <= left_ms]
 
 
 @given(tables(), left)
@@ -223,33 +147,6 @@ def test_reasons_for_what_cannot_be() -> None:
     }
 
 
-def reasons(
-    table: list[Option],
-    *,
-    left_ms: float,
-    demand: Demand = ANYTHING,
-    sight: Sight | None = None,
-    spent_bytes: float = 0.0,
-) -> dict[str, str]:
-    rows = explain(table, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
-    return {str(each.plan): reason for each, reason in rows}
-
-
-@given(unsure_tables(), left, demands, sights, st.sampled_from([0.0, 1.0, 9.0]))
-def test_a_demand_is_never_violated(
-    options: list[Option], left_ms: float, demand: Demand, sight: Sight | None, spent: float
-) -> None:
-    decision = choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
-    taken = decision.option
-    assert any(taken is each for each in options)
-    if taken.plan.kind is not PlanKind.LOCAL:
-        assert not demand.stay
-        assert not (demand.only_cuts and taken.plan.kind is PlanKind.CLOUD)
-        assert taken.size_bytes + spent <= demand.bytes_per_hour
-        assert taken.total.within(left_ms) >= 0.1
-    assert 0.0 <= decision.in_time <= 1.0
-
-
 @given(unsure_tables(), left, demands, sights, st.sampled_from([0.0, 1.0, 9.0]))
 def test_every_choice_can_be_explained(
     options: list[Option], left_ms: float, demand: Demand, sight: Sight | None, spent: float
@@ -361,154 +258,3 @@ def test_worth_waiting_for_an_answer_under_way() -> None:
     assert worth(1.0, 0.995, objective=Objective.BYTES)  # its bytes are spent already
     assert worth(0.03, 0.999, outputs=True)
     assert not worth(UNLIKELY / 2, 0.0, outputs=True)
-
-
-OBJECTIVES = [
-    option("local", 0.7, device_ms=5, size_bytes=0, energy_j=0.1),
-    option("cloud:png", 1.0, network_ms=90, size_bytes=900, energy_j=0.9, cost=9),
-    option("cloud:jpeg-90", 0.99, network_ms=20, size_bytes=300, energy_j=0.8, cost=8),
-    option("split:b1/int8/affine4", 0.985, network_ms=60, size_bytes=50, energy_j=0.7, cost=7),
-    option("split:b2/int8/affine4", 0.985, network_ms=70, size_bytes=80, energy_j=0.3, cost=6),
-    option("split:b3/int8/affine4", 0.985, network_ms=80, size_bytes=90, energy_j=0.4, cost=2),
-]
-
-
-@pytest.mark.parametrize(
-    ("objective", "taken"),
-    [
-        (Objective.ACCURACY, "cloud:jpeg-90"),  # a tie with png, and sooner
-        (Objective.LATENCY, "cloud:jpeg-90"),
-        (Objective.BYTES, "split:b1/int8/affine4"),
-        (Objective.ENERGY, "split:b2/int8/affine4"),
-        (Objective.COST, "split:b3/int8/affine4"),
-    ],
-)
-def test_each_objective_saves_what_it_says(objective: Objective, taken: str) -> None:
-    demand = Demand(objective=objective, min_agreement=0.98)
-    assert str(choose(OBJECTIVES, left_ms=500, demand=demand).option.plan) == taken
-    told = reasons(OBJECTIVES, left_ms=500, demand=demand)
-    if objective is not Objective.ACCURACY:
-        assert told.pop(taken) == f"taken: the best in {objective} that agrees often enough"
-        assert set(told.values()) == {f"not the best in {objective}"}
-
-
-@given(unsure_tables(), left, st.sampled_from([o for o in Objective if o != "accuracy"]))
-def test_an_objective_is_best_among_all_that_suffice(
-    options: list[Option], left_ms: float, objective: Objective
-) -> None:
-    demand = Demand(objective=objective, min_agreement=0.9)
-
-    def spent(each: Option) -> float:
-        return {
-            Objective.LATENCY: each.total_ms,
-            Objective.BYTES: each.size_bytes,
-            Objective.ENERGY: each.energy_j,
-            Objective.COST: each.cost,
-        }[objective]
-
-    suffice = [
-        each
-        for each in options
-        if each.agreement.value >= 0.9
-        and (
-            each.total.within(left_ms) > 0
-            if each.plan.kind is PlanKind.LOCAL
-            else each.total.within(left_ms) >= 0.5
-        )
-    ]
-    taken = choose(options, left_ms=left_ms, demand=demand).option
-    if suffice:
-        assert taken.agreement.value >= 0.9
-        assert spent(taken) == min(map(spent, suffice))
-    else:
-        assert taken == choose(options, left_ms=left_ms).option  # the best there is
-
-
-def test_what_is_asked_of_a_plan_is_told() -> None:
-    table = [
-        option("local", 0.5),
-        option("cloud:raw", 1.0, network_ms=20, size_bytes=5_000),
-        option("split:b1/int8/affine4", 0.9, network_ms=20, size_bytes=600),
-        option("split:b2/int8/affine4", 0.8, network_ms=20, size_bytes=100),
-    ]
-    assert reasons(table, left_ms=100, demand=Demand(stay=True)) == {
-        "local": "taken: the best agreement that fits",
-        **{str(each.plan): "must not leave the device" for each in table[1:]},
-    }
-    told = reasons(table, left_ms=100, demand=Demand(only_cuts=True))
-    assert told["cloud:raw"] == "only cuts may leave the device, no pictures"
-    assert told["split:b1/int8/affine4"].startswith("taken")
-    told = reasons(table, left_ms=100, demand=Demand(bytes_per_hour=1_000), spent_bytes=500)
-    assert told["split:b2/int8/affine4"].startswith("taken")
-    for plan in ("cloud:raw", "split:b1/int8/affine4"):
-        assert told[plan] == "more than what is left of 1,000 bytes an hour"
-    told = reasons(table, left_ms=100, demand=Demand(outputs=True))
-    assert told["cloud:raw"].startswith("taken")
-    assert told["local"] == "makes none of the outputs asked for"
-
-
-def test_outputs_make_the_clouds_plans_the_only_ones_while_one_may_come() -> None:
-    table = [option("local", 0.9), option("cloud:jpeg-1", 0.2, network_ms=20)]
-    demand = Demand(outputs=True)
-    assert str(choose(table, left_ms=100, demand=demand).option.plan) == "cloud:jpeg-1"
-    assert str(choose(table, left_ms=15, demand=demand).option.plan) == "local"
-
-
-def light_of(local_ms: float, *, left_ms: float, spread_ms: float, demand: Demand) -> Decision:
-    table = [
-        option("local", 0.8, device_ms=local_ms, spread_ms=local_ms / 10),
-        option("cloud:raw", 1.0, network_ms=90, spread_ms=spread_ms),
-    ]
-    return choose(table, left_ms=left_ms, demand=demand)
-
-
-@pytest.mark.parametrize(
-    ("local_ms", "left_ms", "spread_ms", "light"),
-    [
-        (10, 1_000, 10, Light.FIRST),  # it costs nothing to look first
-        (60, 140, 10, Light.NET),  # it would cost the cloud's answer, which is as good as sure
-        (60, 110, 10, Light.BESIDE),  # the cloud's answer is not sure: have another
-    ],
-)
-def test_when_the_light_model_runs(
-    local_ms: float, left_ms: float, spread_ms: float, light: Light
-) -> None:
-    decision = light_of(local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=ANYTHING)
-    assert str(decision.option.plan) == "cloud:raw"
-    assert decision.light is light
-    outputs = light_of(local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=Demand(outputs=True))
-    assert outputs.light is not Light.FIRST  # its answer would not be enough
-
-
-@given(unsure_tables(), left, demands)
-def test_the_light_model_goes_first_only_where_it_costs_next_to_nothing(
-    options: list[Option], left_ms: float, demand: Demand
-) -> None:
-    decision = choose(options, left_ms=left_ms, demand=demand)
-    local = next(each for each in options if each.plan.kind is PlanKind.LOCAL)
-    taken = decision.option
-    if taken is local:
-        assert decision.light is Light.FIRST
-    elif demand.objective is Objective.LATENCY:
-        assert decision.light is Light.BESIDE
-    elif decision.light is Light.FIRST:
-        later = taken.total.within(left_ms - local.total.quantile(1.2816))
-        lost = (decision.in_time - later) * (taken.agreement.value - local.agreement.value)
-        assert lost <= 0.001
-    else:
-        assert (decision.light is Light.NET) == (decision.in_time >= 0.99)
-
-
-@pytest.mark.parametrize(
-    ("sure_share", "outputs", "light"),
-    [(0.0, False, Light.BESIDE), (0.9, False, Light.FIRST), (0.9, True, Light.BESIDE)],
-)
-def test_who_wants_to_be_quick_waits_for_the_light_model_if_that_spares_time(
-    sure_share: float, outputs: bool, light: Light
-) -> None:
-    table = [option("local", 0.8, device_ms=40), option("cloud:raw", 1.0, network_ms=90)]
-    demand = Demand(objective=Objective.LATENCY, min_agreement=0.95, outputs=outputs)
-    asked = {"left_ms": 500.0, "demand": demand, "sure_share": sure_share}
-    assert choose(table, **asked).light is light  # type: ignore[arg-type]
-    as_policy = RouterPolicy().choose(table, sight=None, spent_bytes=0.0, **asked)  # type: ignore[arg-type]
-    assert as_policy == choose(table, **asked)  # type: ignore[arg-type]

@@ -1,0 +1,111 @@
+"""Options as a router meets them: by hand, and drawn."""
+
+from hypothesis import strategies as st
+
+from hybridge.edge.demand import ANYTHING, Demand
+from hybridge.edge.router import (
+    Option,
+    Sight,
+    explain,
+)
+from hybridge.shared.manifest import Rate
+from hybridge.shared.objective import Objective
+from hybridge.shared.plan import Plan, PlanKind
+
+inf = float("inf")
+times = st.one_of(st.just(0.0), st.just(inf), st.floats(0, 500))
+rates = st.builds(
+    Rate,
+    value=st.sampled_from([0.5, 0.9, 0.905, 0.95, 1.0])
+    | st.integers(0, 1000).map(lambda thousandths: thousandths / 1000),
+    standard_error=st.sampled_from([0.001, 0.01, 0.1]),
+    samples=st.just(100),
+)
+left = st.floats(-100, 2000)
+ROUNDING = 1e-9
+
+
+def option(
+    plan: str,
+    agreement: float = 1.0,
+    *,
+    error: float = 0.01,
+    device_ms: float = 10.0,
+    network_ms: float = 0.0,
+    cloud_ms: float = 0.0,
+    size_bytes: int = 100,
+    spread_ms: float = 0.0,
+    energy_j: float = 0.0,
+    cost: float = 0.0,
+) -> Option:
+    rate = Rate(value=agreement, standard_error=error, samples=100)
+    return Option(
+        plan=Plan.parse(plan),
+        agreement=rate,
+        size_bytes=size_bytes,
+        device_ms=device_ms,
+        network_ms=network_ms,
+        cloud_ms=cloud_ms,
+        variance=spread_ms**2,
+        energy_j=energy_j,
+        cost=cost,
+    )
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[Option]:
+    """A local option, which needs no network, and others; all times are sure."""
+    local = Option(Plan.local(), draw(rates), 0, draw(times), 0.0, 0.0)
+    others = [
+        Option(
+            Plan.cloud(f"jpeg-{at + 1}"), draw(rates), draw(st.integers(1, 3)), draw(times),
+            draw(times), draw(times),
+        )
+        for at in range(draw(st.integers(0, 8)))
+    ]  # fmt: skip
+    return draw(st.permutations([local, *others]))
+
+
+@st.composite
+def unsure_tables(draw: st.DrawFn) -> list[Option]:
+    """The same with times that vary, prices, and cuts among the plans."""
+    options = draw(tables())
+    return [
+        each._replace(
+            plan=draw(st.sampled_from([each.plan, Plan.split(f"c{at}", head="int8", codec="raw")]))
+            if each.plan.kind is PlanKind.CLOUD
+            else each.plan,
+            variance=draw(st.just(0.0) | st.floats(0, 1e5)),
+            energy_j=draw(st.integers(0, 3)),
+            cost=draw(st.integers(0, 3)),
+        )
+        for at, each in enumerate(options)
+    ]
+
+
+demands = st.builds(
+    Demand,
+    objective=st.sampled_from(Objective),
+    min_agreement=st.none() | st.floats(0.01, 0.99),
+    stay=st.booleans(),
+    only_cuts=st.booleans(),
+    bytes_per_hour=st.sampled_from([0.0, 2.0, 10.0, inf]),
+    outputs=st.booleans(),
+)
+sights = st.none() | st.builds(Sight, agrees=st.floats(0, 1), enough=st.booleans())
+
+
+def fitting(options: list[Option], left_ms: float) -> list[Option]:
+    return [each for each in options if each.total_ms <= left_ms]
+
+
+def reasons(
+    table: list[Option],
+    *,
+    left_ms: float,
+    demand: Demand = ANYTHING,
+    sight: Sight | None = None,
+    spent_bytes: float = 0.0,
+) -> dict[str, str]:
+    rows = explain(table, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
+    return {str(each.plan): reason for each, reason in rows}

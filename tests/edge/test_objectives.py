@@ -1,0 +1,185 @@
+"""What a request demands of its plan, and when the light model runs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridge.edge.demand import ANYTHING, Demand
+from hybridge.edge.policy import RouterPolicy
+from hybridge.edge.router import (
+    Decision,
+    Light,
+    Option,
+    Sight,
+    choose,
+)
+from hybridge.shared.objective import Objective
+from hybridge.shared.plan import PlanKind
+
+from .tables import demands, left, option, reasons, sights, unsure_tables
+
+
+@given(unsure_tables(), left, demands, sights, st.sampled_from([0.0, 1.0, 9.0]))
+def test_a_demand_is_never_violated(
+    options: list[Option], left_ms: float, demand: Demand, sight: Sight | None, spent: float
+) -> None:
+    decision = choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
+    taken = decision.option
+    assert any(taken is each for each in options)
+    if taken.plan.kind is not PlanKind.LOCAL:
+        assert not demand.stay
+        assert not (demand.only_cuts and taken.plan.kind is PlanKind.CLOUD)
+        assert taken.size_bytes + spent <= demand.bytes_per_hour
+        assert taken.total.within(left_ms) >= 0.1
+    assert 0.0 <= decision.in_time <= 1.0
+
+
+OBJECTIVES = [
+    option("local", 0.7, device_ms=5, size_bytes=0, energy_j=0.1),
+    option("cloud:png", 1.0, network_ms=90, size_bytes=900, energy_j=0.9, cost=9),
+    option("cloud:jpeg-90", 0.99, network_ms=20, size_bytes=300, energy_j=0.8, cost=8),
+    option("split:b1/int8/affine4", 0.985, network_ms=60, size_bytes=50, energy_j=0.7, cost=7),
+    option("split:b2/int8/affine4", 0.985, network_ms=70, size_bytes=80, energy_j=0.3, cost=6),
+    option("split:b3/int8/affine4", 0.985, network_ms=80, size_bytes=90, energy_j=0.4, cost=2),
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "taken"),
+    [
+        (Objective.ACCURACY, "cloud:jpeg-90"),  # a tie with png, and sooner
+        (Objective.LATENCY, "cloud:jpeg-90"),
+        (Objective.BYTES, "split:b1/int8/affine4"),
+        (Objective.ENERGY, "split:b2/int8/affine4"),
+        (Objective.COST, "split:b3/int8/affine4"),
+    ],
+)
+def test_each_objective_saves_what_it_says(objective: Objective, taken: str) -> None:
+    demand = Demand(objective=objective, min_agreement=0.98)
+    assert str(choose(OBJECTIVES, left_ms=500, demand=demand).option.plan) == taken
+    told = reasons(OBJECTIVES, left_ms=500, demand=demand)
+    if objective is not Objective.ACCURACY:
+        assert told.pop(taken) == f"taken: the best in {objective} that agrees often enough"
+        assert set(told.values()) == {f"not the best in {objective}"}
+
+
+@given(unsure_tables(), left, st.sampled_from([o for o in Objective if o != "accuracy"]))
+def test_an_objective_is_best_among_all_that_suffice(
+    options: list[Option], left_ms: float, objective: Objective
+) -> None:
+    demand = Demand(objective=objective, min_agreement=0.9)
+
+    def spent(each: Option) -> float:
+        return {
+            Objective.LATENCY: each.total_ms,
+            Objective.BYTES: each.size_bytes,
+            Objective.ENERGY: each.energy_j,
+            Objective.COST: each.cost,
+        }[objective]
+
+    suffice = [
+        each
+        for each in options
+        if each.agreement.value >= 0.9
+        and (
+            each.total.within(left_ms) > 0
+            if each.plan.kind is PlanKind.LOCAL
+            else each.total.within(left_ms) >= 0.5
+        )
+    ]
+    taken = choose(options, left_ms=left_ms, demand=demand).option
+    if suffice:
+        assert taken.agreement.value >= 0.9
+        assert spent(taken) == min(map(spent, suffice))
+    else:
+        assert taken == choose(options, left_ms=left_ms).option  # the best there is
+
+
+def test_what_is_asked_of_a_plan_is_told() -> None:
+    table = [
+        option("local", 0.5),
+        option("cloud:raw", 1.0, network_ms=20, size_bytes=5_000),
+        option("split:b1/int8/affine4", 0.9, network_ms=20, size_bytes=600),
+        option("split:b2/int8/affine4", 0.8, network_ms=20, size_bytes=100),
+    ]
+    assert reasons(table, left_ms=100, demand=Demand(stay=True)) == {
+        "local": "taken: the best agreement that fits",
+        **{str(each.plan): "must not leave the device" for each in table[1:]},
+    }
+    told = reasons(table, left_ms=100, demand=Demand(only_cuts=True))
+    assert told["cloud:raw"] == "only cuts may leave the device, no pictures"
+    assert told["split:b1/int8/affine4"].startswith("taken")
+    told = reasons(table, left_ms=100, demand=Demand(bytes_per_hour=1_000), spent_bytes=500)
+    assert told["split:b2/int8/affine4"].startswith("taken")
+    for plan in ("cloud:raw", "split:b1/int8/affine4"):
+        assert told[plan] == "more than what is left of 1,000 bytes an hour"
+    told = reasons(table, left_ms=100, demand=Demand(outputs=True))
+    assert told["cloud:raw"].startswith("taken")
+    assert told["local"] == "makes none of the outputs asked for"
+
+
+def test_outputs_make_the_clouds_plans_the_only_ones_while_one_may_come() -> None:
+    table = [option("local", 0.9), option("cloud:jpeg-1", 0.2, network_ms=20)]
+    demand = Demand(outputs=True)
+    assert str(choose(table, left_ms=100, demand=demand).option.plan) == "cloud:jpeg-1"
+    assert str(choose(table, left_ms=15, demand=demand).option.plan) == "local"
+
+
+def light_of(local_ms: float, *, left_ms: float, spread_ms: float, demand: Demand) -> Decision:
+    table = [
+        option("local", 0.8, device_ms=local_ms, spread_ms=local_ms / 10),
+        option("cloud:raw", 1.0, network_ms=90, spread_ms=spread_ms),
+    ]
+    return choose(table, left_ms=left_ms, demand=demand)
+
+
+@pytest.mark.parametrize(
+    ("local_ms", "left_ms", "spread_ms", "light"),
+    [
+        (10, 1_000, 10, Light.FIRST),  # it costs nothing to look first
+        (60, 140, 10, Light.NET),  # it would cost the cloud's answer, which is as good as sure
+        (60, 110, 10, Light.BESIDE),  # the cloud's answer is not sure: have another
+    ],
+)
+def test_when_the_light_model_runs(
+    local_ms: float, left_ms: float, spread_ms: float, light: Light
+) -> None:
+    decision = light_of(local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=ANYTHING)
+    assert str(decision.option.plan) == "cloud:raw"
+    assert decision.light is light
+    outputs = light_of(local_ms, left_ms=left_ms, spread_ms=spread_ms, demand=Demand(outputs=True))
+    assert outputs.light is not Light.FIRST  # its answer would not be enough
+
+
+@given(unsure_tables(), left, demands)
+def test_the_light_model_goes_first_only_where_it_costs_next_to_nothing(
+    options: list[Option], left_ms: float, demand: Demand
+) -> None:
+    decision = choose(options, left_ms=left_ms, demand=demand)
+    local = next(each for each in options if each.plan.kind is PlanKind.LOCAL)
+    taken = decision.option
+    if taken is local:
+        assert decision.light is Light.FIRST
+    elif demand.objective is Objective.LATENCY:
+        assert decision.light is Light.BESIDE
+    elif decision.light is Light.FIRST:
+        later = taken.total.within(left_ms - local.total.quantile(1.2816))
+        lost = (decision.in_time - later) * (taken.agreement.value - local.agreement.value)
+        assert lost <= 0.001
+    else:
+        assert (decision.light is Light.NET) == (decision.in_time >= 0.99)
+
+
+@pytest.mark.parametrize(
+    ("sure_share", "outputs", "light"),
+    [(0.0, False, Light.BESIDE), (0.9, False, Light.FIRST), (0.9, True, Light.BESIDE)],
+)
+def test_who_wants_to_be_quick_waits_for_the_light_model_if_that_spares_time(
+    sure_share: float, outputs: bool, light: Light
+) -> None:
+    table = [option("local", 0.8, device_ms=40), option("cloud:raw", 1.0, network_ms=90)]
+    demand = Demand(objective=Objective.LATENCY, min_agreement=0.95, outputs=outputs)
+    asked = {"left_ms": 500.0, "demand": demand, "sure_share": sure_share}
+    assert choose(table, **asked).light is light  # type: ignore[arg-type]
+    as_policy = RouterPolicy().choose(table, sight=None, spent_bytes=0.0, **asked)  # type: ignore[arg-type]
+    assert as_policy == choose(table, **asked)  # type: ignore[arg-type]
