@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 import statistics
 import time
@@ -18,6 +19,7 @@ from hybridge.shared.plan import PlanKind
 
 from .answers import Answers
 from .laboratory import Calibration
+from .matrix import LOCAL
 from .pairs import Pair
 from .processor import FOREGROUND, Processor
 from .records import Measured
@@ -72,13 +74,13 @@ class Finished:
         """The laboratory's board and cloud, as the medians of its records say.
 
         What a request takes beside its stages, on either side of the agent's clock, is what is left
-        of the processor's time for one when the board did nothing but answer alone.
+        of the processor's time for one when the board answered alone.
         """
         work_ms = _work_ms(self.known)
         records = [record for cell in self.cells for record in cell.records if record.answered]
         decode_ms = statistics.median(r.steps_ms["decode"] for r in records)
         outside_ms = statistics.median(r.round_trip_ms - r.agent_ms for r in records)
-        used_ms = 1e3 * self.calibration.cpu_share / self.calibration.capacity_hz
+        used_ms = self._used_ms()
         alone_ms = decode_ms + work_ms[RESIZE_LIGHT] + work_ms[LIGHT]
         board = Board(
             known=self.known,
@@ -90,6 +92,18 @@ class Finished:
         )
         tails_ms = _tails_ms(bundle) | self._tails_ms(bundle)
         return World(bundle=bundle, answers=answers, board=board, tails_ms=tails_ms)
+
+    def _used_ms(self) -> float:
+        """The processor's time for a request; the least, as whatever else the edge did is in it."""
+        return min(
+            1e3 * self.calibration.cpu_share / self.calibration.capacity_hz,
+            *(
+                1e3 * each.circumstances["edge_cpu_share"] / each.cell.rate_hz
+                for each in self.cells
+                if each.cell.policy == LOCAL
+            ),
+            math.inf,
+        )
 
     def _tails_ms(self, bundle: Bundle) -> dict[str, float]:
         """Of the contracts that were answered often enough to tell."""
