@@ -74,9 +74,9 @@ def measure(options: argparse.Namespace) -> Report:
     said = [
         f"{pair.name}, version {pair.bundle.manifest.version}, {len(answers.pictures)} pictures; "
         f"oracle from {len(plans) - 1} plans of {len(pair.bundle.manifest.table) - 1}",
-        f"board: {board.share:.1%} of a core, {board.capacity_hz:.1f} requests a second alone; of "
-        f"its time {board.decode_ms:.1f} ms to decode, {board.inside_ms:.1f} per lane in the agent "
-        f"and {board.outside_ms:.1f} around it",
+        f"board: {board.share:.1%} of a core, {board.capacity_hz:.1f} requests a second alone; "
+        f"decoding takes {board.decode_ms:.1f} ms, the agent {board.inside_ms:.1f} a lane, "
+        f"what is around it {board.outside_ms:.1f} and asking the cloud {board.exchange_ms:.1f}",
         f"{hours:.2f} hours in {took_s:.1f} s at {rate_hz:g} requests a second: "
         f"{hours / took_s:.4f} hours and {requests / took_s:.0f} requests a second, "
         f"{options.jobs} at a time",

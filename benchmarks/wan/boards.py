@@ -12,17 +12,18 @@ from pathlib import Path
 
 from hybridge.devices.models import LIGHT, RESIZE_LIGHT, stage_names
 from hybridge.devices.profile import Runs, StageTime, load_profiles, summarize, tail_stage
+from hybridge.edge.outlook import device_stages
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.picture import decode_picture
-from hybridge.shared.plan import PlanKind
+from hybridge.shared.plan import Plan, PlanKind
 
 from .answers import Answers
 from .laboratory import Calibration
 from .matrix import LOCAL
 from .pairs import Pair
 from .processor import FOREGROUND, Processor
-from .records import Measured
+from .records import Measured, Record
 from .simulated import Board
 from .simulator import World
 from .virtual import run_virtually
@@ -31,6 +32,8 @@ _RUNS = 20
 _DECODED = 10
 _ENOUGH = 10
 """Fewer samples say nothing of a median."""
+_OFTEN, _RARE = 0.3, 0.02
+"""Shares of the requests that were sent to the cloud, and of those that the device answered."""
 
 
 def world_of(pair: Pair, answers: Answers, *, share: float) -> World:
@@ -73,21 +76,21 @@ class Finished:
     def world(self, bundle: Bundle, answers: Answers) -> World:
         """The laboratory's board and cloud, as the medians of its records say.
 
-        What a request takes beside its stages, on either side of the agent's clock, is what is left
-        of the processor's time for one when the board answered alone.
+        What a request takes beside its stages is what is left of the processor's time for one when
+        the board answered alone; half of it is taken to lie within the agent's clock.
         """
         work_ms = _work_ms(self.known)
         records = [record for cell in self.cells for record in cell.records if record.answered]
         decode_ms = statistics.median(r.steps_ms["decode"] for r in records)
-        outside_ms = statistics.median(r.round_trip_ms - r.agent_ms for r in records)
         used_ms = self._used_ms()
-        alone_ms = decode_ms + work_ms[RESIZE_LIGHT] + work_ms[LIGHT]
+        beside_ms = max(used_ms - decode_ms - work_ms[RESIZE_LIGHT] - work_ms[LIGHT], 0.0)
         board = Board(
             known=self.known,
             work_ms=work_ms,
             decode_ms=decode_ms,
-            outside_ms=min(outside_ms, max(used_ms - alone_ms, 0.0)),
-            inside_ms=max(used_ms - alone_ms - outside_ms, 0.0),
+            outside_ms=beside_ms / 2,
+            inside_ms=beside_ms / 2,
+            exchange_ms=self._exchange_ms(decode_ms, work_ms),
             share=self.calibration.cpu_share,
         )
         tails_ms = _tails_ms(bundle) | self._tails_ms(bundle)
@@ -105,6 +108,29 @@ class Finished:
             math.inf,
         )
 
+    def _exchange_ms(self, decode_ms: float, work_ms: Mapping[str, float]) -> float:
+        """What asking the cloud takes of the processor beside the stages.
+
+        From cells in which hardly any answer was called off, since only there it is known what ran:
+        how much more was used in those that asked than in those that did not.
+        """
+        alone_ms, asking = [], []
+        for each in self.cells:
+            records = each.records
+            share = statistics.fmean(record.sent_bytes > 0 for record in records)
+            if statistics.fmean(bool(record.fallback) for record in records) > _RARE:
+                continue
+            ran_ms = statistics.fmean(_ran_ms(record, decode_ms, work_ms) for record in records)
+            used_ms = 1e3 * each.circumstances["edge_cpu_share"] / each.cell.rate_hz
+            if share > _OFTEN:
+                asking.append((used_ms - ran_ms, share))
+            elif share < _RARE:
+                alone_ms.append(used_ms - ran_ms)
+        if not alone_ms or not asking:
+            return Board.exchange_ms
+        least_ms = statistics.median(alone_ms)
+        return max(statistics.median((ms - least_ms) / share for ms, share in asking), 0.0)
+
     def _tails_ms(self, bundle: Bundle) -> dict[str, float]:
         """Of the contracts that were answered often enough to tell."""
         plans = {str(plan): plan for row in bundle.manifest.table for plan in [row.parsed()]}
@@ -118,6 +144,13 @@ class Finished:
             for each, times_ms in seen.items()
             if len(times_ms) >= _ENOUGH
         }
+
+
+def _ran_ms(record: Record, decode_ms: float, work_ms: Mapping[str, float]) -> float:
+    """The processor's time for the stages of a request."""
+    stages = device_stages(Plan.parse(record.plan)) if record.plan else ()
+    light = (RESIZE_LIGHT, LIGHT) if LIGHT in record.steps_ms else ()
+    return decode_ms + sum(work_ms[stage] for stage in {*stages, *light})
 
 
 def profiled(board: Board) -> dict[str, StageTime]:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 import struct
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from hybridge.shared.plan import Plan
 from hybridge.shared.tensor import Array
 
 from .answers import Answers
-from .link_model import Direction, Link
+from .link_model import Direction
 from .processor import BACKGROUND, FOREGROUND, Lane, Processor
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Board:
 
     `known` is its profile, `work_ms` the processor's time for each stage. `outside_ms` is what
     receiving and answering a request take around the agent, `inside_ms` what the agent takes
-    itself for each lane entered.
+    itself for each lane entered, `exchange_ms` what a message to the cloud and its answer take.
     """
 
     known: dict[str, StageTime]
@@ -61,6 +61,7 @@ class Board:
     decode_ms: float
     outside_ms: float = 2.0
     inside_ms: float = 1.5
+    exchange_ms: float = 2.0
     share: float = 1.0
     workers: int = 2
     spread: float = 0.12
@@ -98,6 +99,10 @@ class SimulatedBench:
     async def transport(self) -> None:
         """What is done around the agent on one way, in or out."""
         await self._overhead(self._board.outside_ms / 2)
+
+    async def exchange(self) -> None:
+        """What is done for a message on one way, to the cloud or back."""
+        await self._overhead(self._board.exchange_ms / 2)
 
     async def decode(self, encoded: bytes, deadline: Deadline) -> Array:
         work_ms = self._board.draw(self._board.decode_ms, self._random)
@@ -248,10 +253,17 @@ class SimulatedCloud:
 
 
 class SimulatedConnection:
-    """What the uplink holds for a connection."""
+    """What the uplink holds for a connection. `effort` is made for every message, each way."""
 
-    def __init__(self, cloud: SimulatedCloud, link: Link, up: Pipe, down: Pipe) -> None:
-        self._cloud, self._link, self._up, self._down = cloud, link, up, down
+    def __init__(
+        self,
+        cloud: SimulatedCloud,
+        *,
+        up: Pipe,
+        down: Pipe,
+        effort: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._cloud, self._up, self._down, self._effort = cloud, up, down, effort
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -279,6 +291,7 @@ class SimulatedConnection:
         self, request: pb.ModelInferRequest, timeout_s: float
     ) -> pb.ModelInferResponse:
         began_s = self._loop.time()
+        await self._effort()
         await self._until(await self._up.send(request.ByteSize() + _CALL_BYTES))
         now_s = self._loop.time()
         left_s = began_s + timeout_s - now_s
@@ -289,12 +302,15 @@ class SimulatedConnection:
             raise
         await self._until(ready_s)
         await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
+        await self._effort()
         return response
 
     async def _probe(self, payload_bytes: int) -> fleet_pb2.ProbeResponse:
+        await self._effort()
         await self._until(await self._up.send(payload_bytes + _CALL_BYTES))
         state = self._cloud.state(self._loop.time())
         await self._until(await self._down.send(state.ByteSize() + _CALL_BYTES))
+        await self._effort()
         return state
 
     async def _until(self, at_s: float) -> None:

@@ -62,10 +62,12 @@ async def _run(cell: Cell, world: World, spec: LinkSpec, arrivals: Arrivals) -> 
         instances=world.instances,
         seed=cell.seed,
     )
-    uplink = Uplink(
-        lambda: SimulatedConnection(cloud, link, up, down), clock=clock, name="simulated"
-    )
     bench = SimulatedBench(world.board, world.answers, manifest, seed=cell.seed)
+    uplink = Uplink(
+        lambda: SimulatedConnection(cloud, up=up, down=down, effort=bench.exchange),
+        clock=clock,
+        name="simulated",
+    )
     agent = Agent(
         world.bundle,
         bench=bench,
