@@ -17,11 +17,11 @@ import argparse
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from _common import Report, load, machine, parser, progress, run
 from rich.table import Table
 from wan import links
@@ -86,7 +86,7 @@ def measure(options: argparse.Namespace) -> Report:
         "simulated_hours": hours,
         "simulated_hours_per_s": hours / took_s,
         "requests_per_s": requests / took_s,
-        "board": asdict(board),
+        "board": msgspec.to_builtins(board),
         "tails_ms": world.tails_ms,
         "groups": [group.as_json() for group in found],
     }
