@@ -21,27 +21,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from _common import Report, demo_bundle, load, machine, parser, progress, run
+from _common import Report, load, machine, parser, progress, run
 from wan import links
 from wan.arrivals import Arrivals
 from wan.failures import Failure, Outcome, sabotage
 from wan.findings import failure_table, failure_targets, matrix_table, targets
-from wan.laboratory import Calibration, Laboratory, Pair, Setting
-from wan.matrix import FIXED, OURS, Group, Matrix, groups
+from wan.laboratory import Calibration, Laboratory, Setting
+from wan.matrix import FIXED, OURS, POLICIES, Group, Matrix, groups
 from wan.page import page
-from wan.pairs import imagenet_bundle, imagenet_pictures
+from wan.pairs import Pair, add_pair_options, pair_of
 from wan.records import Cell, Measured
 from wan.references import large_answers
 
 from hybridge.cli.console import notes
-from hybridge.cli.options import trust
-from hybridge.shared.bundle import find_bundle, open_bundle
-from hybridge.shared.errors import ConfigError
 from hybridge.shared.paths import Paths
 from hybridge.shared.plan import PlanKind
 
-POLICIES = (OURS, "local", "cloud-jpeg", "cloud-raw", "neurosurgeon", "cascade")
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 _FAILURE_BUDGET_MS = 1_500.0
 _QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
 
@@ -49,7 +44,7 @@ _QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
 def measure(options: argparse.Namespace) -> Report:
     before = load()
     out = _folder(options)
-    pair = _pair(options)
+    pair = pair_of(options)
     setting = Setting(
         folder=out,
         share=options.share,
@@ -118,32 +113,12 @@ def _folder(options: argparse.Namespace) -> Path:
     return out
 
 
-def _pair(options: argparse.Namespace) -> Pair:
-    if options.data and (options.bundle or options.pictures):
-        raise ConfigError("--data is a pair of its own: no --bundle, no --pictures with it")
-    if options.data:
-        pictures = imagenet_pictures(options.data)
-        return Pair("imagenet", imagenet_bundle(options.data), tuple(pictures))
-    if (options.bundle is None) != (options.pictures is None):
-        raise ConfigError("--bundle and --pictures come together")
-    if options.bundle is None:
-        bundle = demo_bundle()
-        folder = Paths.from_environment().root / "demo" / "evaluation"
-    else:
-        found = find_bundle(options.bundle, root=Paths.from_environment().bundles)
-        bundle, folder = open_bundle(found, trust=trust(options)), options.pictures
-    pictures = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _PICTURES)
-    if not pictures:
-        raise ConfigError(f"no pictures under {folder}")
-    return Pair(bundle.manifest.name, bundle, tuple(pictures))
-
-
 def _cells(options: argparse.Namespace, pair: Pair, calibration: Calibration) -> list[Cell]:
     policies = list(options.policies.split(",") if options.policies else POLICIES)
     if options.oracle:
         rows = [row.parsed() for row in pair.bundle.manifest.table]
         policies += [f"{FIXED}{plan}" for plan in rows if plan.kind is not PlanKind.LOCAL]
-    names = options.links.split(",") if options.links else _all_links(options.traces)
+    names = options.links.split(",") if options.links else links.all_names(options.traces)
     for name in names:
         links.find_link(name, traces=options.traces)  # a name that is wrong is wrong at once
     budgets_ms = (
@@ -163,10 +138,6 @@ def _cells(options: argparse.Namespace, pair: Pair, calibration: Calibration) ->
         seeds=options.seeds,
         ours_seeds=options.ours_seeds or options.seeds,
     ).cells()
-
-
-def _all_links(traces: Path | None) -> list[str]:
-    return [*links.profiles(), *(links.recorded_names(traces) if traces else [])]
 
 
 def _report(
@@ -208,10 +179,7 @@ def _report(
 def main(arguments: Sequence[str] | None = None) -> int:
     made = parser(__doc__ or "")
     made.add_argument("--out", type=Path, metavar="DIR", help="where cells are kept")
-    made.add_argument("--data", type=Path, metavar="DIR", help="the pair of wan/pairs.py")
-    made.add_argument("--bundle", metavar="NAME|DIR", help="any other pair")
-    made.add_argument("--pictures", type=Path, metavar="DIR", help="what is sent to it")
-    made.add_argument("--trust", type=Path, action="append", default=[], metavar="FILE")
+    add_pair_options(made)
     made.add_argument("--traces", type=Path, metavar="DIR", help="recorded links: NAME.up, .down")
     made.add_argument("--links", metavar="NAMES", help="by comma; all, if not given")
     made.add_argument("--budgets", metavar="MS", help="by comma; from the device's own p99 to 2 s")

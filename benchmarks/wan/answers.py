@@ -46,9 +46,7 @@ class Answers:
 
 def answers_of(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Answers:
     """From the cache, or computed into it."""
-    names = "".join(f"{file.name}:{file.stat().st_size}\n" for file in pictures)
-    key = hashlib.sha256(f"{bundle.sha256}\n{names}".encode()).hexdigest()[:16]
-    file = cache / f"answers-{bundle.manifest.name}-{key}.npz"
+    file = answers_file(bundle, pictures, cache=cache)
     if not file.exists():
         computed = _compute(bundle, pictures)
         cache.mkdir(parents=True, exist_ok=True)
@@ -71,6 +69,13 @@ def answers_of(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Answ
             classes=kept["classes"],
             sizes=kept["sizes"],
         )
+
+
+def answers_file(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Path:
+    """Where they are kept once computed; other models or pictures have another file."""
+    names = "".join(f"{file.name}:{file.stat().st_size}\n" for file in pictures)
+    key = hashlib.sha256(f"{bundle.sha256}\n{names}".encode()).hexdigest()[:16]
+    return cache / f"answers-{bundle.manifest.name}-{key}.npz"
 
 
 def _compute(bundle: Bundle, pictures: Sequence[Path]) -> Answers:

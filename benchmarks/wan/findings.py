@@ -1,17 +1,18 @@
 """What a run found, as targets and tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from _common import Target
 from rich.table import Table
 
 from hybridge.cli.console import table
+from hybridge.shared.plan import PlanKind
 
 from .failures import Failure, Outcome
-from .matrix import OURS, Group, pooled, worst_link
+from .matrix import FIXED, LOCAL, ORACLE, OURS, POLICIES, Group, pooled, worst_link
 from .records import Measured
-from .scoring import in_budget_share
+from .scoring import Interval, Score, in_budget_share
 
 PROMISE, PER_LINK, GAP = 0.999, 0.995, 0.9
 
@@ -31,10 +32,13 @@ def targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target
         Target.at_least(f"in budget over {worst}", 100 * share, unit="%", bound=100 * PER_LINK),
         Target.at_most(
             "cells in which a rival agrees more often, beyond its interval",
-            sum(
-                any(each.below_zero for policy, each in group.against.items() if policy != "oracle")
-                for group in found
-            ),
+            _lost(found, lambda each: each.below_zero),
+            unit="cells",
+            bound=0,
+        ),
+        Target.at_most(
+            "cells in which a rival agrees more often at all",
+            _lost(found, lambda each: each.value < 0),
             unit="cells",
             bound=0,
         ),
@@ -42,16 +46,25 @@ def targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target
     closed = [group.gap_closed for group in found if group.gap_closed is not None]
     if closed:
         least = min(closed, key=lambda each: each.value)
+        held = sum(each.value >= GAP for each in closed)
         targets.append(
             Target.at_least(
                 f"way from local to the oracle, least of {len(closed)} cells "
-                f"[{100 * least.low:.0f}, {100 * least.high:.0f}]",
+                f"[{100 * least.low:.0f}, {100 * least.high:.0f}], {held} of which hold",
                 100 * least.value,
                 unit="%",
                 bound=100 * GAP,
             )
         )
     return targets
+
+
+def _lost(found: Sequence[Group], to: Callable[[Interval], bool]) -> int:
+    """In how many cells ours lost to a rival."""
+    return sum(
+        any(to(each) for policy, each in group.against.items() if policy != ORACLE)
+        for group in found
+    )
 
 
 def failure_targets(outcomes: Mapping[Failure, Outcome]) -> list[Target]:
@@ -87,6 +100,44 @@ def matrix_table(found: Sequence[Group]) -> Table:
         for policy, each in group.scores.items()
     ]
     return table("answered in time, and as the large model says", columns, rows)
+
+
+def cell_table(found: Sequence[Group]) -> Table:
+    """A row per link and budget; of the fixed splits the one that agreed most often."""
+    rivals = [policy for policy in POLICIES if policy not in (OURS, LOCAL)]
+    columns = ("link", "budget ms", LOCAL, ORACLE, OURS, *rivals, "best fixed split",
+               "gap closed", "ours in budget")  # fmt: skip
+    rows = [
+        (
+            group.link,
+            f"{group.budget_ms:g}",
+            *(_agreed(group.scores.get(policy)) for policy in (LOCAL, ORACLE, OURS, *rivals)),
+            _best_split(group),
+            _closed(group.gap_closed),
+            f"{group.scores[OURS].in_budget:.2%}" if OURS in group.scores else "",
+        )
+        for group in found
+    ]
+    return table("answered in time as the large model says", columns, rows)
+
+
+def _agreed(score: Score | None) -> str:
+    return "" if score is None else f"{score.agreement:.1%}"
+
+
+def _best_split(group: Group) -> str:
+    kind = f"{FIXED}{PlanKind.SPLIT}:"
+    splits = {plan: each for plan, each in group.scores.items() if plan.startswith(kind)}
+    if not splits:
+        return ""
+    best = max(splits, key=lambda plan: splits[plan].agreement)
+    return f"{_agreed(splits[best])} {best.removeprefix(kind)}"
+
+
+def _closed(each: Interval | None) -> str:
+    if each is None:
+        return "no gap"
+    return f"{100 * each.value:.0f} % [{100 * each.low:.0f}, {100 * each.high:.0f}]"
 
 
 def _points(group: Group, policy: str) -> str:

@@ -19,6 +19,7 @@ from hybridge.shared.security import Address
 from .arrivals import Arrivals
 from .board import OTHERS, Throttling, board, cpu_s
 from .namespaces import CLOUD_HOST, Namespaces, two_namespaces
+from .pairs import Pair
 from .records import Cell, Measured, Record, read_records
 from .workers import START_S, Worker, script
 
@@ -28,15 +29,6 @@ _AMPLE_MS = 2_000.0
 _IN_FLIGHT = 4
 LEAST_BUDGET_MS = 20.0
 _BUDGET_TIMES_P99 = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A bundle and the pictures that are shown to it."""
-
-    name: str
-    bundle: Bundle
-    pictures: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)

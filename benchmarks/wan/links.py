@@ -111,3 +111,8 @@ def recorded_names(folder: Path) -> list[str]:
     return sorted(
         f"trace:{up.stem}" for up in folder.glob("*.up") if up.with_suffix(".down").is_file()
     )
+
+
+def all_names(traces: Path | None) -> list[str]:
+    """Every profile, and what is recorded in the folder if there is one."""
+    return [*profiles(), *(recorded_names(traces) if traces else [])]

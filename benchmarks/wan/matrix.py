@@ -4,12 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from hybridge.shared.manifest import PlanRow
 from hybridge.shared.plan import Plan
 
 from .records import Cell, Measured, Record
 from .scoring import Interval, Score, Wanted, difference, gap_closed, in_budget_share, oracle, score
 
 OURS, LOCAL, FIXED = "ours", "local", "fixed:"
+ORACLE = "oracle"
+POLICIES = (OURS, LOCAL, "cloud-jpeg", "cloud-raw", "neurosurgeon", "cascade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,9 @@ def groups(
 ) -> list[Group]:
     """One per link and budget, in the order of the cells.
 
-    Rivals are compared with ours on the seeds they have in common. If every plan of the table was
-    replayed, the oracle is one of the policies.
+    Rivals are compared with ours on the seeds they have in common. If every plan of `table`, which
+    has the agreement of each that is worth a choice, was replayed, the oracle is one of the
+    policies.
     """
     found: dict[tuple[str, float], dict[str, list[Measured]]] = {}
     for each in measured:
@@ -86,6 +90,19 @@ def groups(
         _group(link, budget_ms, policies, wanted, table)
         for (link, budget_ms), policies in found.items()
     ]
+
+
+def front(rows: Sequence[PlanRow], device_ms: Mapping[str, float]) -> list[PlanRow]:
+    """The rows that no other beats in agreement, bytes and time on the device all at once."""
+
+    def costs(row: PlanRow) -> tuple[float, float, float]:
+        return -row.agreement.value, row.bytes_p50, device_ms[row.plan]
+
+    kept: list[PlanRow] = []
+    for row in sorted(rows, key=costs):
+        if not any(all(a <= b for a, b in zip(costs(k), costs(row), strict=True)) for k in kept):
+            kept.append(row)
+    return kept
 
 
 def pooled(measured: Iterable[Measured], policy: str, link: str | None = None) -> list[Record]:
@@ -123,7 +140,7 @@ def _group(
     if LOCAL in records and replays.keys() >= table.keys() - {str(Plan.local())}:
         shared = [_only(each, records[LOCAL]) for each in replays.values()]
         best = oracle(dict(zip(replays, shared, strict=True)), records[LOCAL], table=table)
-        records["oracle"] = list(best)
+        records[ORACLE] = list(best)
     ours = records.get(OURS)
     against, closed = {}, None
     if ours is not None:

@@ -103,8 +103,11 @@ class Measured:
     def load(cls, folder: Path, cell: Cell) -> "Measured | None":
         """What an earlier run left of a cell; None if nothing, ConfigError if it cannot be read."""
         file = folder / f"{cell.name}.json"
-        if not file.exists():
-            return None
+        return cls.read(file) if file.exists() else None
+
+    @classmethod
+    def read(cls, file: Path) -> "Measured":
+        """A finished cell; ConfigError if it cannot be read."""
         try:
             held = json.loads(file.read_text())
             records = tuple(Record(**record) for record in held["records"])

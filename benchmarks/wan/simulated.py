@@ -1,25 +1,26 @@
 """The world around the agent, simulated: a small board, a link, a cloud. The agent is the real one.
 
-The board is one processor of which a quota is used; jobs share it by weight, as Linux shares it
-among threads of different niceness. The link carries packets as the laboratory's emulator does, but
-what runs over it is taken to be in order and without loss, as TCP is. The cloud serves earliest
-come first on a few instances, and refuses at once what it cannot finish in time.
+The board is one processor of which a quota is used (processor.py). The link carries packets as the
+laboratory's emulator does, but what runs over it is taken to be in order and without loss, as TCP
+is. The cloud serves earliest come first on a few instances, and refuses at once what it cannot
+finish in time.
 """
 
 import asyncio
 import math
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
+from hybridge.devices.models import LIGHT, RESIZE_LIGHT
 from hybridge.devices.profile import StageTime
 from hybridge.edge.bench import Framed, Lit
-from hybridge.edge.duration import Duration
-from hybridge.edge.outlook import Waits
+from hybridge.edge.duration import NO_TIME, Duration
+from hybridge.edge.outlook import Waits, device_stages
 from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
@@ -27,11 +28,14 @@ from hybridge.shared.answer import Probabilities
 from hybridge.shared.deadline import Deadline
 from hybridge.shared.errors import RemoteTooLate, RemoteUnavailable
 from hybridge.shared.manifest import Manifest
-from hybridge.shared.plan import Plan, PlanKind
+from hybridge.shared.plan import Plan
 from hybridge.shared.tensor import Array
 
 from .answers import Answers
-from .link_model import Direction, Link
+from .link_model import Direction
+from .processor import BACKGROUND, FOREGROUND, Lane, Processor
+
+T = TypeVar("T")
 
 _SEGMENT_BYTES = 1448
 _SEGMENT_HEADERS = 52
@@ -40,132 +44,69 @@ _WINDOW_BYTES = 64_000
 _PACE_S = 0.005
 _CALL_BYTES = 180
 """HTTP/2 and gRPC around one message, with headers that have been sent before."""
-_LIGHT_WEIGHT, _REMOTE_WEIGHT = 1024.0, 110.0
-"""Linux gives these shares to nice 0 and nice 10."""
 STAMP = struct.Struct("<II")
-
-
-class Processor:
-    """One processor, shared by weight. Times are what a job takes when it is alone."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._jobs: dict[asyncio.Future[None], list[float]] = {}
-        self._at_s = loop.time()
-        self._alarm: asyncio.TimerHandle | None = None
-
-    async def run(self, ms: float, weight: float) -> None:
-        """Returns when so much work is done. A job that is cancelled runs on, as threads do."""
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._advance()
-        self._jobs[done] = [ms / 1e3, weight]
-        self._plan()
-        await asyncio.shield(done)
-
-    def _advance(self) -> None:
-        now_s = self._loop.time()
-        elapsed_s, self._at_s = now_s - self._at_s, now_s
-        whole = sum(weight for _, weight in self._jobs.values())
-        for job in self._jobs.values():
-            job[0] -= elapsed_s * job[1] / whole
-
-    def _plan(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if self._jobs:
-            whole = sum(weight for _, weight in self._jobs.values())
-            next_s = min(left_s * whole / weight for left_s, weight in self._jobs.values())
-            self._alarm = self._loop.call_later(max(next_s, 0.0), self._wake)
-
-    def _wake(self) -> None:
-        self._advance()
-        for future, (left_s, _) in list(self._jobs.items()):
-            if left_s <= 1e-9:
-                del self._jobs[future]
-                future.set_result(None)
-        self._plan()
-
-
-class _Lane:
-    """So many jobs at a time; the others wait, earliest deadline first."""
-
-    def __init__(self, processor: Processor, *, threads: int, weight: float) -> None:
-        self._processor, self._weight, self._free = processor, weight, threads
-        self._threads = threads
-        self._waiting: list[tuple[float, int, asyncio.Future[None], Duration]] = []
-        self._running: dict[int, tuple[float, Duration]] = {}
-        self._count = 0
-
-    async def run(self, ms: float, deadline: Deadline, expected: Duration) -> None:
-        loop = asyncio.get_running_loop()
-        self._count += 1
-        number = self._count
-        if self._free:
-            self._free -= 1
-        else:
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append((deadline.at_s, number, turn, expected))
-            self._waiting.sort(key=lambda job: job[:2])
-            await turn
-        self._running[number] = (loop.time(), expected)
-        job = asyncio.ensure_future(self._processor.run(ms, self._weight))
-        job.add_done_callback(lambda _: self._done(number))
-        await asyncio.shield(job)
-
-    def wait(self, deadline: Deadline) -> Duration:
-        now_s = asyncio.get_running_loop().time()
-        mean = variance = 0.0
-        if not self._free:
-            for began_s, expected in self._running.values():
-                mean += max(expected.mean_ms - (now_s - began_s) * 1e3, 0.0)
-                variance += expected.variance
-        for at_s, _, turn, expected in self._waiting:
-            if at_s <= deadline.at_s and not turn.done():
-                mean += expected.mean_ms
-                variance += expected.variance
-        return Duration(mean / self._threads, variance / self._threads)
-
-    def _done(self, number: int) -> None:
-        del self._running[number]
-        while self._waiting:
-            turn = self._waiting.pop(0)[2]
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """How long stages take on the board when it does nothing else, and decoding a picture."""
+    """A small board: what it does, in ms of its processor, and what it knows of itself.
 
-    stages: dict[str, StageTime]
+    `known` is its profile, `work_ms` the processor's time for each stage. `outside_ms` is what
+    receiving and answering a request take around the agent, `inside_ms` what the agent takes
+    itself for each lane entered, `exchange_ms` what a message to the cloud and its answer take.
+    """
+
+    known: dict[str, StageTime]
+    work_ms: dict[str, float]
     decode_ms: float
-    overhead_ms: float = 1.0
-    """Of the agent and its service, per request and lane entered."""
-    hiccup_ms: float = 8.0
-    hiccups: float = 0.01
+    outside_ms: float = 2.0
+    inside_ms: float = 1.5
+    exchange_ms: float = 2.0
+    share: float = 1.0
     workers: int = 2
+    spread: float = 0.12
+    """Of the logarithm of a time."""
+    hiccup_ms: float = 2.0
+    hiccups: float = 0.01
+    """How often something else comes between, and how long it takes."""
+
+    @property
+    def capacity_hz(self) -> float:
+        """How many requests a second it can answer alone."""
+        work_ms = self.decode_ms + self.work_ms[RESIZE_LIGHT] + self.work_ms[LIGHT]
+        return 1e3 * self.share / (work_ms + self.inside_ms + self.outside_ms)
+
+    def draw(self, ms: float, chance: random.Random) -> float:
+        """How much work it is this time."""
+        drawn = ms * math.exp(chance.gauss(0.0, self.spread))
+        if chance.random() < self.hiccups:
+            drawn += chance.expovariate(1 / self.hiccup_ms)
+        return drawn
 
 
 class SimulatedBench:
     """A device that answers from the table of answers, in virtual time."""
 
     def __init__(self, board: Board, answers: Answers, manifest: Manifest, *, seed: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop, self._board, self._answers = loop, board, answers
+        self._board, self._answers = board, answers
         self._random = random.Random(seed)
-        processor = Processor(loop)
-        self._decode = _Lane(processor, threads=1, weight=_LIGHT_WEIGHT)
-        self._light = _Lane(processor, threads=1, weight=_LIGHT_WEIGHT)
-        self._remote = _Lane(processor, threads=board.workers, weight=_REMOTE_WEIGHT)
+        self._processor = Processor(share=board.share)
+        self._light = Lane(self._processor, threads=1, weight=FOREGROUND)
+        self._remote = Lane(self._processor, threads=board.workers, weight=BACKGROUND)
         self._classes = manifest.classes
         self._plans = {plan: at for at, plan in enumerate(answers.plans)}
 
+    async def transport(self) -> None:
+        """What is done around the agent on one way, in or out."""
+        await self._overhead(self._board.outside_ms / 2)
+
+    async def exchange(self) -> None:
+        """What is done for a message on one way, to the cloud or back."""
+        await self._overhead(self._board.exchange_ms / 2)
+
     async def decode(self, encoded: bytes, deadline: Deadline) -> Array:
-        ms = self._draw(self._board.decode_ms)
-        await self._decode.run(ms, deadline, Duration(ms))
+        work_ms = self._board.draw(self._board.decode_ms, self._random)
+        await self._light.run([work_ms], deadline, NO_TIME)
         return np.array([STAMP.unpack(encoded)[0]])
 
     async def light(self, picture: Array, deadline: Deadline, expected: Duration) -> Lit:
@@ -180,10 +121,7 @@ class SimulatedBench:
         self, picture: Array, plan: Plan, deadline: Deadline, expected: Duration
     ) -> Framed:
         at, to = int(picture[0]), self._plans[str(plan)]
-        names = [RESIZE_LARGE, encode_stage(plan)]
-        if plan.kind is PlanKind.SPLIT:
-            names.insert(1, head_stage(plan.cut, plan.head))
-        stages = await self._stages(names, self._remote, deadline, expected)
+        stages = await self._stages(device_stages(plan), self._remote, deadline, expected)
         stamp = STAMP.pack(at, to)
         return Framed(stamp.ljust(int(self._answers.sizes[at, to]), b"\0"), stages)
 
@@ -194,21 +132,15 @@ class SimulatedBench:
         pass
 
     async def _stages(
-        self, names: Sequence[str], lane: _Lane, deadline: Deadline, expected: Duration
+        self, names: Sequence[str], lane: Lane, deadline: Deadline, expected: Duration
     ) -> dict[str, float]:
-        drawn = [self._draw(self._board.stages[name].p50_ms) for name in names]
-        began_s = self._loop.time()
-        waited = lane.wait(deadline).mean_ms
-        await lane.run(sum(drawn) + self._board.overhead_ms, deadline, expected)
-        took_ms = max((self._loop.time() - began_s) * 1e3 - waited, sum(drawn))
-        stretched = took_ms / sum(drawn)
-        return {name: ms * stretched for name, ms in zip(names, drawn, strict=True)}
+        works_ms = [self._board.draw(self._board.work_ms[name], self._random) for name in names]
+        await self._overhead(self._board.inside_ms)
+        took_ms = await lane.run(works_ms, deadline, expected)
+        return dict(zip(names, took_ms, strict=True))
 
-    def _draw(self, ms: float) -> float:
-        drawn = ms * math.exp(self._random.gauss(0.0, 0.12))
-        if self._random.random() < self._board.hiccups:
-            drawn += self._random.expovariate(1 / self._board.hiccup_ms)
-        return drawn
+    async def _overhead(self, ms: float) -> None:
+        await self._processor.run(ms, FOREGROUND)
 
 
 class Pipe:
@@ -321,10 +253,17 @@ class SimulatedCloud:
 
 
 class SimulatedConnection:
-    """What the uplink holds for a connection."""
+    """What the uplink holds for a connection. `effort` is made for every message, each way."""
 
-    def __init__(self, cloud: SimulatedCloud, link: Link, up: Pipe, down: Pipe) -> None:
-        self._cloud, self._link, self._up, self._down = cloud, link, up, down
+    def __init__(
+        self,
+        cloud: SimulatedCloud,
+        *,
+        up: Pipe,
+        down: Pipe,
+        effort: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._cloud, self._up, self._down, self._effort = cloud, up, down, effort
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -341,7 +280,7 @@ class SimulatedConnection:
             await asyncio.sleep(grace_s)
         self._closed = True
 
-    async def _within(self, timeout_s: float, work):  # type: ignore[no-untyped-def]
+    async def _within(self, timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(timeout_s):
                 return await work
@@ -352,6 +291,7 @@ class SimulatedConnection:
         self, request: pb.ModelInferRequest, timeout_s: float
     ) -> pb.ModelInferResponse:
         began_s = self._loop.time()
+        await self._effort()
         await self._until(await self._up.send(request.ByteSize() + _CALL_BYTES))
         now_s = self._loop.time()
         left_s = began_s + timeout_s - now_s
@@ -362,12 +302,15 @@ class SimulatedConnection:
             raise
         await self._until(ready_s)
         await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
+        await self._effort()
         return response
 
     async def _probe(self, payload_bytes: int) -> fleet_pb2.ProbeResponse:
+        await self._effort()
         await self._until(await self._up.send(payload_bytes + _CALL_BYTES))
         state = self._cloud.state(self._loop.time())
         await self._until(await self._down.send(state.ByteSize() + _CALL_BYTES))
+        await self._effort()
         return state
 
     async def _until(self, at_s: float) -> None:

@@ -1,24 +1,21 @@
-"""One cell in virtual time: a link, a budget, a policy, and requests that come when they come."""
+"""One cell in virtual time: the link, the times and the pictures that the laboratory would take."""
 
 import asyncio
-import itertools
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from hybridge.edge.agent import Agent
-from hybridge.edge.answer import Answer
-from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.deadline import Deadline
 
 from .answers import Answers
+from .arrivals import Arrivals, arrival_times_s, shown
 from .link_model import Link, LinkSpec
-from .policies import make_policy
+from .policies import demand_of, make_policy
+from .records import Cell, Measured, Record
 from .simulated import (
     STAMP,
     Board,
@@ -29,45 +26,14 @@ from .simulated import (
 )
 from .virtual import run_virtually
 
-_SETTLE_S = 1.0
-"""Before the first request: an edge has measured its link when it opens its port."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What is run. `rate_hz` requests a second come, evenly but for half an interval of jitter."""
-
-    link: LinkSpec
-    budget_ms: float
-    policy: str
-    requests: int
-    rate_hz: float
-    seed: int = 0
-    offset_s: float = 0.0
-    demand: Demand = ANYTHING
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What became of one request. `picture` is its place in the table of answers."""
-
-    picture: int
-    predicted: int
-    plan: str
-    total_ms: float
-    budget_ms: float
-    provisional: bool
-    fallback: str
-    sent_bytes: int
-
-    @property
-    def in_time(self) -> bool:
-        return self.total_ms <= self.budget_ms
+SETTLE_S = 4.0
+"""From a link's beginning to the first request, as in the laboratory."""
+_MANY = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What does not change from cell to cell."""
+    """What does not change from cell to cell. `tails_ms` is by contract, one run."""
 
     bundle: Bundle
     answers: Answers
@@ -76,17 +42,18 @@ class World:
     instances: int = 1
 
 
-def simulate(cell: Cell, world: World) -> list[Record]:
-    """The records of a cell, in the order of the requests."""
-    return run_virtually(_run(cell, world))
+def simulate(
+    cell: Cell, world: World, *, link: LinkSpec, arrivals: Arrivals = Arrivals.EVEN
+) -> Measured:
+    """A cell over a link, as the laboratory would have measured it."""
+    return Measured(cell, run_virtually(_run(cell, world, link, arrivals)))
 
 
-async def _run(cell: Cell, world: World) -> list[Record]:
-    loop = asyncio.get_running_loop()
-    clock = loop.time
+async def _run(cell: Cell, world: World, spec: LinkSpec, arrivals: Arrivals) -> list[Record]:
+    clock = asyncio.get_running_loop().time
     manifest = world.bundle.manifest
-    link = Link(cell.link, seed=cell.seed, start_s=clock(), offset_s=cell.offset_s)
-    again_s = (cell.link.up.delay_ms + cell.link.down.delay_ms) / 1e3 + 0.05
+    link = Link(spec, seed=cell.seed, start_s=clock(), offset_s=cell.offset_s)
+    again_s = (spec.up.delay_ms + spec.down.delay_ms) / 1e3 + 0.05
     up, down = Pipe(link.up, again_s=again_s), Pipe(link.down, again_s=again_s)
     cloud = SimulatedCloud(
         manifest=manifest,
@@ -95,54 +62,67 @@ async def _run(cell: Cell, world: World) -> list[Record]:
         instances=world.instances,
         seed=cell.seed,
     )
+    bench = SimulatedBench(world.board, world.answers, manifest, seed=cell.seed)
     uplink = Uplink(
-        lambda: SimulatedConnection(cloud, link, up, down), clock=clock, name="simulated"
+        lambda: SimulatedConnection(cloud, up=up, down=down, effort=bench.exchange),
+        clock=clock,
+        name="simulated",
     )
     agent = Agent(
         world.bundle,
-        bench=SimulatedBench(world.board, world.answers, manifest, seed=cell.seed),
-        times=StageTimes(world.board.stages),
+        bench=bench,
+        times=StageTimes(world.board.known),
         uplink=uplink,
         clock=clock,
         policy=make_policy(cell.policy),
-        demand=cell.demand,
-        max_requests=100_000,
+        demand=demand_of(cell.policy),
+        max_requests=_MANY,
     )
     await uplink.startup()
-    await asyncio.sleep(_SETTLE_S)
+    start_s = clock() + SETTLE_S
+    times_s = arrival_times_s(cell.requests, rate_hz=cell.rate_hz, seed=cell.seed, kind=arrivals)
+    pictures = shown(cell.requests, pictures=len(world.answers.pictures), seed=cell.seed)
+    asking: list[asyncio.Task[Record]] = []
     try:
-        tasks = []
-        start_s = clock()
-        for picture, at_s in itertools.islice(_arrivals(cell, world.answers), cell.requests):
+        for index, (at_s, picture) in enumerate(zip(times_s, pictures, strict=True)):
             await asyncio.sleep(max(start_s + at_s - clock(), 0.0))
-            tasks.append(asyncio.ensure_future(_ask(agent, picture, cell.budget_ms)))
-        return list(await asyncio.gather(*tasks))
+            asked = _Asked(index, picture, world.answers.pictures[picture], cell.budget_ms)
+            asking.append(asyncio.ensure_future(_ask(agent, bench, asked)))
+        return list(await asyncio.gather(*asking))
     finally:
         agent.close()
         await uplink.shutdown()
 
 
-async def _ask(agent: Agent, picture: int, budget_ms: float) -> Record:
-    deadline = Deadline.after_ms(budget_ms, now_s=agent.clock())
-    answer: Answer = await agent.answer(STAMP.pack(picture, 0), deadline)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    index: int
+    picture: int
+    name: str
+    budget_ms: float
+
+
+async def _ask(agent: Agent, bench: SimulatedBench, asked: _Asked) -> Record:
+    began_s = agent.clock()
+    await bench.transport()
+    deadline = Deadline.after_ms(asked.budget_ms, now_s=agent.clock())
+    answer = await agent.answer(STAMP.pack(asked.picture, 0), deadline)
+    await bench.transport()
+    answered_s = agent.clock()
     return Record(
-        picture=picture,
+        index=asked.index,
+        picture=asked.name,
+        budget_ms=asked.budget_ms,
+        scheduled_s=began_s,
+        sent_s=began_s,
+        answered_s=answered_s,
+        round_trip_ms=(answered_s - began_s) * 1e3,
         predicted=int(np.argmax(answer.probabilities)),
+        confidence=answer.confidence,
         plan=str(answer.plan),
-        total_ms=answer.total_ms,
-        budget_ms=budget_ms,
         provisional=answer.provisional,
         fallback=answer.fallback,
         sent_bytes=answer.sent_bytes,
+        agent_ms=answer.total_ms,
+        steps_ms=answer.steps_ms,
     )
-
-
-def _arrivals(cell: Cell, answers: Answers) -> Iterator[tuple[int, float]]:
-    """Pictures in a shuffled round, and when each comes."""
-    drawn = random.Random(cell.seed)
-    count = len(answers.pictures)
-    number = 0
-    while True:
-        for picture in drawn.sample(range(count), count):
-            yield picture, (number + drawn.uniform(0.0, 0.5)) / cell.rate_hz
-            number += 1

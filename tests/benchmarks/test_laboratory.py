@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from wan import board, namespaces
 from wan.failures import Failure, Outcome, read_cycles, sabotage
-from wan.laboratory import Calibration, Laboratory, Pair, Setting, copy_bundle
+from wan.laboratory import Calibration, Laboratory, Setting, copy_bundle
+from wan.pairs import Pair
 from wan.records import Cell
 from wan.references import large_answers
 from wan.workers import Worker, script

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wan.arrivals import Arrivals, arrival_times_s, shown
 from wan.failures import Cycle, Outcome
-from wan.matrix import Matrix, groups, pooled, worst_link
+from wan.matrix import Matrix, front, groups, pooled, worst_link
 from wan.page import page
 from wan.records import Cell, Measured, Record, read_records, write_records
 
 from hybridge.shared.errors import ConfigError
+from hybridge.shared.manifest import PlanRow, Rate
 
 from .test_scoring import WANTED, lost, record
 
@@ -154,3 +155,15 @@ def test_every_picture_is_shown_before_one_is_shown_again(
     for start in range(0, count, pictures):
         turn = order[start : start + pictures]
         assert len(set(turn)) == len(turn)
+
+
+def test_the_front_leaves_out_what_another_plan_beats_in_everything() -> None:
+    rows = [
+        PlanRow(plan=plan, agreement=Rate(value=rate, standard_error=0.01, samples=100),
+                accuracy=None, bytes_p50=size, bytes_p95=size)
+        for plan, rate, size in (("a", 1.0, 900), ("b", 0.9, 100), ("c", 0.9, 100), ("d", 0.8, 50))
+    ]  # fmt: skip
+    device_ms = {"a": 1.0, "b": 20.0, "c": 30.0, "d": 20.0}
+    assert [row.plan for row in front(rows, device_ms)] == ["a", "b", "d"]
+    assert [row.plan for row in front(rows, {**device_ms, "d": 21.0})] == ["a", "b", "d"]
+    assert [row.plan for row in front(rows, dict.fromkeys("abcd", 5.0))] == ["a", "b", "d"]

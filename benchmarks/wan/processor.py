@@ -1,0 +1,179 @@
+"""A small board's processor in virtual time: a quota, shares by weight, and lanes of work.
+
+A quota is what the laboratory's board has (board.py): in each period its share of the processor at
+full speed, and nothing more until the next begins.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hybridge.edge.duration import Duration
+from hybridge.shared.deadline import Deadline
+
+FOREGROUND, BACKGROUND = 1024.0, 110.0
+"""Linux gives these shares to nice 0 and nice 10."""
+_PERIOD_S = 0.010
+_NOTHING_S = 1e-9
+
+
+@dataclass
+class Quota:
+    """So much of each period may be used, by whoever comes first."""
+
+    share: float
+    period_s: float = _PERIOD_S
+    _period: int = -1
+    _used_s: float = 0.0
+
+    def when(self, work_s: float, *, now_s: float) -> float:
+        """When so much work would be done if it began now and nothing else ran."""
+        self._enter(now_s)
+        left_s = min(self._each_s - self._used_s, self._end_s - now_s)
+        if work_s <= left_s:
+            return now_s + work_s
+        whole, rest_s = divmod(work_s - left_s, self._each_s)
+        return self._end_s + whole * self.period_s + rest_s
+
+    def use(self, from_s: float, to_s: float) -> float:
+        """How much was done from then to then, with work there all the time."""
+        self._enter(from_s)
+        ran_s = 0.0
+        skipped = math.floor(to_s / self.period_s) - self._period
+        if skipped > 0:
+            ran_s = min(self._each_s - self._used_s, self._end_s - from_s)
+            ran_s += (skipped - 1) * self._each_s
+            self._period, self._used_s = self._period + skipped, 0.0
+            from_s = self._period * self.period_s
+        now_s = max(min(self._each_s - self._used_s, to_s - from_s), 0.0)
+        self._used_s += now_s
+        return ran_s + now_s
+
+    @property
+    def _each_s(self) -> float:
+        return min(self.share, 1.0) * self.period_s
+
+    @property
+    def _end_s(self) -> float:
+        return (self._period + 1) * self.period_s
+
+    def _enter(self, now_s: float) -> None:
+        period = math.floor(now_s / self.period_s)
+        if period > self._period:
+            self._period, self._used_s = period, 0.0
+
+
+class Processor:
+    """One processor, shared by weight. Work is in ms of its time."""
+
+    def __init__(self, *, share: float = 1.0) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._quota = Quota(share)
+        self._jobs: dict[asyncio.Future[None], list[float]] = {}
+        self._at_s = self._loop.time()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def run(self, ms: float, weight: float) -> None:
+        """Returns when so much work is done. A job that is cancelled runs on, as threads do."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._advance()
+        self._jobs[done] = [ms / 1e3, weight]
+        self._plan()
+        await asyncio.shield(done)
+
+    def _advance(self) -> None:
+        now_s = self._loop.time()
+        if self._jobs:
+            ran_s = self._quota.use(self._at_s, now_s)
+            whole = sum(weight for _, weight in self._jobs.values())
+            for job in self._jobs.values():
+                job[0] -= ran_s * job[1] / whole
+        self._at_s = now_s
+
+    def _plan(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._jobs:
+            whole = sum(weight for _, weight in self._jobs.values())
+            next_s = min(left_s * whole / weight for left_s, weight in self._jobs.values())
+            at_s = self._quota.when(max(next_s, 0.0), now_s=self._at_s)
+            self._alarm = self._loop.call_at(at_s, self._wake)
+
+    def _wake(self) -> None:
+        self._advance()
+        for future, (left_s, _) in list(self._jobs.items()):
+            if left_s <= _NOTHING_S:
+                del self._jobs[future]
+                future.set_result(None)
+        self._plan()
+
+
+class Lane:
+    """So many jobs at a time; the others wait, earliest deadline first, as in edge/lane.py."""
+
+    def __init__(self, processor: Processor, *, threads: int, weight: float) -> None:
+        self._processor, self._weight, self._free = processor, weight, threads
+        self._threads = threads
+        self._waiting: list[tuple[float, int, asyncio.Future[None], Duration]] = []
+        self._running: dict[int, tuple[float, Duration]] = {}
+        self._count = 0
+
+    async def run(
+        self, works_ms: Sequence[float], deadline: Deadline, expected: Duration
+    ) -> list[float]:
+        """Does one work after the other when its turn has come; how long each took, in ms."""
+        loop = asyncio.get_running_loop()
+        self._count += 1
+        number = self._count
+        if self._free:
+            self._free -= 1
+        else:
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append((deadline.at_s, number, turn, expected))
+            self._waiting.sort(key=lambda job: job[:2])
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next()  # given up in the instant in which its turn came
+                raise
+        self._running[number] = (loop.time(), expected)
+        job = asyncio.ensure_future(self._work(works_ms))
+        job.add_done_callback(lambda _: self._done(number))
+        return await asyncio.shield(job)
+
+    def wait(self, deadline: Deadline) -> Duration:
+        """How long something of this deadline would wait for its turn now."""
+        now_s = asyncio.get_running_loop().time()
+        mean = variance = 0.0
+        if not self._free:
+            for began_s, expected in self._running.values():
+                mean += max(expected.mean_ms - (now_s - began_s) * 1e3, 0.0)
+                variance += expected.variance
+        for at_s, _, turn, expected in self._waiting:
+            if at_s <= deadline.at_s and not turn.done():
+                mean += expected.mean_ms
+                variance += expected.variance
+        return Duration(mean / self._threads, variance / self._threads)
+
+    async def _work(self, works_ms: Sequence[float]) -> list[float]:
+        clock, took_ms = asyncio.get_running_loop().time, []
+        for ms in works_ms:
+            began_s = clock()
+            await self._processor.run(ms, self._weight)
+            took_ms.append((clock() - began_s) * 1e3)
+        return took_ms
+
+    def _done(self, number: int) -> None:
+        del self._running[number]
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.pop(0)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

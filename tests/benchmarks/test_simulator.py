@@ -1,0 +1,95 @@
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wan.answers import answers_of
+from wan.arrivals import Arrivals
+from wan.boards import profiled
+from wan.links import find_link
+from wan.records import Cell
+from wan.simulated import Board
+from wan.simulator import World, simulate
+
+from hybridge.devices.models import stage_names
+from hybridge.shared.plan import PlanKind
+
+from ..bundles import CLOUD, SPLIT, Small
+
+CELL = Cell("small", "lte", 400.0, "ours", 60, 10.0)
+
+
+@pytest.fixture(scope="module")
+def world(small: Small, tmp_path_factory: pytest.TempPathFactory) -> World:
+    manifest = small.bundle.manifest
+    folder = tmp_path_factory.mktemp("answers")
+    pictures = sorted((small.root.parent / "evaluation").glob("*.png"))
+    answers = answers_of(small.bundle, pictures, cache=folder)
+    work_ms = dict.fromkeys(stage_names(manifest), 1.0)
+    board = Board(known={}, work_ms=work_ms, decode_ms=1.0, share=0.25)
+    remote = [row.parsed() for row in manifest.table if row.parsed().kind is not PlanKind.LOCAL]
+    return World(
+        bundle=small.bundle,
+        answers=answers,
+        board=replace(board, known=profiled(board)),
+        tails_ms={manifest.contract(plan).id: 5.0 for plan in remote},
+    )
+
+
+def test_answers_are_those_of_the_models_and_are_kept(small: Small, tmp_path: Path) -> None:
+    pictures = sorted((small.root.parent / "evaluation").glob("*.png"))
+    found = answers_of(small.bundle, pictures, cache=tmp_path)
+    kept = next(tmp_path.iterdir()).stat().st_mtime_ns
+    again = answers_of(small.bundle, pictures, cache=tmp_path)
+    assert next(tmp_path.iterdir()).stat().st_mtime_ns == kept
+    np.testing.assert_array_equal(found.classes, again.classes)
+    assert found.plans == (str(SPLIT), str(CLOUD))
+    assert found.agreement(str(CLOUD)) == 1.0
+    assert (found.sizes[:, found.plans.index(str(CLOUD))] >= 16 * 16 * 3).all()
+
+
+def test_a_board_knows_of_itself_what_its_quota_makes_of_its_work(world: World) -> None:
+    board = replace(world.board, spread=0.0, hiccups=0.0, work_ms={"head": 5.0, "light": 1.0})
+    known = profiled(board)
+    assert known["head"].p50_ms == pytest.approx(20, abs=1e-3)  # always two periods
+    assert known["light"].cpu_ms == pytest.approx(1.0)
+
+
+def test_ours_answers_all_in_time_and_mostly_by_the_cloud(world: World) -> None:
+    measured = simulate(CELL, world, link=find_link("lte"))
+    assert len(measured.records) == 60
+    assert all(record.in_budget for record in measured.records)
+    assert Counter(record.plan for record in measured.records)["local"] < 30
+
+
+def test_a_budget_below_the_round_trip_is_kept_by_the_device(world: World) -> None:
+    measured = simulate(replace(CELL, budget_ms=45.0), world, link=find_link("lte"))
+    assert {record.plan for record in measured.records} == {"local"}
+
+
+def test_the_same_cell_is_the_same_again(world: World) -> None:
+    once, again = (simulate(CELL, world, link=find_link("lte")) for _ in range(2))
+    assert once == again
+
+
+def test_a_fixed_plan_and_local_meet_the_same_requests(world: World) -> None:
+    cells = [replace(CELL, policy=policy) for policy in ("local", f"fixed:{CLOUD}")]
+    local, fixed = (
+        simulate(cell, world, link=find_link("lte"), arrivals=Arrivals.POISSON) for cell in cells
+    )
+    assert [r.picture for r in local.records] == [r.picture for r in fixed.records]
+    assert [r.scheduled_s for r in local.records] == [r.scheduled_s for r in fixed.records]
+    assert {r.plan for r in local.records} == {"local"}
+    assert str(CLOUD) in {r.plan for r in fixed.records}
+
+
+def test_an_outage_is_bridged_by_the_device(world: World) -> None:
+    cell = replace(CELL, link="lte-outages", requests=200)
+    records = simulate(cell, world, link=find_link("lte-outages")).records
+    start_s = records[0].scheduled_s
+    # The link fails 8 s after its beginning, and so 4 s after the first request, for 3 s.
+    dark = [r for r in records if 4.5 < r.scheduled_s - start_s < 6.5]
+    assert dark
+    assert {r.plan for r in dark} == {"local"}
+    assert all(r.answered for r in records)
