@@ -6,6 +6,8 @@ _WINDOW = 128
 _QUANTILE = 0.99
 _UNKNOWN_MS = 10.0
 """Believed of a process that has just started, until enough waits have ended."""
+_WAYS = 2.0
+"""A request takes as long on its way in, which nobody here sees, as its answer on the way out."""
 _SERVICE = 2.0
 """An answer passes through as much again, between the agent and the wire, as within the agent."""
 
@@ -18,14 +20,22 @@ class Lateness:
 
     def __init__(self) -> None:
         self._late_ms: deque[float] = deque([_UNKNOWN_MS] * 3, maxlen=_WINDOW)
+        self._out_ms: deque[float] = deque([_UNKNOWN_MS] * 3, maxlen=_WINDOW)
         self._beside_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._reserve_ms, self._overhead_ms = _SERVICE * _UNKNOWN_MS, 0.0
+        self._reserve_ms, self._overhead_ms = (1 + _WAYS) * _UNKNOWN_MS, 0.0
 
     def woke(self, late_ms: float) -> None:
         """A wait ended so much after its time."""
         self._late_ms.append(max(late_ms, 0.0))
-        ordered = sorted(self._late_ms)
-        self._reserve_ms = _SERVICE * ordered[int(_QUANTILE * (len(ordered) - 1))]
+        self._reckon()
+
+    def left(self, out_ms: float) -> None:
+        """An answer was on the wire so long after it was ready."""
+        self._out_ms.append(max(out_ms, 0.0))
+        self._reckon()
+
+    def _reckon(self) -> None:
+        self._reserve_ms = _upper(self._late_ms) + _WAYS * _upper(self._out_ms)
 
     def took(self, beside_ms: float) -> None:
         """A local answer took so much more than its stages."""
@@ -42,3 +52,8 @@ class Lateness:
     def overhead_ms(self) -> float:
         """What a request takes beside its stages, when little else runs."""
         return self._overhead_ms
+
+
+def _upper(values: deque[float]) -> float:
+    ordered = sorted(values)
+    return ordered[int(_QUANTILE * (len(ordered) - 1))]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from .. import __version__
 from ..protos import oip
@@ -147,7 +147,14 @@ class EdgeService(oip.Servicer):
                 messages.FOLLOW_MS: self._agent.follow_ms,
             }
             messages.set_parameters(response.parameters, later)
+        ready_s = self._clock()
+        # The stubs mistake what this takes.
+        context.add_done_callback(cast(Any, lambda _: self._left(ready_s)))
         return response
+
+    def _left(self, ready_s: float) -> None:
+        """An answer has been written."""
+        self._agent.lateness.left((self._clock() - ready_s) * 1e3)
 
     def _keep_final(
         self, request_id: str, follow: "Follow", *, top_k: int
