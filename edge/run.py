@@ -120,7 +120,8 @@ class Run:
             self._picture = await self._pixels(picture)
             decision = self._ask()
             self._alone = decision.alone
-            if decision.light is Light.FIRST:
+            # Where the last moment for the light model is now, nothing may run beside it.
+            if decision.light is Light.FIRST or self.left_ms <= self._light_needs_ms():
                 self._start_light()
                 if decision.option.plan.kind is PlanKind.LOCAL:
                     self._fallback = self.agent.unreachable
