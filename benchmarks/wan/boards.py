@@ -98,14 +98,16 @@ class Finished:
 
     def _used_ms(self) -> float:
         """The processor's time for a request; the least, as whatever else the edge did is in it."""
-        return min(
-            1e3 * self.calibration.cpu_share / self.calibration.capacity_hz,
-            *(
-                1e3 * each.circumstances["edge_cpu_share"] / each.cell.rate_hz
-                for each in self.cells
-                if each.cell.policy == LOCAL
-            ),
-            math.inf,
+        return float(
+            min(
+                1e3 * self.calibration.cpu_share / self.calibration.capacity_hz,
+                *(
+                    1e3 * each.circumstances["edge_cpu_share"] / each.cell.rate_hz
+                    for each in self.cells
+                    if each.cell.policy == LOCAL
+                ),
+                math.inf,
+            )
         )
 
     def _exchange_ms(self, decode_ms: float, work_ms: Mapping[str, float]) -> float:
@@ -129,7 +131,8 @@ class Finished:
         if not alone_ms or not asking:
             return Board.exchange_ms
         least_ms = statistics.median(alone_ms)
-        return max(statistics.median((ms - least_ms) / share for ms, share in asking), 0.0)
+        more_ms = float(statistics.median((ms - least_ms) / share for ms, share in asking))
+        return max(more_ms, 0.0)
 
     def _tails_ms(self, bundle: Bundle) -> dict[str, float]:
         """Of the contracts that were answered often enough to tell."""
