@@ -50,7 +50,8 @@ def measure(options: argparse.Namespace) -> Report:
     pair, answers = _answered(pair_of(options), quick=options.quick)
     finished = Finished.read(options.lab, pair, share=options.share) if options.lab else None
     if finished is None:
-        world = world_of(pair, answers, share=options.share)
+        kept = _cache() / f"decode-{pair.name}.json"
+        world = world_of(pair, answers, share=options.share, kept=kept)
     else:
         world = finished.world(pair.bundle, answers)
     rate_hz = options.rate or round(world.board.capacity_hz / 2, 2)
@@ -115,11 +116,15 @@ def measure(options: argparse.Namespace) -> Report:
 
 def _answered(pair: Pair, *, quick: bool) -> tuple[Pair, Answers]:
     """The pair with its table of answers; a quick run computes one for a few pictures only."""
-    cache, pictures = Paths.from_environment().root / "wan", pair.pictures
+    cache, pictures = _cache(), pair.pictures
     if quick and not answers_file(pair.bundle, pictures, cache=cache).exists():
         pictures = pictures[:_QUICK_PICTURES]
     answers = answers_of(pair.bundle, pictures, cache=cache)
     return Pair(pair.name, pair.bundle, pictures), answers
+
+
+def _cache() -> Path:
+    return Paths.from_environment().root / "wan"
 
 
 def _plans(world: World) -> dict[str, float]:

@@ -36,11 +36,17 @@ _OFTEN, _RARE = 0.3, 0.02
 """Shares of the requests that were sent to the cloud, and of those that the device answered."""
 
 
-def world_of(pair: Pair, answers: Answers, *, share: float) -> World:
-    """A board with a share of this machine's processor, and this machine as its cloud."""
+def world_of(pair: Pair, answers: Answers, *, share: float, kept: Path) -> World:
+    """A board with a share of this machine's processor, and this machine as its cloud.
+
+    How long decoding takes is measured once and kept in a file, so that a run can be had again.
+    """
     bundle = pair.bundle
     work_ms = _work_ms(_measured(bundle, bundle.profiles, stage_names(bundle.manifest)))
-    decode_ms = statistics.median(_decode_ms(file) for file in pair.pictures[:_DECODED])
+    if not kept.exists():
+        times_ms = [_decode_ms(file) for file in pair.pictures[:_DECODED]]
+        kept.write_text(json.dumps({"decode_ms": statistics.median(times_ms)}))
+    decode_ms = float(json.loads(kept.read_text())["decode_ms"])
     board = Board(known={}, work_ms=work_ms, decode_ms=decode_ms, share=share)
     return World(
         bundle=bundle,
@@ -98,14 +104,16 @@ class Finished:
 
     def _used_ms(self) -> float:
         """The processor's time for a request; the least, as whatever else the edge did is in it."""
-        return min(
-            1e3 * self.calibration.cpu_share / self.calibration.capacity_hz,
-            *(
-                1e3 * each.circumstances["edge_cpu_share"] / each.cell.rate_hz
-                for each in self.cells
-                if each.cell.policy == LOCAL
-            ),
-            math.inf,
+        return float(
+            min(
+                1e3 * self.calibration.cpu_share / self.calibration.capacity_hz,
+                *(
+                    1e3 * each.circumstances["edge_cpu_share"] / each.cell.rate_hz
+                    for each in self.cells
+                    if each.cell.policy == LOCAL
+                ),
+                math.inf,
+            )
         )
 
     def _exchange_ms(self, decode_ms: float, work_ms: Mapping[str, float]) -> float:
@@ -129,7 +137,8 @@ class Finished:
         if not alone_ms or not asking:
             return Board.exchange_ms
         least_ms = statistics.median(alone_ms)
-        return max(statistics.median((ms - least_ms) / share for ms, share in asking), 0.0)
+        more_ms = float(statistics.median((ms - least_ms) / share for ms, share in asking))
+        return max(more_ms, 0.0)
 
     def _tails_ms(self, bundle: Bundle) -> dict[str, float]:
         """Of the contracts that were answered often enough to tell."""

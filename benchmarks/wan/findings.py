@@ -106,7 +106,7 @@ def cell_table(found: Sequence[Group]) -> Table:
     """A row per link and budget; of the fixed splits the one that agreed most often."""
     rivals = [policy for policy in POLICIES if policy not in (OURS, LOCAL)]
     columns = ("link", "budget ms", LOCAL, ORACLE, OURS, *rivals, "best fixed split",
-               "gap closed", "ours in budget")  # fmt: skip
+               "gap closed", "in budget")  # fmt: skip
     rows = [
         (
             group.link,
@@ -127,11 +127,8 @@ def _agreed(score: Score | None) -> str:
 
 def _best_split(group: Group) -> str:
     kind = f"{FIXED}{PlanKind.SPLIT}:"
-    splits = {plan: each for plan, each in group.scores.items() if plan.startswith(kind)}
-    if not splits:
-        return ""
-    best = max(splits, key=lambda plan: splits[plan].agreement)
-    return f"{_agreed(splits[best])} {best.removeprefix(kind)}"
+    splits = [each for policy, each in group.scores.items() if policy.startswith(kind)]
+    return _agreed(max(splits, key=lambda each: each.agreement, default=None))
 
 
 def _closed(each: Interval | None) -> str:

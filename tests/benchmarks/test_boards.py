@@ -47,8 +47,9 @@ def pair(small: Small, tmp_path: Path) -> Pair:
 
 def made_world(pair: Pair, folder: Path) -> World:
     answers = answers_of(pair.bundle, pair.pictures, cache=folder)
-    world = world_of(pair, answers, share=SHARE)
-    return replace(world, board=replace(world.board, decode_ms=DECODE_MS))
+    kept = folder / "decode.json"
+    kept.write_text(json.dumps({"decode_ms": DECODE_MS}))
+    return world_of(pair, answers, share=SHARE, kept=kept)
 
 
 def finished(pair: Pair, world: World, folder: Path) -> None:
@@ -78,6 +79,13 @@ def test_a_board_made_of_a_profile_knows_its_own_quota(pair: Pair, tmp_path: Pat
     assert world.board.known.keys() == world.board.work_ms.keys()
     assert set(world.tails_ms.values()) == {WORK_MS}
     assert 0 < world.board.capacity_hz < 1e3 * SHARE / (2 * WORK_MS + DECODE_MS)
+
+
+def test_decoding_is_measured_once(pair: Pair, tmp_path: Path) -> None:
+    answers, kept = answers_of(pair.bundle, pair.pictures, cache=tmp_path), tmp_path / "decode.json"
+    once, again = (world_of(pair, answers, share=SHARE, kept=kept) for _ in range(2))
+    assert once.board == again.board
+    assert once.board.decode_ms > 0
 
 
 def test_a_laboratorys_board_is_found_in_what_it_left(pair: Pair, tmp_path: Path) -> None:
