@@ -33,6 +33,7 @@ from .later import best_answer, finish_later
 from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
+from .processor import ProcessorLoad
 from .rate import Rate as Frequency
 from .router import Decision, Option, Sight, explain
 from .run import DECODE, OnFinal, Run, Sent
@@ -43,6 +44,11 @@ log = logging.getLogger(__name__)
 
 _AUDIT_MS = 10_000.0
 """How long an audit may take: nobody waits for it."""
+
+
+def _no_clock() -> float:
+    """A process that knows nothing of its processor time."""
+    return 0.0
 
 
 class Agent:
@@ -61,6 +67,8 @@ class Agent:
         auditor: Auditor | None = None,
         demand: Demand = ANYTHING,
         prices: Prices | None = None,
+        processor: ProcessorLoad | None = None,
+        cpu_clock: Clock = _no_clock,
         max_requests: int = 64,
         follow_ms: float = 5_000.0,
     ) -> None:
@@ -78,6 +86,7 @@ class Agent:
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
         self._outlook = Outlook(self.manifest, prices=prices)
+        self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
         self._came, self._sent = Frequency(), Frequency()
@@ -186,6 +195,7 @@ class Agent:
             busy=self._came.hz(now_s=now_s) * needed_ms / 1e3,
             remote_hz=self._sent.hz(now_s=now_s),
             overhead_ms=overhead_ms,
+            used=self._processor.read(self._cpu_clock(), now_s=now_s),
         )
 
     def sends(self) -> None:

@@ -51,7 +51,8 @@ class Waits:
 
     `busy` is the share of the processor's time that goes to what every request needs, `remote_hz`
     how many remote plans are begun in a second, each with `overhead_ms` beside its stages. A plan
-    is judged by what becomes of the processor when all of these take it.
+    is judged by what becomes of the processor when all of these take it, and by `used`, the share
+    that is used as it is.
     """
 
     light: Duration = NO_TIME
@@ -59,6 +60,7 @@ class Waits:
     busy: float = 0.0
     remote_hz: float = 0.0
     overhead_ms: float = 0.0
+    used: float = 0.0
 
 
 NO_WAITS = Waits()
@@ -105,7 +107,7 @@ class Outlook:
             variance += wait.variance
             if not row.local and waits.remote_hz:
                 alone_ms = sum([alone(each) for each in row.stages]) + waits.overhead_ms
-                load = waits.busy + waits.remote_hz * alone_ms / 1e3
+                load = max(waits.busy + waits.remote_hz * alone_ms / 1e3, waits.used)
                 device_ms += _STEADY * crowd_ms(alone_ms, load=load)
             if row.local:
                 options.append(
