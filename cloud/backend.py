@@ -27,10 +27,33 @@ class Result:
     outputs: Tensors = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offloaded:
+    """Weights that do not fit: what stays in memory, and what is read again for every run.
+
+    `computing_ms` of the last run's `run_ms` were not spent on waiting for weights: so long it
+    would take if all of them were in memory.
+    """
+
+    resident_bytes: int
+    read_bytes: int
+    run_ms: float
+    computing_ms: float
+
+    @property
+    def slowdown(self) -> float:
+        return self.run_ms / self.computing_ms
+
+
 class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
+
+    @property
+    def offloaded(self) -> Offloaded | None:
+        """None where all weights are in memory."""
+        return None
 
     @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:

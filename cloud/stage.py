@@ -15,7 +15,7 @@ from ..shared.errors import HybridgeError, ModelFault
 from ..shared.manifest import OutputKind
 from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array, TensorSpec
-from .backend import Backend
+from .backend import Backend, Offloaded
 from .cost import Cost
 from .scheduler import StageKey
 
@@ -46,26 +46,56 @@ class Stage:
     open: Callable[[], Backend] = field(repr=False)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    shared_bytes: int = 0
+    """The weights that all graphs of its model share in memory."""
+    own_bytes: int = 0
+    """What it takes beside them, as far as one knows before it is loaded."""
     _backend: Backend | None = field(default=None, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def loaded(self) -> bool:
-        return self._cost is not None
+        return self._backend is not None and self._cost is not None
 
     @property
     def cost(self) -> Cost:
-        """As measured when it was loaded."""
-        assert self._cost is not None, f"{self.key} is not loaded"
+        """As measured when it was first loaded."""
+        assert self._cost is not None, f"{self.key} was never loaded"
         return self._cost
 
+    @property
+    def known_cost(self) -> Cost | None:
+        """The same; None before it was ever loaded."""
+        return self._cost
+
+    @property
+    def offloaded(self) -> Offloaded | None:
+        """How much of it is read for every run, where its weights do not fit in memory."""
+        return None if self._backend is None else self._backend.offloaded
+
     def load(self) -> None:
-        """Opens the graph, tries and measures it; blocking; once, however often it is called."""
+        """Opens the graph, tries it, and measures it the first time; blocking; once until `unload`.
+
+        ModelFault or BundleError if it cannot be.
+        """
         with self._lock:
-            if self._cost is None:
-                self._backend = self.open()
-                self._cost = self._measure()
+            if self.loaded:
+                return
+            self._backend = self.open()
+            try:
+                if self._cost is None:
+                    self._cost = self._measure()
+                else:
+                    self._time_ms(1, 0)
+            except BaseException:
+                self._backend = None
+                raise
+
+    def unload(self) -> None:
+        """Lets go of the graph; nobody may be running it."""
+        with self._lock:
+            self._backend = None
 
     def run(self, batch: Array, sides: Tensors) -> Computed:
         """What the model makes of n inputs; ModelFault if it fails on them."""
@@ -105,6 +135,8 @@ class Stage:
             for spec in self.inputs
         }
         self.run(batch, sides)  # the first run allocates
+        if not runs:
+            return 0.0
         times_s: list[float] = []
         while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
             start_s = time.perf_counter()

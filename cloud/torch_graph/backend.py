@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,21 +11,42 @@ from ...shared.errors import BundleError
 from ...shared.manifest import Precision
 from ...shared.side import Tensors
 from ...shared.tensor import Array
-from ..backend import Backend, Result, one_by_one, the_other
+from ..backend import Backend, Offloaded, Result, one_by_one, the_other
 from ..weights import Weights
 from .program import Program
+from .stream import WeightsFile, made_bytes
 from .weights import TorchWeights, borrowed
 
 _OTHERWISE = "; serve it with --runtime onnxruntime"
 _pinned = threading.local()
 
 
-def torch_weights(weights: Weights, *, precision: Precision, on_cpu: bool = False) -> TorchWeights:
-    """The weights of a model where torch computes with them; int8 is made for CPUs."""
+def torch_weights(
+    weights: Weights,
+    *,
+    precision: Precision,
+    on_cpu: bool = False,
+    budget_bytes: int | None = None,
+) -> TorchWeights:
+    """The weights of a model where torch computes with them; int8 is made for CPUs.
+
+    Of more weights than a budget allows a part is read for every run; BundleError if they cannot.
+    """
     cpu = on_cpu or precision is Precision.INT8 or not torch.cuda.is_available()
-    return TorchWeights(
+    made = TorchWeights(
         weights.arrays, precision=precision, device=torch.device("cpu" if cpu else "cuda")
     )
+    if budget_bytes is None or not isinstance(weights.blob, np.memmap):
+        return made
+    file = WeightsFile.of(weights)
+    held = {name: made_bytes(extent, made.dtype) for name, extent in file.extents.items()}
+    if precision is Precision.INT8 or sum(held.values()) <= budget_bytes:
+        # As they are they stay mapped; what is made of them would be there beside the mapped.
+        return made if precision is Precision.FLOAT32 else replace(made, file=file)
+    from .offload import Offload  # with accelerate, which takes seconds to load
+
+    offload = Offload(file, dtype=made.dtype, device=made.device, budget_bytes=budget_bytes)
+    return replace(made, file=file, offload=offload)
 
 
 class TorchBackend(Backend):
@@ -41,6 +63,7 @@ class TorchBackend(Backend):
     ) -> None:
         """As `OnnxBackend`."""
         try:
+            self._weights = weights
             self._program = Program(graph, weights=weights)
         except BundleError as error:
             raise BundleError(f"{error}{_OTHERWISE}") from error
@@ -50,6 +73,11 @@ class TorchBackend(Backend):
         self._threads = threads
         self._single = self._program.inputs[self._input] == 1
         self.device = weights.device.type
+
+    @property
+    def offloaded(self) -> Offloaded | None:
+        offload = self._weights.offload
+        return None if offload is None else offload.last
 
     def run(self, batch: Array, sides: Tensors) -> Result:
         if self._single and len(batch) > 1:
