@@ -4,12 +4,12 @@ import re
 
 from .errors import ConfigError
 
-_UNITS = {"": 1} | {
+_UNITS = {"": 1, "B": 1} | {
     f"{letter}{kind}": base**power
     for kind, base in (("B", 1000), ("iB", 1024))
     for power, letter in enumerate(("k" if base == 1000 else "K", "M", "G", "T"), start=1)
 }
-_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+_WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)")
 
 
 def parse_bytes(text: str) -> int:
@@ -31,7 +31,7 @@ def written_bytes(amount: int) -> str:
     >>> written_bytes(4_563_402_752), written_bytes(300)
     ('4.25 GiB', '300 B')
     """
-    for unit in ("GiB", "MiB", "KiB"):
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
         if abs(amount) >= _UNITS[unit]:
-            return f"{amount / _UNITS[unit]:.3g} {unit}"
+            return f"{amount / _UNITS[unit]:.4g} {unit}"
     return f"{amount} B"
