@@ -31,8 +31,8 @@ class Result:
 class Offloaded:
     """Weights that do not fit: what stays in memory, and what is read again for every run.
 
-    `computing_ms` of the last run's `run_ms` were not spent on waiting for weights: so long it
-    would take if all of them were in memory.
+    `computing_ms` is what a run takes that reads nothing and computes with whatever weights lie in
+    its buffers: as long as if all were in memory.
     """
 
     resident_bytes: int
@@ -50,9 +50,8 @@ class Backend(ABC):
 
     device: str
 
-    @property
-    def offloaded(self) -> Offloaded | None:
-        """None where all weights are in memory."""
+    def offloaded(self, batch: Array, sides: Tensors) -> Offloaded | None:
+        """What reading weights costs a run of this batch; None where all are in memory."""
         return None
 
     @abstractmethod

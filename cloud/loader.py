@@ -291,7 +291,7 @@ def _tell(stage: Stage, took_s: float) -> None:
     if (offloaded := stage.offloaded) is not None:
         log.warning(
             "%s does not fit: %s of its weights stay in memory, %s are read for every run; "
-            "%.1f ms for one, %.1f times the %.1f ms of computing (all its weights in memory)",
+            "%.1f ms for one, %.1f times the %.1f ms it would take with all in memory",
             stage.key,
             written_bytes(offloaded.resident_bytes),
             written_bytes(offloaded.read_bytes),

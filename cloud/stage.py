@@ -50,6 +50,8 @@ class Stage:
     """The weights that all graphs of its model share in memory."""
     own_bytes: int = 0
     """What it takes beside them, as far as one knows before it is loaded."""
+    offloaded: Offloaded | None = field(default=None, init=False)
+    """What reading weights costs, once it was loaded, where they do not fit in memory."""
     _backend: Backend | None = field(default=None, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -68,11 +70,6 @@ class Stage:
     def known_cost(self) -> Cost | None:
         """The same; None before it was ever loaded."""
         return self._cost
-
-    @property
-    def offloaded(self) -> Offloaded | None:
-        """How much of it is read for every run, where its weights do not fit in memory."""
-        return None if self._backend is None else self._backend.offloaded
 
     def load(self) -> None:
         """Opens the graph, tries it, and measures it the first time; blocking; once until `unload`.
@@ -126,14 +123,12 @@ class Stage:
     def _measure(self) -> Cost:
         one_ms = self._time_ms(1, _ONE_RUNS)
         full_ms = self._time_ms(self.max_batch, _FULL_RUNS) if self.max_batch > 1 else one_ms
+        assert self._backend is not None
+        self.offloaded = self._backend.offloaded(*self._zeros(1))
         return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
 
     def _time_ms(self, items: int, runs: int) -> float:
-        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
-        sides = {
-            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
-            for spec in self.inputs
-        }
+        batch, sides = self._zeros(items)
         self.run(batch, sides)  # the first run allocates
         if not runs:
             return 0.0
@@ -143,6 +138,13 @@ class Stage:
             self.run(batch, sides)
             times_s.append(time.perf_counter() - start_s)
         return statistics.median(times_s) * 1e3
+
+    def _zeros(self, items: int) -> tuple[Array, Tensors]:
+        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
+        return batch, {
+            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
+            for spec in self.inputs
+        }
 
 
 def _first_line(error: Exception) -> str:

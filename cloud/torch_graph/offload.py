@@ -7,7 +7,6 @@ where a bundle already holds all weights in one file, read ahead here while the 
 """
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from ...shared.errors import BundleError
 from ...shared.sizes import written_bytes
-from ..backend import Offloaded
 from .call import Call
 from .operators import Operator
 from .placement import place
@@ -55,8 +53,6 @@ class Offload:
         self._buffer_bytes = max((extents[name].bytes for name in self.read), default=0)
         self._stream = Stream(self.file, buffer_bytes=self._buffer_bytes, buffers=placement.buffers)
         self._lock = threading.Lock()
-        self.last: Offloaded | None = None
-        """What the last whole run took."""
 
     def reads_of(self, step: Step) -> tuple[str, ...]:
         """Which of a step's inputs are not in memory; BundleError if they are too much at once."""
@@ -91,24 +87,13 @@ class Offload:
         return Step(Operator(run), step.call, given, step.outputs, step.dead)
 
     @contextmanager
-    def run(self, reads: Reads) -> Iterator[None]:
+    def run(self, reads: Reads, *, dry: bool = False) -> Iterator[None]:
         """Brings these weights, group by group, to the layers that run in a block."""
-        with self._lock, self._stream.run(reads):
+        with self._lock, self._stream.run(reads, dry=dry):
             yield
 
-    @contextmanager
-    def whole_run(self, reads: Reads) -> Iterator[None]:
-        """The same for all layers of a graph, and takes the time."""
-        with self._lock, self._stream.run(reads):
-            started_s = time.perf_counter()
-            yield
-            run_ms = (time.perf_counter() - started_s) * 1e3
-            self.last = Offloaded(
-                resident_bytes=self.resident_bytes,
-                read_bytes=sum(self.file.extents[name].bytes for group in reads for name in group),
-                run_ms=run_ms,
-                computing_ms=run_ms - self._stream.waited_s * 1e3,
-            )
+    def read_bytes(self, reads: Reads) -> int:
+        return sum(self.file.extents[name].bytes for group in reads for name in group)
 
 
 class _Layer(nn.Module):

@@ -71,8 +71,8 @@ class Program:
                 raise BundleError(f"torch has no operator {node.op_type} ({node.output[0]!r})")
 
     @torch.inference_mode()
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All outputs by name, floats as float32."""
+    def run(self, feeds: Mapping[str, Tensor], *, dry: bool = False) -> dict[str, Tensor]:
+        """All outputs by name, floats as float32. A `dry` run reads no weights; it means nothing."""
         weights = self._weights
         items = len(next(iter(feeds.values())))
         values = {name: self._fed(name, tensor) for name, tensor in feeds.items()}
@@ -84,7 +84,7 @@ class Program:
                 raise BundleError(f"torch: {error}") from error
         else:
             values.update(written.constants)
-            with self._reading(written.reads, whole=True):
+            with self._reading(written.reads, dry=dry):
                 for step in written.steps:
                     run_step(step, values)
         made = {name: values[name] for name in self.outputs}
@@ -92,11 +92,14 @@ class Program:
             return made
         return {name: t.float() if t.dtype is weights.dtype else t for name, t in made.items()}
 
-    def _reading(self, reads: Reads, *, whole: bool = False) -> AbstractContextManager[None]:
+    def read_bytes(self, items: int) -> int:
+        """What a run of so many items reads of the weights; there has been one."""
+        offload, reads = self._weights.offload, self._written[items].reads
+        return 0 if offload is None else offload.read_bytes(reads)
+
+    def _reading(self, reads: Reads, *, dry: bool = False) -> AbstractContextManager[None]:
         offload = self._weights.offload
-        if offload is None or not reads:
-            return nullcontext()
-        return offload.whole_run(reads) if whole else offload.run(reads)
+        return offload.run(reads, dry=dry) if offload is not None and reads else nullcontext()
 
     def _fed(self, name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self._weights.device)

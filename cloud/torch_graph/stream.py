@@ -1,8 +1,7 @@
 """Weights that come from a file while a graph runs: a thread reads ahead into few buffers."""
 
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,18 +69,23 @@ class WeightsFile:
     def read(self, name: str, into: Buffer | None = None) -> Tensor:
         """One array, at the start of a buffer if one is given; ModelFault if it is not there."""
         extent = self.extents[name]
-        buffer = np.empty(extent.bytes, np.uint8) if into is None else into[: extent.bytes]
+        buffer = np.empty(extent.bytes, np.uint8) if into is None else into
         view, done = buffer.data, 0
         while done < extent.bytes:
             try:
-                count = os.preadv(self._file, [view[done:]], extent.offset + done)
+                count = os.preadv(self._file, [view[done : extent.bytes]], extent.offset + done)
             except OSError as error:
                 raise ModelFault(f"{self._path} cannot be read: {error.strerror}") from error
             if not count:
                 raise ModelFault(f"{self._path} ends within {name!r}")
             done += count
         os.posix_fadvise(self._file, extent.offset, extent.bytes, os.POSIX_FADV_DONTNEED)
-        array: Array = buffer.view(extent.dtype).reshape(extent.shape)
+        return self.lying(name, buffer)
+
+    def lying(self, name: str, buffer: Buffer) -> Tensor:
+        """The bytes at the start of a buffer as this array, whatever they are."""
+        extent = self.extents[name]
+        array: Array = buffer[: extent.bytes].view(extent.dtype).reshape(extent.shape)
         return torch.from_numpy(array)
 
 
@@ -95,17 +99,17 @@ class Stream:
         self._filled: SimpleQueue[dict[str, Tensor] | Exception] = SimpleQueue()
         self._used: list[Buffer] = []
         self._there: dict[str, Tensor] = {}
-        self.waited_s = 0.0
-        """How long the last run waited for weights."""
 
     @contextmanager
-    def run(self, reads: Reads) -> Iterator[None]:
-        """Reads ahead within a block, in which each group is asked for with `arrive`."""
+    def run(self, reads: Reads, *, dry: bool = False) -> Iterator[None]:
+        """Reads ahead within a block, in which each group is asked for with `arrive`.
+
+        A `dry` run reads nothing and gives what lies in its buffers.
+        """
         self._free, self._filled = SimpleQueue(), SimpleQueue()
-        self.waited_s = 0.0
         for buffer in self._buffers:
             self._free.put(buffer)
-        reader = Thread(target=self._read_all, args=(reads,), name="weights", daemon=True)
+        reader = Thread(target=self._read_all, args=(reads, dry), name="weights", daemon=True)
         reader.start()
         try:
             yield
@@ -116,9 +120,7 @@ class Stream:
 
     def arrive(self) -> None:
         """The next group is there for `take`, and the one before it no more."""
-        started_s = time.perf_counter()
         found = self._filled.get()
-        self.waited_s += time.perf_counter() - started_s
         if isinstance(found, Exception):
             raise found
         self._there = found
@@ -132,22 +134,25 @@ class Stream:
         self._there = {}
         self._free.put(self._used.pop(0))
 
-    def _read_all(self, reads: Reads) -> None:
+    def _read_all(self, reads: Reads, dry: bool) -> None:
+        bring = self._file.lying if dry else self._file.read
         try:
             for group in reads:
                 buffer = self._free.get()
                 if buffer is None:
                     return
                 self._used.append(buffer)
-                self._filled.put(self._group(group, buffer))
+                self._filled.put(self._group(group, buffer, bring))
         except Exception as error:  # it belongs to the run that waits for it
             self._filled.put(error)
 
-    def _group(self, names: tuple[str, ...], buffer: Buffer) -> dict[str, Tensor]:
+    def _group(
+        self, names: tuple[str, ...], buffer: Buffer, bring: Callable[[str, Buffer], Tensor]
+    ) -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
         at = 0
         for name in names:
-            made[name] = self._file.read(name, buffer[at:])
+            made[name] = bring(name, buffer[at:])
             at += -(-self._file.extents[name].bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         return made
 
