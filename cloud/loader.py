@@ -13,6 +13,7 @@ from ..shared.errors import (
     DeadlineUnmet,
     HybridgeError,
     ModelFault,
+    Overloaded,
     UnknownModel,
 )
 from ..shared.sizes import written_bytes
@@ -102,7 +103,8 @@ class Loader:
         """A lease on a stage that takes work, once it does.
 
         DeadlineRefused at once if its loading and its computing are forecast to take longer than
-        is left, DeadlineUnmet if it is not there at the deadline, or whatever its loading raises.
+        is left, Overloaded if too many wait for it already, DeadlineUnmet if it is not there at the
+        deadline, or whatever its loading raises.
         """
         key = stage.key
         if self._stages.get(key) is not stage:
@@ -154,6 +156,8 @@ class Loader:
     def _admit(self, stage: Stage, deadline: Deadline | None, items: int, now_s: float) -> None:
         """Raises what a call for a stage that is not there can be told at once."""
         key = stage.key
+        if (waiting := len(self._waiting.get(key, ()))) >= self._worker.queue_limit:
+            raise Overloaded(f"{waiting} requests are waiting for {key} to be loaded")
         if self.residence.barred(key, now_s=now_s):
             fault = self._faults[key]
             raise type(fault)(*fault.args)

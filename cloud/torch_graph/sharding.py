@@ -34,7 +34,7 @@ def device_map(sizes: Mapping[str, int], free: Mapping[int, int]) -> dict[str, i
             for at, size in enumerate(sizes.values())
         }
     )
-    memory: dict[int | str, int | str] = {at: room for at, room in free.items()}
+    memory: dict[int | str, int | str] = dict(free.items())
     memory["cpu"] = 2 * sum(sizes.values())
     places = infer_auto_device_map(
         layers,

@@ -24,6 +24,7 @@ from hybridge.shared.errors import (
     DeadlineRefused,
     DeadlineUnmet,
     ModelFault,
+    Overloaded,
     UnknownModel,
 )
 from hybridge.shared.manifest import OutputKind
@@ -236,6 +237,19 @@ async def test_what_cannot_be_met_is_refused_at_once_with_the_forecast(
     await entered(disk)  # the next one finds it
     await bench.until({"a"})
     assert (await bench.call(slow, budget_ms=60_000.0)).probabilities.tolist() == [[3, 3]]
+    await bench.loader.close()
+
+
+async def test_no_more_wait_for_a_load_than_for_an_instance(worker: Worker, disk: Disk) -> None:
+    stage = disk.stage("a")
+    bench = Bench(worker, Limits(), stage)
+    disk.allowed.clear()
+    calls = [asyncio.ensure_future(bench.call(stage)) for _ in range(worker.queue_limit)]
+    await entered(disk)
+    with pytest.raises(Overloaded, match="100 requests are waiting for a/1/whole to be loaded"):
+        await bench.call(stage)
+    disk.allowed.set()
+    await asyncio.gather(*calls)
     await bench.loader.close()
 
 
