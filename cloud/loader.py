@@ -237,7 +237,7 @@ class Loader:
             self._faults[key] = fault
             self.residence.failed(key, now_s=now_s)
         else:
-            self.residence.loaded(key, grown_bytes=grown_bytes, took_ms=took_s * 1e3, now_s=now_s)
+            self.residence.loaded(key, grown_bytes=grown_bytes, took_ms=stage.load_ms, now_s=now_s)
             if self._stages.get(key) is stage:
                 self._worker.add_stage(stage)
             _tell(stage, took_s)

@@ -102,7 +102,7 @@ def _serve(
         "cloud",
         [
             *("--listen", "127.0.0.1:0", "--runtime", "torch", "--instances", "1"),
-            *("--max-batch", "2", "--bundles", str(folder / "bundles")),
+            *("--max-batch", "1", "--bundles", str(folder / "bundles")),
             *("--trust", str(folder / "builder.pub"), *limit),
         ],
         log=log,
