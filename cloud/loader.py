@@ -194,10 +194,13 @@ class Loader:
             ) from None
         finally:
             waiting.discard(arrival)
+            if not waiting and self._waiting.get(stage.key) is waiting:
+                del self._waiting[stage.key]
 
     def _end(self, call: int) -> None:
         self.residence.end(call, now_s=self._clock())
-        if self._waiting or self._alarm is None:
+        idles = self.residence.limits.idle_s is not None and self._alarm is None
+        if self._waiting or idles:
             self._pump()
 
     def _pump(self) -> None:

@@ -267,7 +267,6 @@ async def test_a_model_that_is_retired_lets_its_callers_go(worker: Worker, disk:
     disk.allowed.set()
     await leaving
     assert not stage.loaded
-    assert not bench.loader.residence.knows(stage.key)
     assert (await bench.call(other)).probabilities.tolist() == [[3, 3]]
     again = disk.stage("a")
     bench.loader.add([again])
