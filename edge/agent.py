@@ -27,7 +27,7 @@ from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
 from .demand import ANYTHING, Demand
-from .duration import NEVER, NO_TIME, Duration
+from .duration import NEVER, Duration
 from .lateness import Lateness
 from .later import best_answer, finish_later
 from .outlook import Outlook, Waits, device_stages
@@ -86,7 +86,7 @@ class Agent:
         agreement = _light_agreement(bundle.manifest)
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
-        self._outlook = Outlook(self.manifest, prices=prices)
+        self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms)
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
@@ -164,7 +164,7 @@ class Agent:
         waits = self._waits(deadline, now_s)
         if uplink is None:
             return self._outlook.options(
-                stage=self.times.duration,
+                device=self.times.whole,
                 transfer=lambda p50, p95: NEVER,
                 cloud=lambda contract: NEVER,
                 reachable=False,
@@ -172,8 +172,7 @@ class Agent:
             )
         transfer = uplink.link.transfer(now_s=now_s)
         return self._outlook.options(
-            stage=self.times.duration,
-            alone=self.times.alone_ms,
+            device=self.times.whole,
             transfer=transfer.forecast,
             cloud=lambda contract: uplink.cloud.forecast(contract, now_s=now_s),
             precision=uplink.cloud.precision,
@@ -189,8 +188,8 @@ class Agent:
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
         before = Duration(max(self.unlit - 1, 0) * needed_ms)
-        return replace(
-            waits,
+        return Waits(
+            light=waits.light,
             remote=waits.remote.then(before),
             busy=self._came.hz(now_s=now_s) * needed_ms / 1e3,
             remote_hz=self._sent.hz(now_s=now_s),
@@ -204,10 +203,7 @@ class Agent:
 
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""
-        whole = NO_TIME
-        for stage in device_stages(plan):
-            whole = whole.then(self.times.duration(stage))
-        return whole
+        return self.times.whole(device_stages(plan))
 
     def follow(self, run: Run, sent: Sent | None, given: Answer) -> None:
         """Sees to the final answer of a request that was answered provisionally."""

@@ -148,6 +148,7 @@ class Uplink:
         self._live += 1
         try:
             response = await connection.infer(request, timeout_s=left_ms / 1e3)
+            answer = self._take(response, exchange, contract, wanted=beside.wanted)
         except RemoteError as fault:
             self._learn_from(fault, exchange, connection, left_ms=left_ms)
             raise
@@ -158,9 +159,21 @@ class Uplink:
             self._live -= 1
             if self.link.unproven:
                 self._woken.set()  # what became of it is worth a probe
+        self._succeed(connection)
+        return answer
+
+    def _take(
+        self,
+        response: pb.ModelInferResponse,
+        exchange: Exchange,
+        contract: str,
+        *,
+        wanted: tuple[str, ...],
+    ) -> CloudAnswer:
+        """Reads an answer, and learns from it."""
         now_s = self._clock()
         total_ms = (now_s - exchange.began_s) * 1e3
-        answer = _read_answer(response, total_ms=total_ms, wanted=beside.wanted)
+        answer = _read_answer(response, total_ms=total_ms, wanted=wanted)
         self.cloud.observe(
             contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
         )
@@ -170,7 +183,6 @@ class Uplink:
             down_bytes=response.ByteSize(),
             cloud_ms=answer.queue_ms + answer.compute_ms,
         )
-        self._succeed(connection)
         return answer
 
     async def probe(self, payload_bytes: int) -> None:
