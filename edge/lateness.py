@@ -1,5 +1,6 @@
 """How late this process is for what it set itself to do, and what it does beside models. Pure."""
 
+import math
 from collections import deque
 
 _WINDOW = 128
@@ -56,4 +57,4 @@ class Lateness:
 
 def _upper(values: deque[float]) -> float:
     ordered = sorted(values)
-    return ordered[int(_QUANTILE * (len(ordered) - 1))]
+    return ordered[math.ceil(_QUANTILE * (len(ordered) - 1))]
