@@ -28,7 +28,8 @@ from .answer import Answer
 from .bench import Lit
 from .checks import check_answer
 from .demand import Demand
-from .router import UNLIKELY, Decision, Light, Option, Sight
+from .question import Sight
+from .router import UNLIKELY, Decision, Light, Option
 from .uplink import Beside, CloudAnswer
 
 if TYPE_CHECKING:
