@@ -153,6 +153,7 @@ class Agent:
             sight=sight,
             spent_bytes=spent,
             sure_share=self.assurance.share_enough(demand.enough),
+            used=self._processor.share,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%.0f ms left: %s", left_ms, explain(options, question))

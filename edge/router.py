@@ -34,6 +34,10 @@ from .question import Question, Sight
 
 _TRIED = 0.1
 """A remote plan less likely than this to come in time is not tried: it would only be in the way."""
+_TRIED_WHEN_FULL = 0.5
+"""The same on a processor that has no time to spare: what is begun in vain takes it from others."""
+_FILLING, _FULL = 0.85, 0.95
+"""Shares of the processor that are used, between which one becomes the other."""
 UNLIKELY = 0.02
 """An answer under way that is less likely than this to come in time is not waited for."""
 _SAFE = 0.99
@@ -153,7 +157,7 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0))
-    free = demand is ANYTHING
+    free, least = demand is ANYTHING, _least_likely(question.used)
     for option in options:
         if option is local:
             continue
@@ -161,10 +165,16 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
             continue
         total = option.total
         in_time = total.within(left_ms)
-        if in_time >= _TRIED:
+        if in_time >= least:
             gain = scale * in_time * (option.agreement.value - floor)
             found.append(_Candidate(option, total.mean_ms, in_time, gain))
     return found
+
+
+def _least_likely(used: float) -> float:
+    """How likely a remote plan must come in time to be begun."""
+    full = min(max((used - _FILLING) / (_FULL - _FILLING), 0.0), 1.0)
+    return _TRIED + full * (_TRIED_WHEN_FULL - _TRIED)
 
 
 def _pick(
@@ -263,6 +273,8 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
         return "the cloud is out of reach"
     if in_time < _TRIED:
         return f"too slow by {option.total_ms - left_ms:.0f} ms"
+    if in_time < _least_likely(question.used):
+        return f"in time with {in_time:.0%} only, and the processor is full"
     if sight is not None and sight.enough:
         return "the light model's answer is good enough"
     if local and demand.outputs:

@@ -40,9 +40,9 @@ OnFinal = Callable[[Answer], None]
 DECODE = "decode"
 """The stage that is in no profile: it depends on the picture."""
 RESERVE_MS = 5.0
-RESERVE_SHARE = 0.05
+RESERVE_SHARE = 0.1
 _MOST_RESERVE_SHARE = 0.3
-_MOST_RESERVE_MS = 20.0
+_MOST_RESERVE_MS = 100.0
 """Kept back of every budget for the event loop and for writing the answer: a long one can spare
 more, and a busy machine is then forgiven more."""
 _OVERDUE = 2.0

@@ -212,6 +212,14 @@ def test_a_plan_that_is_hardly_ever_in_time_is_not_tried() -> None:
     assert choose([local, late], Question(left_ms=95.0)).option is late
 
 
+def test_a_full_processor_begins_only_what_is_likely_in_time() -> None:
+    local, slow = option("local", 0.5), option("cloud:raw", network_ms=100, spread_ms=20)
+    taken = [choose([local, slow], Question(left_ms=95.0, used=u)).option for u in (0, 0.85, 0.95)]
+    assert taken == [slow, slow, local]
+    why = reasons([local, slow], Question(left_ms=95.0, used=1.0))["cloud:raw"]
+    assert why == "in time with 23% only, and the processor is full"
+
+
 @given(unsure_tables(), left, st.floats(0, 1))
 def test_a_sure_light_answer_ends_it(options: list[Option], left_ms: float, agrees: float) -> None:
     decision = choose(options, Question(left_ms=left_ms, sight=Sight(agrees, enough=True)))
