@@ -145,13 +145,11 @@ class Agent:
     ) -> Decision:
         """What the policy says of a request now."""
         options = self.options(deadline)
-        now_s = self.clock()
-        spent = self.uplink.ledger.spent_bytes(now_s=now_s) if self.uplink is not None else 0
         question = Question(
             left_ms=left_ms,
             demand=demand,
             sight=sight,
-            spent_bytes=spent,
+            spent_bytes=self._spent_bytes(),
             sure_share=self.assurance.share_enough(demand.enough),
             used=self._processor.share,
         )
@@ -180,6 +178,19 @@ class Agent:
             reachable=uplink.breaker.closed,
             waits=waits,
         )
+
+    def allowed(self, deadline: Deadline, *, demand: Demand) -> list[Option]:
+        """Of these, what a request may take."""
+        spent = self._spent_bytes()
+        return [
+            option
+            for option in self.options(deadline)
+            if not demand.forbids(option.plan, option.size_bytes, spent_bytes=spent)
+        ]
+
+    def _spent_bytes(self) -> int:
+        uplink = self.uplink
+        return uplink.ledger.spent_bytes(now_s=self.clock()) if uplink is not None else 0
 
     def _waits(self, deadline: Deadline, now_s: float) -> Waits:
         """What stands before a request on the device: jobs, and what the others will need."""
