@@ -222,8 +222,8 @@ def _report(options: argparse.Namespace) -> Report:
     return Report(
         benchmark="serving/large_model",
         targets=found.targets,
-        figures=found.figures,
-        samples=found.samples,
+        figures=dict(found.figures),
+        samples=dict(found.samples),
         machine=machine(load_before=before),
         notes=found.notes,
         tables=found.tables,
