@@ -66,13 +66,13 @@ class Waits:
     overhead_ms: float = 0.0
     used: float = 0.0
 
-    def crowd_ms(self, alone_ms: float) -> float:
-        """How long a remote plan that takes so long alone waits behind others like itself."""
+    def among_others_ms(self, alone_ms: float) -> float:
+        """How long a remote plan that takes so long alone takes among others like itself."""
         if not self.remote_hz:
-            return 0.0
+            return alone_ms
         whole_ms = alone_ms + self.overhead_ms
         load = max(self.busy + self.remote_hz * whole_ms / 1e3, self.used)
-        return _STEADY * crowd_ms(whole_ms, load=load)
+        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
 
 
 NO_WAITS = Waits()
@@ -128,12 +128,13 @@ class Outlook:
                     plan,
                     row.variants.get(computed_in, agreement),
                     size_bytes,
-                    own_ms + wait_ms + waits.crowd_ms(row.alone_ms),
+                    wait_ms + max(own_ms, waits.among_others_ms(row.alone_ms)),
                     network_ms,
                     cloud_ms,
                     variance + wait_variance + network_variance + cloud_variance,
                     energy_j,
                     row.money + money_per_ms * cloud_ms,
+                    row.alone_ms + waits.overhead_ms,
                 )
             )
         return options
