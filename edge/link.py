@@ -29,8 +29,9 @@ outage are one surprise, not many.
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from .duration import Duration
+from .duration import NEVER, Duration
 from .rate import Rate, crowd_ms
 
 _RTT, _UP, _DOWN = range(3)
@@ -90,8 +91,7 @@ class LinkReading:
     stalled_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """The link at one instant: how long an exchange begun now would take, by its size.
 
     Variances and the covariance are those of the coefficients' logarithms.
@@ -115,28 +115,28 @@ class Transfer:
 
         `spread_bytes`: the standard deviation of the number of bytes, where that is not known yet.
         """
-        rtt_ms = self.rtt_ms
+        if self.rtt_ms == math.inf:
+            return NEVER
         own_ms = self.up_ms * up_bytes / 1e3
         own_ms *= max(up_bytes / (1e3 * self.reach_kb), 1.0) ** _BEYOND
         # A size is judged by what becomes of the link when every request takes it: what suits one
         # may stand before all the others.
-        crowd = crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
-        up_ms = self.ahead_ms + own_ms + crowd
-        ms = rtt_ms + up_ms
-        variance = (
-            rtt_ms * rtt_ms * (self.rtt_var + self.fixed_noise2)
-            + 2.0 * rtt_ms * up_ms * self.rtt_up_cov
-            + up_ms * up_ms * (self.up_var + self.up_noise2)
+        up_ms = self.ahead_ms + own_ms + crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
+        ms = self.rtt_ms + up_ms
+        up = up_ms / ms
+        fixed = 1.0 - up
+        spread2 = (
+            fixed * fixed * (self.rtt_var + self.fixed_noise2)
+            + 2.0 * fixed * up * self.rtt_up_cov
+            + up * up * (self.up_var + self.up_noise2)
         )
-        if not ms < math.inf:
-            return Duration(ms)
         # ms is the median; a lognormal's mean lies above it.
-        spread2 = variance / (ms * ms)
         mean_ms = ms * math.exp(0.5 * spread2)
-        variance = mean_ms * mean_ms * math.expm1(spread2)
         stall_ms, spread_ms = self.stall_ms, self.up_ms * spread_bytes / 1e3
-        variance += stall_ms * stall_ms + spread_ms * spread_ms
-        return Duration(mean_ms + stall_ms, variance)
+        return Duration(
+            mean_ms + stall_ms,
+            mean_ms * mean_ms * math.expm1(spread2) + stall_ms * stall_ms + spread_ms * spread_ms,
+        )
 
     def forecast(self, up_p50: int, up_p95: int) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
