@@ -7,8 +7,9 @@ p99.9, so that an answer of the device's own is there. What a remote plan adds i
 
 and the plan of the largest gain is taken: the highest expected agreement of the answer given in the
 end. The price of the device's time is zero while there is time to spare; on a full processor
-(processor.py) it lets go first what gains least for what it takes from others. Gains within the standard error of the best plan's agreement are ties, broken by the
-earlier finish, then by fewer bytes, then by energy.
+(processor.py) it lets go first what gains least for what it takes from others. Gains within the
+standard error of the best plan's agreement are ties, broken by the earlier finish, then by fewer
+bytes, then by energy.
 
 The rule is asked again when the light model has answered. How sure it was says how much there is
 left to gain: of pictures on which it agrees with the large model with probability a, remote plans
