@@ -297,7 +297,8 @@ def output_kind(outputs: Tensor, *, classes: int, what: str) -> OutputKind:
     """Logits or probabilities, by what came out; BuildError unless there is one per class."""
     if outputs.shape[1:] != (classes,):
         raise BuildError(
-            f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels"
+            f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels; "
+            "the recipe's file of labels needs a line per value, in their order"
         )
     if not np.isfinite(outputs).all():
         raise BuildError(f"the {what} model gives NaN or infinity on real pictures")

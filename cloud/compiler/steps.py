@@ -144,7 +144,10 @@ class Steps:
         made = msgspec.msgpack.decode(encoded, type=DeviceModel)
         self.conversions[what] = made.conversion
         if whole and made.conversion.ended_by:
-            raise BuildError(f"the {what} model: {made.conversion.ended_by}")
+            raise BuildError(
+                f"the {what} model: {made.conversion.ended_by}; choose another, or train one "
+                "(hybridge distill)"
+            )
         return made
 
     def int8(
