@@ -60,10 +60,18 @@ async def test_not_ready_until_the_models_are_loaded(
         max_batch: int,
         precision: Precision,
         runtime: Runtime | None,
+        budget_bytes: int | None,
+        load: bool,
     ) -> Repository:
         assert allowed.wait(60)
         return load_repository(
-            root, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+            root,
+            trust=trust,
+            max_batch=max_batch,
+            precision=precision,
+            runtime=runtime,
+            budget_bytes=budget_bytes,
+            load=load,
         )
 
     monkeypatch.setattr(server_module, "load_repository", load_late)
