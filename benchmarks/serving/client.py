@@ -136,9 +136,7 @@ async def closed_loop(caller: Caller, *, concurrency: int, seconds: float) -> Lo
     return Load(rps=len(latencies_ms) / seconds, latencies_ms=latencies_ms)
 
 
-async def with_caller(
-    made: Callable[[], Caller], use: Callable[[Caller], Awaitable[Load]]
-) -> Load:
+async def with_caller(made: Callable[[], Caller], use: Callable[[Caller], Awaitable[Load]]) -> Load:
     """Makes a caller on the running loop, uses it, closes it."""
     caller = made()
     try:

@@ -151,9 +151,7 @@ def write_served(served: Served, *, root: Path, graph: bytes, version: str = "1"
             output=served.output,
         ),
         table=(
-            PlanRow(
-                plan="local", agreement=Rate.of(1, 1), accuracy=None, bytes_p50=0, bytes_p95=0
-            ),
+            PlanRow(plan="local", agreement=Rate.of(1, 1), accuracy=None, bytes_p50=0, bytes_p95=0),
         ),
         golden=Golden(blob=blob(b""), tolerance={}),
         provenance={},
