@@ -15,7 +15,7 @@ from pathlib import Path
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.security import Address
 
-from .client import Caller, HttpCaller, infer_caller
+from .client import FAULTS, Caller, HttpCaller, infer_caller
 from .models import Served, Store
 from .processes import ServerProcess, server
 
@@ -72,7 +72,8 @@ class Rival:
         """Runs it, and waits until it answers; ConfigError if it does not."""
         shape = ",".join(map(str, served.item.shape))
         script = _FOLDER / f"{self.name}_peer.py"
-        command = [self.python, script, store.onnx(served), served.datatype, shape]
+        files = (self.python, script, store.onnx(served))
+        command = [*map(str, files), served.datatype, shape]
         log = logs / f"{self.name}-{served.name}.log"
         with server(command, log=log) as running:
             try:
@@ -117,19 +118,12 @@ async def _answers(make: Callable[[], Caller]) -> None:
     while True:
         caller = make()
         try:
-            async with asyncio.timeout(_READY_S):
-                await caller.call()
-        except (OSError, EOFError, *_grpc_errors()):
+            await caller.call(timeout_s=_READY_S)
+        except FAULTS:
             if time.monotonic() > end_s:
-                raise TimeoutError from None
+                raise TimeoutError("no answer") from None
             await asyncio.sleep(_RETRY_S)
         else:
             return
         finally:
             await caller.close()
-
-
-def _grpc_errors() -> tuple[type[Exception], ...]:
-    import grpc
-
-    return (grpc.aio.AioRpcError,)

@@ -70,9 +70,11 @@ def measure(options: argparse.Namespace) -> Findings:
     cells: _Cells = {}
     missing = rivals.left_out(peers)
     for served in (MOBILE_UINT8, MOBILE_FLOAT):
-        with tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs:
-            with _contenders(served, store, peers, Path(logs), missing) as contenders:
-                _rounds(served, contenders, cells, seconds=seconds, rounds=rounds)
+        with (
+            tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs,
+            _contenders(served, store, peers, Path(logs), missing) as contenders,
+        ):
+            _rounds(served, contenders, cells, seconds=seconds, rounds=rounds)
     return Findings(
         targets=_targets(cells),
         figures=_figures(cells),
@@ -92,7 +94,8 @@ def _contenders(
     """All servers of a model, each standing still."""
     with contextlib.ExitStack() as stack:
         shape = ",".join(map(str, served.item.shape))
-        command = [sys.executable, _BARE_SERVER, store.onnx(served), served.datatype, shape]
+        files = (sys.executable, _BARE_SERVER, store.onnx(served))
+        command = [*map(str, files), served.datatype, shape]
         found = [
             _Contender(_BARE, stack.enter_context(server(command)), _bare_caller),
             _Contender(

@@ -21,6 +21,8 @@ from session import CORES, Arguments, Session
 
 @bentoml.service(workers=CORES, traffic={"timeout": 60, "max_concurrency": 64})
 class Peer:
+    """The model as BentoML wants it."""
+
     def __init__(self) -> None:
         model, datatype, shape = os.environ["PEER_ARGUMENTS"].split("\n")
         sizes = tuple(int(size) for size in shape.split(","))

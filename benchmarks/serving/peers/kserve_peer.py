@@ -10,6 +10,8 @@ from session import CORES, Arguments, Session, announce, free_port
 
 
 class Peer(kserve.Model):
+    """The model as KServe wants it."""
+
     def __init__(self, name: str, arguments: Arguments) -> None:
         super().__init__(name)
         self._session = Session(arguments.model)

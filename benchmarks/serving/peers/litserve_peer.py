@@ -8,6 +8,8 @@ from session import CORES, Arguments, Session, announce, free_port
 
 
 class Api(litserve.LitAPI):
+    """The model as LitServe wants it."""
+
     def setup(self, device: str) -> None:
         self._arguments = Arguments.read()
         self._session = Session(self._arguments.model)

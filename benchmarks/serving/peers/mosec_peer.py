@@ -1,14 +1,15 @@
 """Mosec: raw bytes over HTTP, a process per core."""
 
 import os
+import sys
 from typing import Any
 
 from session import CORES, Arguments, Session, announce, free_port
 
 PORT = int(os.environ.setdefault("MOSEC_PORT", str(free_port())))
 os.environ.setdefault("MOSEC_ADDRESS", "127.0.0.1")
-os.environ.setdefault("PEER_ARGUMENTS", "\n".join(__import__("sys").argv[1:4]))
-__import__("sys").argv[1:] = []
+os.environ.setdefault("PEER_ARGUMENTS", "\n".join(sys.argv[1:4]))
+sys.argv[1:] = []  # Mosec reads them too
 
 from mosec import Server, Worker  # noqa: E402
 
@@ -19,6 +20,8 @@ def _arguments() -> Arguments:
 
 
 class Model(Worker):
+    """The model as Mosec wants it."""
+
     def __init__(self) -> None:
         super().__init__()
         self._arguments = _arguments()

@@ -10,6 +10,8 @@ from starlette.responses import Response
 
 @serve.deployment(num_replicas=CORES, max_ongoing_requests=32, ray_actor_options={"num_cpus": 0.5})
 class Peer:
+    """The model as Ray Serve wants it."""
+
     def __init__(self, arguments: Arguments) -> None:
         self._arguments = arguments
         self._session = Session(arguments.model)

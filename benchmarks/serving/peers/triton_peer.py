@@ -1,4 +1,4 @@
-"""Triton, the binary that nvidia-pytriton brings: its Python backend, an instance per core, gRPC."""
+"""Triton, as nvidia-pytriton brings it: its Python backend, an instance per core, gRPC."""
 
 import os
 import shutil
