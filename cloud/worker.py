@@ -168,9 +168,7 @@ class Worker:
             self._pump()
 
     def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
-        self._scheduler.finish(
-            batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
-        )
+        self._scheduler.finish(batch, now_s=self._clock(), items=execution.items)
         if self._on_execution is not None:
             self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):

@@ -10,6 +10,7 @@ import pytest
 
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.config import CloudConfig
+from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import MODEL_INFER
 from hybridge.shared.side import Tensors
 from hybridge.shared.tensor import Array
@@ -144,12 +145,12 @@ async def test_whoever_leaves_frees_the_place_of_their_request(config: CloudConf
         worker = inference_of(cloud).worker
         for _ in range(5):
             leaving = [cloud.stub.ModelInfer(request, timeout=60) for _ in range(2)]
-            while worker.queued("tiny") < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+            while worker.queued("tiny") < 2:
+                await cloud.stub.ServerLive(pb.ServerLiveRequest())
             for call in leaving:
                 call.cancel()
-            while worker.queued("tiny"):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+            while worker.queued("tiny"):
+                await cloud.stub.ServerLive(pb.ServerLiveRequest())
         gate.allowed.set()
         assert await first.code() is Code.OK
         await check_serves(cloud)
