@@ -39,3 +39,13 @@ def test_once_there_is_time_again_nothing_costs() -> None:
         cpu_s += 0.25 if tick < 20 else 0.1
         load.read(cpu_s, now_s=tick * 0.25)
     assert load.price_per_ms == 0.0
+
+
+def test_a_board_that_seemed_smaller_than_it_is_is_found_out() -> None:
+    load = ProcessorLoad(wall_per_cpu=10.0)
+    load.read(0.0, now_s=0.0)
+    load.read(0.25, now_s=1.0)  # a quarter of a core, where a tenth was thought to be all
+    for tick in range(40):
+        share = load.read(0.25 + 0.125 * (tick + 1), now_s=tick + 2.0)
+    assert share == pytest.approx(0.5, abs=0.01)
+    assert load.price_per_ms == 0.0
