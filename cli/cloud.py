@@ -52,6 +52,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--model-control", action="store_true", help="let callers load and unload bundles of DIR"
     )
     parser.add_argument(
+        "--poll", type=float, metavar="SECONDS", help="follow what changes in DIR, so often (off)"
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -78,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
         runtime=Runtime(options.runtime) if options.runtime else None,
         preload=options.preload,
         model_control=options.model_control,
+        poll_s=options.poll,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )

@@ -31,6 +31,8 @@ class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
+    ready = True
+    """Whether it can answer, as far as is known without asking it."""
 
     @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:

@@ -8,6 +8,7 @@ from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
+from .shelf import BundleShelf, Shelf
 
 DEFAULT_ADDRESS = Address("127.0.0.1", 8500)
 
@@ -29,6 +30,7 @@ class CloudConfig:
     by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
+    Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
     """
 
     bundles: Path
@@ -45,6 +47,7 @@ class CloudConfig:
     runtime: Runtime | None = None
     preload: bool = False
     model_control: bool = False
+    poll_s: float | None = None
     advertise: bool = False
     grace_ms: float = 10_000.0
 
@@ -52,7 +55,19 @@ class CloudConfig:
         for name in ("instances", "queue_limit", "max_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.poll_s is not None and not self.poll_s > 0:
+            raise ConfigError(f"poll_s must be more than 0, not {self.poll_s:g}")
         if not self.grace_ms >= 0:
             raise ConfigError(f"grace_ms must not be negative, and {self.grace_ms:g} is")
         if not self.bundles.is_dir():
             raise ConfigError(f"{self.bundles} is no directory; build a bundle into it first")
+
+    def shelf(self) -> Shelf:
+        """Where its models come from."""
+        return BundleShelf(
+            root=self.bundles,
+            trust=self.trust,
+            max_batch=self.max_batch,
+            precision=self.precision,
+            runtime=self.runtime,
+        )

@@ -82,7 +82,6 @@ class Front:
         if self.now is None:
             return False
         try:
-            self.now.inference.repository.model(name, version)
+            return self.now.inference.repository.model(name, version).ready
         except UnknownModel:
             return False
-        return True

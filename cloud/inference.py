@@ -7,19 +7,15 @@ from typing import Any
 from ..shared import oip
 from ..shared.deadline import Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, HybridgeError
-from ..shared.manifest import Runtime
 from ..shared.side import wanted_outputs
-from ..shared.tensor import TensorSpec
 from .inputs import Input, ModelName, read_input
 from .loader import Loader
-from .model import ServedModel
+from .model import Model, Told
+from .passage import Passages
 from .repository import Repository
 from .statistics import Record, Statistics
 from .work import Answer
 from .worker import Worker
-
-_PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_libtorch"}
-"""As Triton calls them."""
 
 
 class Inference:
@@ -37,6 +33,7 @@ class Inference:
         self.repository = repository
         self.worker = worker
         self.statistics = statistics
+        self._passages = Passages()
         self._loader = loader
         self._clock = clock
 
@@ -45,14 +42,17 @@ class Inference:
         for model in self.repository:
             self.serve(model)
 
-    def serve(self, model: ServedModel) -> None:
-        """Takes work for a model of the repository, whose whole is loaded."""
+    def serve(self, model: Model) -> None:
+        """Takes work for a model whose whole is loaded, and for those tails that are."""
         self.statistics.add(model.name, model.version)
-        self.worker.add_stage(model.whole)
+        for stage in model.stages:
+            if stage.loaded:
+                self.worker.add_stage(stage)
         self._loader.start(model.stages[1:])
 
-    async def retire(self, model: ServedModel) -> None:
-        """Takes no more work for a model; returns once what was accepted has ended."""
+    async def retire(self, model: Model) -> None:
+        """Ends a model that is in the repository no more; returns once its requests have ended."""
+        await self._passages.cleared(model.name)
         await self._loader.forget(model.stages)
         for stage in model.stages:
             await self.worker.remove_stage(stage)
@@ -69,10 +69,11 @@ class Inference:
         `transport_left_s` is the time after which the transport itself ends the call, if it does;
         `arrived_s` is when its budget began to run, if not now.
         """
-        with self.statistics.request(arrived_s) as record:
+        through = self._passages.through(request.model_name)
+        with self.statistics.request(arrived_s) as record, through:
             found, deadline = await self._read(request, record, transport_left_s)
             wanted = wanted_outputs(
-                request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
+                request.outputs, own=found.model.always, specs=found.stage.outputs
             )
             await self._loader.ready(found.stage, deadline=deadline)
             answer = await self.worker.run(
@@ -107,7 +108,7 @@ class Inference:
         budget_ms = oip.requested_budget_ms(
             request.parameters,
             rpc_left_s=transport_left_s,
-            default_ms=model.bundle.manifest.default_budget_ms,
+            default_ms=model.default_budget_ms,
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
@@ -126,17 +127,12 @@ class Inference:
         What any client of the protocol needs; frames and pictures are for who knows us.
         """
         model = self.repository.model(name, version)
-        shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
-        own = (
-            TensorSpec(oip.PIXELS, "UINT8", shape),
-            TensorSpec(oip.PROBABILITIES, "FP32", (classes,)),
-        )
         return {
             "name": model.name,
             "versions": [other.version for other in self.repository.versions(name)],
-            "platform": _PLATFORMS[model.runtime],
-            "inputs": [_described(spec) for spec in (own[0], *model.whole.inputs)],
-            "outputs": [_described(spec) for spec in (own[1], *model.whole.outputs)],
+            "platform": model.platform,
+            "inputs": [_described(spec) for spec in model.takes],
+            "outputs": [_described(spec) for spec in model.gives],
         }
 
     def _response(
@@ -152,12 +148,9 @@ class Inference:
                 oip.FORECAST_MS: self.worker.forecast_ms(),
                 oip.CONTRACT: found.stage.contract.id,
             },
-            outputs={
-                oip.PROBABILITIES: answer.probabilities,
-                **{name: answer.outputs[name] for name in wanted},
-            },
+            outputs=found.model.answered(answer, wanted=wanted),
         )
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}
+def _described(tensor: Told) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

@@ -21,7 +21,7 @@ from ..shared.frame import FrameHeader, decode_payload, read_header
 from ..shared.picture import decode_picture, picture_size
 from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
-from .model import ServedModel
+from .model import Model, ServedModel
 from .repository import Repository
 from .resize import prepare
 from .stage import Stage
@@ -40,7 +40,7 @@ Parameters = Mapping[str, oip.Value]
 class Input:
     """What a request is about: `items` inputs for a stage of a model."""
 
-    model: ServedModel
+    model: Model
     stage: Stage
     items: int
     load: Load = field(repr=False)
@@ -64,6 +64,7 @@ async def read_input(
 ) -> Input:
     """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
     model = repository.model(named.name, named.version)
+    assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
     if tensor.name == oip.FRAME:
         found = await _read_frame(tensor, parameters, named=named, repository=repository)

@@ -1,25 +1,104 @@
-"""A model as it is served: one version of one bundle."""
+"""A model as it is served: one version of it."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from ..shared import oip
 from ..shared.bundle import Bundle
 from ..shared.contract import Contract
 from ..shared.manifest import Blob, Precision, Runtime
+from ..shared.tensor import Array, TensorSpec
 from .graphs import Graphs
 from .scheduler import StageKey
 from .stage import Stage
+from .work import Answer
+
+_PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_libtorch"}
+"""As Triton calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A tensor as metadata has it; -1 stands for a size that varies."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Model(ABC):
+    """What requests, reports and those who load and unload need to know of any model."""
+
+    stages: tuple[Stage, ...]
+    """The whole first, then the tails if it has any."""
+    precision: Precision
+    always: tuple[str, ...]
+    """Outputs that every response has, whatever was asked for."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def version(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def platform(self) -> str:
+        """What runs it, in Triton's words."""
+
+    @property
+    @abstractmethod
+    def default_budget_ms(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    @abstractmethod
+    def takes(self) -> tuple[Told, ...]: ...
+
+    @property
+    @abstractmethod
+    def gives(self) -> tuple[Told, ...]: ...
+
+    @property
+    @abstractmethod
+    def by_contract(self) -> Mapping[bytes, Stage]:
+        """The stages that go on from what an edge sends."""
+
+    @abstractmethod
+    def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
+        """The outputs of a response."""
+
+    @property
+    def whole(self) -> Stage:
+        return self.stages[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer, as far as is known without asking it."""
+        return self.whole.ready
+
+    def close(self) -> None:
+        """Lets go of all graphs, which takes a while; nothing runs any more."""
+        for stage in self.stages:
+            stage.close()
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ServedModel(Model):
     """The stages of a bundle's large model; their graphs share one mapped file of weights."""
 
     bundle: Bundle
     stages: tuple[Stage, ...]
-    """The whole first, then the tails in the order of the manifest."""
     precision: Precision = Precision.FLOAT32
     runtime: Runtime = Runtime.ONNXRUNTIME
+    always = (oip.PROBABILITIES,)
 
     @classmethod
     def of(
@@ -63,8 +142,31 @@ class ServedModel:
         return self.bundle.manifest.version
 
     @property
-    def whole(self) -> Stage:
-        return self.stages[0]
+    def platform(self) -> str:
+        return _PLATFORMS[self.runtime]
+
+    @property
+    def default_budget_ms(self) -> float:
+        return self.bundle.manifest.default_budget_ms
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.bundle.labels
+
+    @property
+    def takes(self) -> tuple[Told, ...]:
+        pixels = Told(oip.PIXELS, "UINT8", (-1, *self.whole.contract.shape))
+        return (pixels, *(_beside(spec) for spec in self.whole.inputs))
+
+    @property
+    def gives(self) -> tuple[Told, ...]:
+        answer = Told(oip.PROBABILITIES, "FP32", (-1, self.bundle.manifest.classes))
+        return (answer, *(_beside(spec) for spec in self.whole.outputs))
+
+    def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
+        assert answer.probabilities is not None
+        beside = {name: answer.outputs[name] for name in wanted}
+        return {oip.PROBABILITIES: answer.probabilities, **beside}
 
     @property
     def size_px(self) -> int:
@@ -73,3 +175,7 @@ class ServedModel:
     @cached_property
     def by_contract(self) -> dict[bytes, Stage]:
         return {stage.contract.digest: stage for stage in self.stages}
+
+
+def _beside(spec: TensorSpec) -> Told:
+    return Told(spec.name, spec.datatype, (-1, *spec.shape))

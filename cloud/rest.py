@@ -125,9 +125,10 @@ class _Rest:
         return _json(await served_now(self._front).control.index(ready_only=ready_only))
 
     async def load(self, request: web.Request) -> web.Response:
-        parameters = (await _fields(request)).get("parameters")
-        control = served_now(self._front).control
-        await control.load(_model(request), parameters=bool(parameters))
+        parameters = (await _fields(request)).get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise RequestError("parameters must be an object")
+        await served_now(self._front).control.load(_model(request), parameters=parameters)
         return web.Response()
 
     async def unload(self, request: web.Request) -> web.Response:

@@ -11,7 +11,6 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from ..protos.fleet_pb2_grpc import add_FleetServicer_to_server
 from ..protos.oip import SERVICE_NAME, add_servicer
 from ..shared import daemon
-from ..shared.bundle import list_bundles
 from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
@@ -26,8 +25,8 @@ from .health import Health
 from .inference import Inference
 from .loader import Loader
 from .metrics import metrics_app
+from .opening import open_shelf
 from .reflection import FLEET, add_reflection
-from .repository import load_repository
 from .rest import rest_app
 from .sagemaker import sagemaker_app
 from .service import InferenceService
@@ -51,6 +50,8 @@ class CloudServer:
         self._health = Health((SERVICE_NAME, FLEET))
         self._worker: Worker | None = None
         self._loader: Loader | None = None
+        self._control: ModelControl | None = None
+        self._following: asyncio.Task[None] | None = None
         self._advertisement: Advertisement | None = None
         self._statistics = Statistics()
         self._sites: list[Site] = []
@@ -58,7 +59,8 @@ class CloudServer:
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Listens, then loads all whole models; ConfigError if either cannot be."""
         config = self.config
-        if not list_bundles(config.bundles):
+        shelf = config.shelf()
+        if not shelf.found():
             raise ConfigError(f"no bundle under {config.bundles}; build one first")
         self._front = front = Front()
         await self._listen(front)
@@ -66,14 +68,7 @@ class CloudServer:
         log.info("listening on %s", self.address)
         if on_listening is not None:
             on_listening(self.address)
-        repository = await asyncio.to_thread(
-            load_repository,
-            config.bundles,
-            trust=config.trust,
-            max_batch=config.max_batch,
-            precision=config.precision,
-            runtime=config.runtime,
-        )
+        opened = await asyncio.to_thread(open_shelf, shelf)
         self._worker = Worker(
             instances=config.instances,
             queue_limit=config.queue_limit,
@@ -81,20 +76,19 @@ class CloudServer:
         )
         self._loader = Loader(self._worker)
         inference = Inference(
-            repository, worker=self._worker, loader=self._loader, statistics=self._statistics
+            opened.repository, worker=self._worker, loader=self._loader, statistics=self._statistics
         )
         inference.start()
         if config.preload:
             await self._loader.finished()
-        front.open(
-            Served(
-                inference=inference,
-                control=ModelControl(inference, config),
-                since_s=monotonic(),
-            )
+        self._control = control = ModelControl(
+            inference, shelf, allowed=config.model_control, opened=opened
         )
+        if config.poll_s is not None:
+            self._following = asyncio.create_task(control.follow(every_s=config.poll_s))
+        front.open(Served(inference=inference, control=control, since_s=monotonic()))
         self._health.set(serving=True)
-        log.info("ready: %s", ", ".join(str(model.whole.key) for model in repository))
+        log.info("ready: %s", ", ".join(str(model.whole.key) for model in opened.repository))
         await self._advertise()
 
     async def shutdown(self) -> None:
@@ -109,6 +103,10 @@ class CloudServer:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
             stopping.append(self._server.stop(self.config.grace_ms / 1e3))
         await asyncio.gather(*stopping)
+        if self._following is not None:
+            self._following.cancel()
+        if self._control is not None:
+            await self._control.close()
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:

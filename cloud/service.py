@@ -90,7 +90,8 @@ class InferenceService(Servicer):
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         served = await self._front.served(context.time_remaining())
-        await served.control.load(request.model_name, parameters=bool(request.parameters))
+        given = {name: _value(parameter) for name, parameter in request.parameters.items()}
+        await served.control.load(request.model_name, parameters=given)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -99,3 +100,8 @@ class InferenceService(Servicer):
         served = await self._front.served(context.time_remaining())
         await served.control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
+
+
+def _value(parameter: pb.ModelRepositoryParameter) -> object:
+    choice = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, choice) if choice else None

@@ -15,7 +15,7 @@ from ..shared.errors import HybridgeError, ModelFault
 from ..shared.manifest import OutputKind
 from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array, TensorSpec
-from .backend import Backend
+from .backend import Backend, Result
 from .cost import Cost
 from .scheduler import StageKey
 
@@ -25,9 +25,9 @@ _MEASURE_AT_MOST_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """Probabilities [n, classes], and the model's further outputs [n, ...] by name."""
+    """Probabilities [n, classes] of a classifier, and all further outputs [n, ...] by name."""
 
-    probabilities: Probabilities
+    probabilities: Probabilities | None
     outputs: Tensors
 
 
@@ -55,6 +55,11 @@ class Stage:
         return self._cost is not None
 
     @property
+    def ready(self) -> bool:
+        """Whether its backend can answer, as far as is known without asking it."""
+        return self._backend is None or self._backend.ready
+
+    @property
     def cost(self) -> Cost:
         """As measured when it was loaded."""
         assert self._cost is not None, f"{self.key} is not loaded"
@@ -67,15 +72,17 @@ class Stage:
                 self._backend = self.open()
                 self._cost = self._measure()
 
+    def close(self) -> None:
+        """Lets go of the graph, which takes a while; nothing runs any more."""
+        self._backend = None
+
+    def fits(self, batch: Array, *, items: int) -> bool:
+        """Whether an array is n inputs of this stage."""
+        return batch.shape == (items, *self.contract.shape)
+
     def run(self, batch: Array, sides: Tensors) -> Computed:
         """What the model makes of n inputs; ModelFault if it fails on them."""
-        assert self._backend is not None, f"{self.key} is not loaded"
-        try:
-            result = self._backend.run(batch, sides)
-        except HybridgeError:
-            raise
-        except Exception as error:  # a runtime raises what it likes
-            raise ModelFault(f"{self.key}: {_first_line(error)}") from error
+        result = self._result(batch, sides)
         answer = result.answer
         self._check("its answer", answer, (len(batch), self.classes), np.dtype(np.float32))
         if not np.isfinite(answer).all():
@@ -83,6 +90,15 @@ class Stage:
         for spec in self.outputs:
             self._check(spec.name, result.outputs[spec.name], (len(batch), *spec.shape), spec.dtype)
         return Computed(to_probabilities(answer, self.output), result.outputs)
+
+    def _result(self, batch: Array, sides: Tensors) -> Result:
+        assert self._backend is not None, f"{self.key} is not loaded"
+        try:
+            return self._backend.run(batch, sides)
+        except HybridgeError:
+            raise
+        except Exception as error:  # a runtime raises what it likes
+            raise ModelFault(f"{self.key}: {_first_line(error)}") from error
 
     def _check(
         self, what: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic]
@@ -99,18 +115,28 @@ class Stage:
         return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
 
     def _time_ms(self, items: int, runs: int) -> float:
+        batch, sides = self._example(items)
+        self.run(batch, sides)  # the first run allocates
+        clock = self._clock()
+        times_s: list[float] = []
+        while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
+            start_s = clock()
+            self.run(batch, sides)
+            times_s.append(clock() - start_s)
+        return statistics.median(times_s) * 1e3
+
+    def _example(self, items: int) -> tuple[Array, Tensors]:
         batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
         sides = {
             spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
             for spec in self.inputs
         }
-        self.run(batch, sides)  # the first run allocates
-        times_s: list[float] = []
-        while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
-            start_s = time.perf_counter()
-            self.run(batch, sides)
-            times_s.append(time.perf_counter() - start_s)
-        return statistics.median(times_s) * 1e3
+        return batch, sides
+
+    def _clock(self) -> Callable[[], float]:
+        """A version is measured behind running traffic, which is no part of what it costs."""
+        assert self._backend is not None
+        return time.thread_time if self._backend.device == "cpu" else time.perf_counter
 
 
 def _first_line(error: Exception) -> str:

@@ -23,12 +23,12 @@ Load = Callable[[], Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Probabilities [items, classes], the model's further outputs, and where the time went.
+    """Probabilities [items, classes] of a classifier, all further outputs, where the time went.
 
     `decode_ms` is the part of `compute_ms` in which the inputs of the batch were made.
     """
 
-    probabilities: Probabilities
+    probabilities: Probabilities | None
     outputs: Tensors = field(default_factory=dict)
     queue_ms: float
     compute_ms: float
@@ -108,7 +108,7 @@ class _Loaded:
 
 def _load(work: Work, stage: Stage) -> _Loaded:
     array = work.load()
-    if array.shape != (work.job.items, *stage.contract.shape):
+    if not stage.fits(array, items=work.job.items):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
     return _Loaded(array, work.sides)
 
@@ -127,10 +127,11 @@ def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | E
         if isinstance(error, ModelFault):
             log.warning("%s", error)
         return dict.fromkeys(inputs, error)
+    made = computed.probabilities
     ends = np.cumsum([len(tensor) for tensor in tensors])
     return {
         at: Computed(
-            computed.probabilities[end - len(tensor) : end],
+            None if made is None else made[end - len(tensor) : end],
             items_of(computed.outputs, end - len(tensor), end),
         )
         for at, tensor, end in zip(inputs, tensors, ends, strict=True)

@@ -1,0 +1,115 @@
+"""Where models come from: a directory, and which versions lie in it now."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..shared.bundle import list_bundles
+from ..shared.errors import UnknownModel
+from ..shared.manifest import Precision, Runtime
+from ..shared.signing import TrustStore
+from .model import Model
+from .repository import load_version
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One version of a model on disk; `mark` is another once its files are."""
+
+    name: str
+    version: str
+    path: Path
+    mark: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.version
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+class Shelf(ABC):
+    """A directory of models."""
+
+    @abstractmethod
+    def found(self, *, everything: bool = False) -> list[Found]:
+        """What is to be served of what is there, or all of it, by name, oldest version first."""
+
+    @abstractmethod
+    def open(self, found: Found) -> Model:
+        """A version with its whole loaded and tried; blocking; BundleError or ModelFault if bad."""
+
+    def folder(self, name: str) -> Path:
+        """Where the versions of a model lie; UnknownModel if it is not here."""
+        for found in self.found(everything=True):
+            if found.name == name:
+                return found.path.parent
+        raise UnknownModel(f"{name!r} is not in the repository")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleShelf(Shelf):
+    """Bundles: every version is served, since a fleet has edges with old and new ones."""
+
+    root: Path
+    trust: TrustStore
+    max_batch: int
+    precision: Precision = Precision.FLOAT32
+    runtime: Runtime | None = None
+
+    def found(self, *, everything: bool = False) -> list[Found]:
+        return [
+            Found(name, path.name, path, mark_of([path / "manifest.json"]))
+            for name, paths in list_bundles(self.root).items()
+            for path in paths
+        ]
+
+    def open(self, found: Found) -> Model:
+        return load_version(
+            found.path,
+            trust=self.trust,
+            max_batch=self.max_batch,
+            precision=self.precision,
+            runtime=self.runtime,
+        )
+
+
+def mark_of(files: Iterable[Path]) -> str:
+    """Tells files from what they were before: their sizes and when they were written."""
+    marks: list[str] = []
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError:  # it is being replaced
+            marks.append("none")
+        else:
+            marks.append(f"{stat.st_size}@{stat.st_mtime_ns}")
+    return " ".join(marks)
+
+
+def by_name(found: Sequence[Found]) -> dict[str, list[Found]]:
+    """Oldest version first."""
+    names: dict[str, list[Found]] = {}
+    for each in found:
+        names.setdefault(each.name, []).append(each)
+    return names
+
+
+@dataclass(frozen=True)
+class Shelves(Shelf):
+    """Several directories as one; of models of the same name, those of the first that has any."""
+
+    shelves: Mapping[Path, Shelf]
+    """By their directories."""
+
+    def found(self, *, everything: bool = False) -> list[Found]:
+        named: dict[str, list[Found]] = {}
+        for shelf in self.shelves.values():
+            for name, versions in by_name(shelf.found(everything=everything)).items():
+                named.setdefault(name, versions)
+        return [found for name in sorted(named) for found in named[name]]
+
+    def open(self, found: Found) -> Model:
+        return self.shelves[found.path.parent.parent].open(found)
