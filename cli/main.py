@@ -25,7 +25,21 @@ from . import (
 from .console import complain
 
 _COMMANDS = (
-    *(demo, build, distill, inspect, plan, cloud, rollback, edge, infer, watch, probe, profile, key),
+    *(
+        demo,
+        build,
+        distill,
+        inspect,
+        plan,
+        cloud,
+        rollback,
+        edge,
+        infer,
+        watch,
+        probe,
+        profile,
+        key,
+    ),
 )
 _EXTRAS = {
     "ai_edge_litert": "edge",

@@ -21,7 +21,7 @@ from .choices import choose, chosen
 from .inference import Inference
 from .model import Model
 from .opening import Opened, in_order, open_one
-from .shelf import Found, Shelf, by_name
+from .shelf import Found, Shelf
 from .stage import Stage
 from .trial import try_out
 
@@ -61,7 +61,10 @@ class ModelControl:
         self._shelf = shelf
         self._allowed = allowed
         self._reasons = dict(opened.reasons)
-        self._marks = dict(opened.marks)
+        self._seen = opened.seen
+        self._marks = {
+            each.key: each.mark for seen in opened.seen.values() for each in seen.versions
+        }
         self._states: dict[_Key, str] = {}
         self._try_out = try_out
         self._pool = ThreadPoolExecutor(1, "new-version", initializer=_stand_back)
@@ -100,10 +103,10 @@ class ModelControl:
 
     async def follow(self, *, every_s: float) -> None:
         """Follows what changes on disk, for ever."""
-        before = await asyncio.to_thread(self._snapshot)
+        before = self._seen
         while True:
             await asyncio.sleep(every_s)
-            now = await asyncio.to_thread(self._snapshot)
+            now = await asyncio.to_thread(self._shelf.snapshot)
             changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
             for name in changed:
                 try:
@@ -132,14 +135,14 @@ class ModelControl:
             await self._load_all(name)
 
     async def _load_all(self, name: str) -> None:
-        there = by_name(await asyncio.to_thread(self._shelf.found)).get(name)
-        if not there:
+        there = (await asyncio.to_thread(self._shelf.snapshot)).get(name)
+        if there is None:
             raise UnknownModel(f"{name!r} is not in the repository")
-        opened = [await self._open(found) for found in there]
+        opened = [await self._open(found) for found in there.versions]
         if models := [model for model in opened if model is not None]:
-            await self._replace(name, in_order(models, default=chosen(there[0].path.parent)))
+            await self._replace(name, in_order(models, default=there.chosen))
         else:
-            raise BundleError(self._reasons[there[-1].key])
+            raise BundleError(self._reasons[there.versions[-1].key])
 
     async def _choose(self, name: str, version: str) -> None:
         async with self._changing:
@@ -242,12 +245,6 @@ class ModelControl:
         there = {found.key: found for found in self._shelf.found(everything=True)}
         folders = {found.name: found.path.parent for found in there.values()}
         return set(there), {name: chosen(folder) for name, folder in folders.items()}
-
-    def _snapshot(self) -> dict[str, object]:
-        return {
-            name: (chosen(found[0].path.parent), [(each.version, each.mark) for each in found])
-            for name, found in by_name(self._shelf.found()).items()
-        }
 
     def _state(self, key: _Key, served: set[_Key], choices: Mapping[str, str]) -> dict[str, str]:
         reason = self._reasons.get(key, "")

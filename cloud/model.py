@@ -108,6 +108,7 @@ class ServedModel(Model):
         max_batch: int,
         precision: Precision = Precision.FLOAT32,
         runtime: Runtime | None = None,
+        revision: int = 0,
     ) -> "ServedModel":
         """The model of a bundle, nothing loaded, with the runtime it was built for unless told.
 
@@ -118,7 +119,7 @@ class ServedModel(Model):
 
         def stage(cut: str, contract: Contract, graph: Blob) -> Stage:
             return Stage(
-                key=StageKey(manifest.name, manifest.version, cut),
+                key=StageKey(manifest.name, manifest.version, cut, revision),
                 contract=contract,
                 output=large.output,
                 classes=manifest.classes,

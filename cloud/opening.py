@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from ..shared.errors import BundleError, ConfigError, ModelFault
 from .attempt import attempt, ended_one
-from .choices import chosen
 from .model import Model
 from .repository import Repository
-from .shelf import Found, Shelf, by_name
+from .shelf import Found, Shelf, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -23,31 +22,30 @@ class Opened:
 
     repository: Repository
     reasons: Reasons
-    marks: dict[tuple[str, str], str]
-    """Of the files that are served."""
+    seen: Snapshot
+    """The shelf as it was before."""
 
 
 def open_shelf(shelf: Shelf) -> Opened:
     """Opens every version of every model; blocking; ConfigError if none can be served."""
     reasons: Reasons = {}
     models: dict[str, tuple[Model, ...]] = {}
-    found = shelf.found()
-    for name, versions in by_name(found).items():
-        deadly = [each for each in versions if ended_one(each.path, mark=each.mark)]
-        opened = _open(shelf, [each for each in versions if each not in deadly], reasons)
+    seen = shelf.snapshot()
+    for name, there in seen.items():
+        deadly = [each for each in there.versions if ended_one(each.path, mark=each.mark)]
+        opened = _open(shelf, [each for each in there.versions if each not in deadly], reasons)
         if opened:
             reasons.update(dict.fromkeys((each.key for each in deadly), _DEADLY))
         else:  # then there is nothing to lose
             opened = _open(shelf, deadly, reasons)
         if opened:
-            models[name] = in_order(opened, default=chosen(versions[-1].path.parent))
+            models[name] = in_order(opened, default=there.chosen)
     for (name, version), reason in reasons.items():
         log.warning("%s/%s is not served: %s", name, version, reason)
     if not models:
         why = "; ".join(f"{name}/{version}: {why}" for (name, version), why in reasons.items())
         raise ConfigError(f"no model can be served: {why or 'there is none; build one first'}")
-    marks = {each.key: each.mark for each in found if each.key not in reasons}
-    return Opened(Repository(models), reasons, marks)
+    return Opened(Repository(models), reasons, seen)
 
 
 def open_one(shelf: Shelf, found: Found) -> Model:

@@ -101,13 +101,16 @@ def load_version(
     max_batch: int,
     precision: Precision,
     runtime: Runtime | None = None,
+    revision: int = 0,
 ) -> ServedModel:
     """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
     bundle = open_bundle(path, trust=trust)
     manifest = bundle.manifest
     if (manifest.name, manifest.version) != (path.parent.name, path.name):
         raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
-    model = ServedModel.of(bundle, max_batch=max_batch, precision=precision, runtime=runtime)
+    model = ServedModel.of(
+        bundle, max_batch=max_batch, precision=precision, runtime=runtime, revision=revision
+    )
     model.whole.load()
     check_golden(model)
     cost = model.whole.cost

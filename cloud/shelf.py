@@ -1,14 +1,17 @@
 """Where models come from: a directory, and which versions lie in it now."""
 
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from ..shared.bundle import list_bundles
 from ..shared.errors import UnknownModel
 from ..shared.manifest import Precision, Runtime
 from ..shared.signing import TrustStore
+from .choices import chosen
 from .model import Model
 from .repository import load_version
 
@@ -26,8 +29,25 @@ class Found:
     def key(self) -> tuple[str, str]:
         return self.name, self.version
 
+    @property
+    def revision(self) -> int:
+        """The same files under the same version have the same."""
+        return zlib.crc32(self.mark.encode())
+
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a shelf held of one model: the version that was chosen, if any, and all to be served."""
+
+    chosen: str
+    versions: tuple[Found, ...]
+    """Oldest first."""
+
+
+Snapshot = dict[str, Seen]
 
 
 class Shelf(ABC):
@@ -40,6 +60,13 @@ class Shelf(ABC):
     @abstractmethod
     def open(self, found: Found) -> Model:
         """A version with its whole loaded and tried; blocking; BundleError or ModelFault if bad."""
+
+    def snapshot(self) -> "Snapshot":
+        """What is to be served now, to be compared with a later one."""
+        return {
+            name: Seen(chosen(found[0].path.parent), tuple(found))
+            for name, found in by_name(self.found()).items()
+        }
 
     def folder(self, name: str) -> Path:
         """Where the versions of a model lie; UnknownModel if it is not here."""
@@ -61,7 +88,7 @@ class BundleShelf(Shelf):
 
     def found(self, *, everything: bool = False) -> list[Found]:
         return [
-            Found(name, path.name, path, mark_of([path / "manifest.json"]))
+            Found(name, path.name, path, mark_of(path, path / "blobs"))
             for name, paths in list_bundles(self.root).items()
             for path in paths
         ]
@@ -73,20 +100,22 @@ class BundleShelf(Shelf):
             max_batch=self.max_batch,
             precision=self.precision,
             runtime=self.runtime,
+            revision=found.revision,
         )
 
 
-def mark_of(files: Iterable[Path]) -> str:
-    """Tells files from what they were before: their sizes and when they were written."""
-    marks: list[str] = []
-    for file in files:
+def mark_of(*folders: Path) -> str:
+    """Tells the files in some folders from what they were before: by number, size and age."""
+    sizes, newest_ns = [], 0
+    for file in (file for folder in folders for file in folder.iterdir()):
         try:
             stat = file.stat()
         except OSError:  # it is being replaced
-            marks.append("none")
-        else:
-            marks.append(f"{stat.st_size}@{stat.st_mtime_ns}")
-    return " ".join(marks)
+            continue
+        if S_ISREG(stat.st_mode):
+            sizes.append(stat.st_size)
+            newest_ns = max(newest_ns, stat.st_mtime_ns)
+    return f"{len(sizes)} files, {sum(sizes)} bytes, {newest_ns} ns"
 
 
 def by_name(found: Sequence[Found]) -> dict[str, list[Found]]:
