@@ -1,7 +1,8 @@
 """The forms in which a request may bring its input, each checked before it is queued.
 
     frame    UINT8 [bytes]               one frame (shared/frame.py): a cut's tensor, or a picture
-    pixels   UINT8 [S,S,3] or [n,S,S,3]  what any client of the protocol can send
+    pixels   [*item] or [n,*item]        what any client of the protocol can send: UINT8 [S,S,3],
+                                         or what else the model's own contract says
     picture  BYTES [1]                   an encoded picture: one of S x S is taken as prepared, any
                                          other is cropped and resized as the bundle says
 
@@ -98,15 +99,17 @@ async def _read_frame(
 
 
 def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
-    item = model.whole.contract.shape
+    contract = model.whole.contract
+    item = contract.shape
     single = len(tensor.shape) == len(item)
     items = 1 if single else tensor.shape[0] if tensor.shape else 0
     most = model.whole.max_batch
-    if tensor.datatype != "UINT8" or tensor.shape[-len(item) :] != item or not 1 <= items <= most:
-        size = model.size_px
+    fits = tensor.datatype == contract.dtype and tensor.shape[-len(item) :] == item
+    if not fits or not 1 <= items <= most:
+        sizes = ",".join(map(str, item))
         raise TensorError(
-            f"{tensor.datatype} {list(tensor.shape)} is not UINT8 [{size},{size},3] "
-            f"or [n,{size},{size},3] with n from 1 to {most}"
+            f"{tensor.datatype} {list(tensor.shape)} is not {contract.dtype} [{sizes}] "
+            f"or [n,{sizes}] with n from 1 to {most}"
         )
     if not single and len(tensor.shape) != len(item) + 1:
         raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")

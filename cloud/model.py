@@ -156,7 +156,8 @@ class ServedModel(Model):
 
     @property
     def takes(self) -> tuple[Told, ...]:
-        pixels = Told(oip.PIXELS, "UINT8", (-1, *self.whole.contract.shape))
+        contract = self.whole.contract
+        pixels = Told(oip.PIXELS, contract.dtype, (-1, *contract.shape))
         return (pixels, *(_beside(spec) for spec in self.whole.inputs))
 
     @property
