@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from pathlib import Path
 
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
@@ -52,6 +53,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--model-control", action="store_true", help="let callers load and unload bundles of DIR"
     )
     parser.add_argument(
+        "--model-repository",
+        type=Path,
+        metavar="DIR",
+        help="serve the models there too: MODEL/config.pbtxt, MODEL/1/model.onnx, as Triton does",
+    )
+    parser.add_argument(
         "--poll", type=float, metavar="SECONDS", help="follow what changes in DIR, so often (off)"
     )
     parser.add_argument(
@@ -69,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
     config = CloudConfig(
         bundles=options.bundles,
+        model_repository=options.model_repository,
         address=Address.parse(options.listen),
         http=_address(options.http),
         sagemaker=_address(options.sagemaker),

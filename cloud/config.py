@@ -8,7 +8,8 @@ from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
-from .shelf import BundleShelf, Shelf
+from .shelf import BundleShelf, Shelf, Shelves
+from .triton_shelf import TritonShelf
 
 DEFAULT_ADDRESS = Address("127.0.0.1", 8500)
 
@@ -30,10 +31,12 @@ class CloudConfig:
     by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
+    `model_repository` is a directory in Triton's layout, served beside the bundles.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
     """
 
     bundles: Path
+    model_repository: Path | None = None
     trust: TrustStore
     address: Address = DEFAULT_ADDRESS
     http: Address | None = None
@@ -59,15 +62,23 @@ class CloudConfig:
             raise ConfigError(f"poll_s must be more than 0, not {self.poll_s:g}")
         if not self.grace_ms >= 0:
             raise ConfigError(f"grace_ms must not be negative, and {self.grace_ms:g} is")
-        if not self.bundles.is_dir():
+        if not self.bundles.is_dir() and self.model_repository is None:
             raise ConfigError(f"{self.bundles} is no directory; build a bundle into it first")
+        if self.model_repository is not None and not self.model_repository.is_dir():
+            raise ConfigError(f"{self.model_repository} is no directory of models")
 
     def shelf(self) -> Shelf:
         """Where its models come from."""
-        return BundleShelf(
+        bundles = BundleShelf(
             root=self.bundles,
             trust=self.trust,
             max_batch=self.max_batch,
             precision=self.precision,
             runtime=self.runtime,
         )
+        if self.model_repository is None:
+            return bundles
+        others = TritonShelf(
+            root=self.model_repository, max_batch=self.max_batch, security=self.security
+        )
+        return Shelves({shelf.root: shelf for shelf in (others, bundles) if shelf.root.is_dir()})

@@ -1,7 +1,8 @@
 """What a run costs: a + b*n milliseconds for n items, measured at the start, corrected online."""
 
+import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
@@ -17,12 +18,14 @@ _SLOWEST, _FASTEST = 8.0, 0.25
 class Cost:
     """One execution of n items takes `fixed_ms + per_item_ms * n`.
 
-    `batch_items` is the largest batch worth forming out of several requests; 1: none is.
+    `batch_items` is the largest batch worth forming out of several requests; 1: none is. A first
+    item never waits longer than `most_linger_ms` for company.
     """
 
     fixed_ms: float
     per_item_ms: float
     batch_items: int = 1
+    most_linger_ms: float = field(default=math.inf, repr=False)
 
     @classmethod
     def fit(cls, *, one_ms: float, full_ms: float, full_items: int) -> "Cost":
@@ -50,7 +53,9 @@ class Cost:
     @property
     def linger_ms(self) -> float:
         """How long a first item may wait for company: a part of what company would save."""
-        return _LINGER_SHARE * self.fixed_ms if self.batch_items > 1 else 0.0
+        if self.batch_items <= 1:
+            return 0.0
+        return min(_LINGER_SHARE * self.fixed_ms, self.most_linger_ms)
 
 
 @dataclass(slots=True)
@@ -69,10 +74,10 @@ class OnlineCost:
     def at(self, now_s: float) -> Cost:
         """The cost to reckon with now."""
         factor = self._faded(now_s)
-        return Cost(
+        return replace(
+            self.base,
             fixed_ms=self.base.fixed_ms * factor,
             per_item_ms=self.base.per_item_ms * factor,
-            batch_items=self.base.batch_items,
         )
 
     def observe(self, items: int, *, took_ms: float, now_s: float) -> None:

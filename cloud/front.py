@@ -12,7 +12,7 @@ from .inference import Inference
 from .model_statistics import model_statistics
 
 SERVER_NAME = "hybridge-cloud"
-EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from typing import Any
 from ..shared import oip
 from ..shared.deadline import Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, HybridgeError
-from ..shared.side import wanted_outputs
 from .inputs import Input, ModelName, read_input
 from .loader import Loader
 from .model import Model, Told
@@ -72,9 +71,7 @@ class Inference:
         through = self._passages.through(request.model_name)
         with self.statistics.request(arrived_s) as record, through:
             found, deadline = await self._read(request, record, transport_left_s)
-            wanted = wanted_outputs(
-                request.outputs, own=found.model.always, specs=found.stage.outputs
-            )
+            wanted = found.model.wanted(request.outputs)
             await self._loader.ready(found.stage, deadline=deadline)
             answer = await self.worker.run(
                 found.stage,

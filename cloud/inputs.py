@@ -23,6 +23,7 @@ from ..shared.picture import decode_picture, picture_size
 from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
 from .model import Model, ServedModel
+from .named import NamedModel
 from .repository import Repository
 from .resize import prepare
 from .stage import Stage
@@ -65,6 +66,15 @@ async def read_input(
 ) -> Input:
     """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
     model = repository.model(named.name, named.version)
+    if isinstance(model, NamedModel):
+        first, others = model.read(sent)
+        return Input(
+            model=model,
+            stage=model.whole,
+            items=len(first),
+            load=lambda: first,
+            sides=others,
+        )
     assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
     if tensor.name == oip.FRAME:

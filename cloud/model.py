@@ -1,14 +1,16 @@
 """A model as it is served: one version of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from ..protos import model_config_pb2 as pb
 from ..shared import oip
 from ..shared.bundle import Bundle
 from ..shared.contract import Contract
 from ..shared.manifest import Blob, Precision, Runtime
+from ..shared.side import wanted_outputs
 from ..shared.tensor import Array, TensorSpec
 from .graphs import Graphs
 from .scheduler import StageKey
@@ -34,8 +36,6 @@ class Model(ABC):
     stages: tuple[Stage, ...]
     """The whole first, then the tails if it has any."""
     precision: Precision
-    always: tuple[str, ...]
-    """Outputs that every response has, whatever was asked for."""
 
     @property
     @abstractmethod
@@ -71,6 +71,18 @@ class Model(ABC):
     def by_contract(self) -> Mapping[bytes, Stage]:
         """The stages that go on from what an edge sends."""
 
+    @property
+    @abstractmethod
+    def config(self) -> pb.ModelConfig:
+        """How it is set up, in Triton's words."""
+
+    @abstractmethod
+    def wanted(self, requested: Sequence[oip.RequestedOutput]) -> tuple[str, ...]:
+        """The outputs that a request wants of those that not every response has.
+
+        TensorError if there is none of that name.
+        """
+
     @abstractmethod
     def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
         """The outputs of a response."""
@@ -98,7 +110,6 @@ class ServedModel(Model):
     stages: tuple[Stage, ...]
     precision: Precision = Precision.FLOAT32
     runtime: Runtime = Runtime.ONNXRUNTIME
-    always = (oip.PROBABILITIES,)
 
     @classmethod
     def of(
@@ -165,6 +176,27 @@ class ServedModel(Model):
         answer = Told(oip.PROBABILITIES, "FP32", (-1, self.bundle.manifest.classes))
         return (answer, *(_beside(spec) for spec in self.whole.outputs))
 
+    @property
+    def config(self) -> pb.ModelConfig:
+        return pb.ModelConfig(
+            name=self.name,
+            platform=self.platform,
+            backend=str(self.runtime),
+            max_batch_size=self.whole.max_batch,
+            version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
+            input=[
+                pb.ModelInput(name=each.name, data_type=_type(each), dims=each.shape[1:])
+                for each in self.takes
+            ],
+            output=[
+                pb.ModelOutput(name=each.name, data_type=_type(each), dims=each.shape[1:])
+                for each in self.gives
+            ],
+        )
+
+    def wanted(self, requested: Sequence[oip.RequestedOutput]) -> tuple[str, ...]:
+        return wanted_outputs(requested, own=(oip.PROBABILITIES,), specs=self.whole.outputs)
+
     def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
         assert answer.probabilities is not None
         beside = {name: answer.outputs[name] for name in wanted}
@@ -181,3 +213,7 @@ class ServedModel(Model):
 
 def _beside(spec: TensorSpec) -> Told:
     return Told(spec.name, spec.datatype, (-1, *spec.shape))
+
+
+def _type(told: Told) -> pb.DataType.ValueType:
+    return pb.DataType.Value(f"TYPE_{told.datatype}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from google.protobuf.json_format import MessageToDict
 
 from ..shared.deadline import monotonic
 from ..shared.errors import RequestError
@@ -38,6 +39,7 @@ def rest_app(front: Front) -> web.Application:
             [
                 web.get(path, rest.model),
                 web.get(f"{path}/ready", rest.model_ready),
+                web.get(f"{path}/config", rest.config),
                 web.get(f"{path}/stats", rest.statistics),
                 web.post(f"{path}/infer", rest.infer),
             ]
@@ -102,6 +104,12 @@ class _Rest:
         repository = served_now(self._front).inference.repository
         repository.model(_model(request), _version(request))
         return _json({"name": _model(request), "ready": True})
+
+    async def config(self, request: web.Request) -> web.Response:
+        repository = served_now(self._front).inference.repository
+        config = repository.model(_model(request), _version(request)).config
+        fields = MessageToDict(config, preserving_proto_field_name=True)
+        return _json({**fields, "max_batch_size": config.max_batch_size})
 
     async def statistics(self, request: web.Request) -> web.Response:
         served = served_now(self._front)

@@ -61,7 +61,8 @@ class CloudServer:
         config = self.config
         shelf = config.shelf()
         if not shelf.found():
-            raise ConfigError(f"no bundle under {config.bundles}; build one first")
+            where = " or ".join(map(str, filter(None, (config.bundles, config.model_repository))))
+            raise ConfigError(f"no bundle under {where}; build one first")
         self._front = front = Front()
         await self._listen(front)
         await self._open_sites(front)

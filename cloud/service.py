@@ -47,6 +47,13 @@ class InferenceService(Servicer):
         fields = served.inference.metadata(name=request.name, version=request.version)
         return pb.ModelMetadataResponse(**fields)
 
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        served = await self._front.served(context.time_remaining())
+        model = served.inference.repository.model(request.name, request.version)
+        return pb.ModelConfigResponse(config=model.config)
+
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:

@@ -2,7 +2,7 @@
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -88,7 +88,7 @@ class BundleShelf(Shelf):
 
     def found(self, *, everything: bool = False) -> list[Found]:
         return [
-            Found(name, path.name, path, mark_of(path, path / "blobs"))
+            Found(name, path.name, path, mark_of((*path.glob("*"), *path.glob("blobs/*"))))
             for name, paths in list_bundles(self.root).items()
             for path in paths
         ]
@@ -104,10 +104,10 @@ class BundleShelf(Shelf):
         )
 
 
-def mark_of(*folders: Path) -> str:
-    """Tells the files in some folders from what they were before: by number, size and age."""
+def mark_of(files: Iterable[Path]) -> str:
+    """Tells files from what they were before: by number, size and age."""
     sizes, newest_ns = [], 0
-    for file in (file for folder in folders for file in folder.iterdir()):
+    for file in files:
         try:
             stat = file.stat()
         except OSError:  # it is being replaced

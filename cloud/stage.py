@@ -74,7 +74,9 @@ class Stage:
 
     def close(self) -> None:
         """Lets go of the graph, which takes a while; nothing runs any more."""
-        self._backend = None
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
 
     def fits(self, batch: Array, *, items: int) -> bool:
         """Whether an array is n inputs of this stage."""
@@ -84,6 +86,7 @@ class Stage:
         """What the model makes of n inputs; ModelFault if it fails on them."""
         result = self._result(batch, sides)
         answer = result.answer
+        assert answer is not None, f"{self.key} is no classifier"
         self._check("its answer", answer, (len(batch), self.classes), np.dtype(np.float32))
         if not np.isfinite(answer).all():
             raise ModelFault(f"{self.key} gave numbers that are not finite")

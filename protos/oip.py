@@ -44,6 +44,7 @@ SERVER_READY = Method("ServerReady", pb.ServerReadyRequest, pb.ServerReadyRespon
 SERVER_METADATA = Method("ServerMetadata", pb.ServerMetadataRequest, pb.ServerMetadataResponse)
 MODEL_READY = Method("ModelReady", pb.ModelReadyRequest, pb.ModelReadyResponse)
 MODEL_METADATA = Method("ModelMetadata", pb.ModelMetadataRequest, pb.ModelMetadataResponse)
+MODEL_CONFIG = Method("ModelConfig", pb.ModelConfigRequest, pb.ModelConfigResponse)
 MODEL_INFER = Method("ModelInfer", pb.ModelInferRequest, pb.ModelInferResponse)
 MODEL_STREAM_INFER = Method(
     "ModelStreamInfer", pb.ModelInferRequest, pb.ModelStreamInferResponse, streaming=True
@@ -63,6 +64,7 @@ METHODS: Final[tuple[Method[Any, Any], ...]] = (
     SERVER_METADATA,
     MODEL_READY,
     MODEL_METADATA,
+    MODEL_CONFIG,
     MODEL_INFER,
     MODEL_STREAM_INFER,
     MODEL_STATISTICS,
@@ -104,6 +106,12 @@ class Servicer:
     ) -> pb.ModelMetadataResponse:
         """A model's versions, inputs and outputs."""
         await _unimplemented(context, MODEL_METADATA)
+
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        """How a model is set up, in Triton's words."""
+        await _unimplemented(context, MODEL_CONFIG)
 
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Context
@@ -152,6 +160,7 @@ class Stub:
         self.ServerMetadata = _unary(channel, SERVER_METADATA)
         self.ModelReady = _unary(channel, MODEL_READY)
         self.ModelMetadata = _unary(channel, MODEL_METADATA)
+        self.ModelConfig = _unary(channel, MODEL_CONFIG)
         self.ModelInfer = _unary(channel, MODEL_INFER)
         self.ModelStreamInfer = _stream(channel, MODEL_STREAM_INFER)
         self.ModelStatistics = _unary(channel, MODEL_STATISTICS)

@@ -8,17 +8,20 @@ here holds the same messages under package `inference`, and the service.
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
+from . import model_config_pb2 as config_pb
 from . import open_inference_pb2 as pb
 from .oip import METHODS, SERVICE_NAME
 
-FILE_NAME = "open_inference.proto"
+FILE_NAME, CONFIG_NAME = "open_inference.proto", "model_config.proto"
 
 _PACKAGE, _, _SERVICE = SERVICE_NAME.rpartition(".")
 
 
-def public_file() -> FileDescriptorProto:
-    """The description of what is served under `inference.GRPCInferenceService`."""
+def public_files() -> tuple[FileDescriptorProto, FileDescriptorProto]:
+    """The description of what is served under `inference.GRPCInferenceService`, needs first."""
+    config = moved(config_pb.DESCRIPTOR, name=CONFIG_NAME, package=_PACKAGE)
     file = moved(pb.DESCRIPTOR, name=FILE_NAME, package=_PACKAGE)
+    file.dependency[:] = [CONFIG_NAME]
     service = file.service.add(name=_SERVICE)
     for method in METHODS:
         service.method.add(
@@ -28,7 +31,7 @@ def public_file() -> FileDescriptorProto:
             client_streaming=method.streaming,
             server_streaming=method.streaming,
         )
-    return file
+    return config, file
 
 
 def moved(descriptor: FileDescriptor, *, name: str, package: str) -> FileDescriptorProto:
