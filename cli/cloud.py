@@ -3,11 +3,15 @@
 import argparse
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
+
+if TYPE_CHECKING:
+    from ..cloud.remote import RemoteUrl
 
 _SAGEMAKER = "127.0.0.1:8080"
 
@@ -59,6 +63,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="serve the models there too: MODEL/config.pbtxt, MODEL/1/model.onnx, as Triton does",
     )
     parser.add_argument(
+        "--remote",
+        action="append",
+        default=[],
+        metavar="BUNDLE=URL",
+        help="the whole large model of a bundle is computed there: grpc://HOST:PORT/MODEL, by "
+        "Triton, KServe or another of these; may be repeated",
+    )
+    parser.add_argument(
         "--poll", type=float, metavar="SECONDS", help="follow what changes in DIR, so often (off)"
     )
     parser.add_argument(
@@ -77,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
     config = CloudConfig(
         bundles=options.bundles,
         model_repository=options.model_repository,
+        remotes=dict(_remote(text) for text in options.remote),
         address=Address.parse(options.listen),
         http=_address(options.http),
         sagemaker=_address(options.sagemaker),
@@ -95,6 +108,13 @@ def run(options: argparse.Namespace) -> int:
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0
+
+
+def _remote(text: str) -> "tuple[str, RemoteUrl]":
+    from ..cloud.remote import RemoteUrl
+
+    name, _, url = text.partition("=")
+    return name, RemoteUrl.parse(url)
 
 
 def _address(text: str | None) -> Address | None:

@@ -1,6 +1,7 @@
 """How a cloud is set up."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address, Security
 from ..shared.signing import TrustStore
+from .remote import RemoteUrl
 from .shelf import BundleShelf, Shelf, Shelves
 from .triton_shelf import TritonShelf
 
@@ -32,11 +34,13 @@ class CloudConfig:
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
     `model_repository` is a directory in Triton's layout, served beside the bundles.
+    The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
     """
 
     bundles: Path
     model_repository: Path | None = None
+    remotes: Mapping[str, RemoteUrl] = field(default_factory=dict)
     trust: TrustStore
     address: Address = DEFAULT_ADDRESS
     http: Address | None = None
@@ -75,6 +79,8 @@ class CloudConfig:
             max_batch=self.max_batch,
             precision=self.precision,
             runtime=self.runtime,
+            remotes=self.remotes,
+            security=self.security,
         )
         if self.model_repository is None:
             return bundles

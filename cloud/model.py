@@ -4,14 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Protocol
 
 from ..protos import model_config_pb2 as pb
 from ..shared import oip
 from ..shared.bundle import Bundle
 from ..shared.contract import Contract
-from ..shared.manifest import Blob, Precision, Runtime
+from ..shared.manifest import Blob, Large, Precision, Runtime
 from ..shared.side import wanted_outputs
 from ..shared.tensor import Array, TensorSpec
+from .backend import Backend
 from .graphs import Graphs
 from .scheduler import StageKey
 from .stage import Stage
@@ -28,6 +30,12 @@ class Told:
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+
+class OpenRemote(Protocol):
+    """Connects to what computes the whole of a large model elsewhere."""
+
+    def __call__(self, large: Large, *, max_batch: int) -> Backend: ...
 
 
 class Model(ABC):
@@ -120,10 +128,12 @@ class ServedModel(Model):
         precision: Precision = Precision.FLOAT32,
         runtime: Runtime | None = None,
         revision: int = 0,
+        remote: OpenRemote | None = None,
     ) -> "ServedModel":
         """The model of a bundle, nothing loaded, with the runtime it was built for unless told.
 
-        BundleError if its weights make no sense, or if it was not built in this precision.
+        With `remote` the whole is computed elsewhere. BundleError if the weights make no sense, or
+        if it was not built in this precision.
         """
         manifest, large = bundle.manifest, bundle.manifest.large
         graphs = Graphs.of(bundle, precision=precision, runtime=runtime)
@@ -142,7 +152,10 @@ class ServedModel(Model):
 
         variant = graphs.variant
         tails = (stage(cut.name, cut.contract, variant.tails[cut.name]) for cut in large.cuts)
-        stages = (stage("", large.pixels, variant.whole), *tails)
+        whole = stage("", large.pixels, variant.whole)
+        if remote is not None:
+            whole.open = partial(remote, large, max_batch=max_batch)
+        stages = (whole, *tails)
         return cls(bundle, stages, precision, graphs.runtime)
 
     @property

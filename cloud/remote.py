@@ -6,9 +6,11 @@ nobody waits any more.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 import grpc
+import numpy as np
 
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import (
@@ -28,18 +30,22 @@ from ..shared.errors import (
     RemoteError,
     RemoteRefused,
     RemoteTooLate,
+    RemoteUnavailable,
     from_rpc,
 )
+from ..shared.manifest import Large, OutputKind
 from ..shared.security import Address, Security
 from ..shared.side import Tensors
-from ..shared.tensor import DTYPES
+from ..shared.tensor import DTYPES, Array
+from .backend import Backend, Output, Result, the_other
 from .named import Slot, Source
 from .work import audience
 
 _SCHEMES = ("grpc", "grpcs")
 _ABOUT_S = 10.0
 """For questions about the model, and for runs that nobody waits for."""
-_AWAY = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
+_AWAY_S = 5.0
+"""So long after it could not be reached a model is not called ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +93,7 @@ class Remote(Source):
         self.url = url
         plain = Security(insecure=security.insecure)
         self._channel = (security if url.tls else plain).blocking_channel(url.address)
-        self._state: grpc.ChannelConnectivity | None = None
+        self._away_until_s = 0.0
         name, version = url.model, url.version
         try:
             if not self._ask(MODEL_READY, pb.ModelReadyRequest(name=name, version=version)).ready:
@@ -98,12 +104,11 @@ class Remote(Source):
         except (RemoteError, BundleError) as error:
             self._channel.close()
             raise BundleError(f"{url}: {error}") from error
-        self._channel.subscribe(self._seen)
 
     @property
     def ready(self) -> bool:
-        """Whether the connection was there when it last changed."""
-        return self._state not in _AWAY
+        """Whether it was reached when it was last asked, unless that is a while ago."""
+        return monotonic() >= self._away_until_s
 
     def run(self, fed: Tensors, *, outputs: Sequence[str]) -> Tensors:
         """RemoteUnavailable, RemoteTooLate or RemoteRefused if it fails, each naming where."""
@@ -114,7 +119,10 @@ class Remote(Source):
             request.outputs.add(name=name)
         try:
             response = self._ask(MODEL_INFER, request)
+            self._away_until_s = 0.0
         except RemoteError as error:
+            if isinstance(error, RemoteUnavailable):
+                self._away_until_s = monotonic() + _AWAY_S
             raise type(error)(f"{self.url}: {error}") from error
         return {name: oip.output_array(response, name) for name in outputs}
 
@@ -151,8 +159,55 @@ class Remote(Source):
         except RemoteRefused:
             return None
 
-    def _seen(self, state: grpc.ChannelConnectivity) -> None:
-        self._state = state
+
+class RemoteBackend(Backend):
+    """The whole large model of a bundle, computed by another server.
+
+    It holds the bundle's own graph, or is one of ours, whose answers are probabilities already.
+    """
+
+    device = "remote"
+
+    def __init__(self, remote: Remote, large: Large, *, max_batch: int) -> None:
+        """BundleError if the remote model is another."""
+        self._remote = remote
+        self._further = tuple(spec.name for spec in large.outputs)
+        beside = [spec.name for spec in large.inputs]
+        self._input = the_other(remote.takes, beside, "inputs")
+        self._answer = the_other(remote.gives, self._further, "outputs")
+        self._as_logits = self._answer == oip.PROBABILITIES and large.output is OutputKind.LOGITS
+        if remote.max_batch is not None and remote.max_batch < max_batch:
+            raise BundleError(
+                f"{remote.url} takes {remote.max_batch} items at once and {max_batch} may be sent; "
+                "serve with a --max-batch that fits"
+            )
+
+    @property
+    def ready(self) -> bool:
+        return self._remote.ready
+
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        fed = {self._input: batch, **sides}
+        made = self._remote.run(fed, outputs=(self._answer, *self._further))
+        answer = cast(Output, made[self._answer])
+        if self._as_logits:
+            answer = np.log(np.maximum(answer, np.finfo(answer.dtype).tiny))
+        return Result(answer, {name: made[name] for name in self._further})
+
+    def close(self) -> None:
+        self._remote.close()
+
+
+def open_remote(
+    large: Large, *, max_batch: int, url: RemoteUrl, security: Security
+) -> RemoteBackend:
+    """Connects; BundleError if the server is not there, or has another model."""
+    remote = Remote(url, security=security)
+    try:
+        return RemoteBackend(remote, large, max_batch=max_batch)
+    except BundleError:
+        remote.close()
+        raise
 
 
 def _slots(told: Iterable[pb.ModelMetadataResponse.TensorMetadata]) -> dict[str, Slot]:

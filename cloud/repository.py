@@ -9,7 +9,7 @@ from ..shared.errors import BundleError, ConfigError, ModelFault, UnknownContrac
 from ..shared.manifest import Precision, Runtime
 from ..shared.signing import TrustStore
 from .golden import check_golden
-from .model import Model, ServedModel
+from .model import Model, OpenRemote, ServedModel
 from .stage import Stage
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ def load_version(
     precision: Precision,
     runtime: Runtime | None = None,
     revision: int = 0,
+    remote: OpenRemote | None = None,
 ) -> ServedModel:
     """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
     bundle = open_bundle(path, trust=trust)
@@ -109,7 +110,12 @@ def load_version(
     if (manifest.name, manifest.version) != (path.parent.name, path.name):
         raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
     model = ServedModel.of(
-        bundle, max_batch=max_batch, precision=precision, runtime=runtime, revision=revision
+        bundle,
+        max_batch=max_batch,
+        precision=precision,
+        runtime=runtime,
+        revision=revision,
+        remote=remote,
     )
     model.whole.load()
     check_golden(model)

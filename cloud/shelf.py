@@ -3,16 +3,19 @@
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
 from ..shared.bundle import list_bundles
 from ..shared.errors import UnknownModel
 from ..shared.manifest import Precision, Runtime
+from ..shared.security import Security
 from ..shared.signing import TrustStore
 from .choices import chosen
 from .model import Model
+from .remote import RemoteUrl, open_remote
 from .repository import load_version
 
 
@@ -85,6 +88,9 @@ class BundleShelf(Shelf):
     max_batch: int
     precision: Precision = Precision.FLOAT32
     runtime: Runtime | None = None
+    remotes: Mapping[str, RemoteUrl] = field(default_factory=dict)
+    """Where the whole large models of some bundles are computed, by the bundles' names."""
+    security: Security = field(default_factory=Security)
 
     def found(self, *, everything: bool = False) -> list[Found]:
         return [
@@ -94,6 +100,7 @@ class BundleShelf(Shelf):
         ]
 
     def open(self, found: Found) -> Model:
+        url = self.remotes.get(found.name)
         return load_version(
             found.path,
             trust=self.trust,
@@ -101,6 +108,7 @@ class BundleShelf(Shelf):
             precision=self.precision,
             runtime=self.runtime,
             revision=found.revision,
+            remote=partial(open_remote, url=url, security=self.security) if url else None,
         )
 
 
