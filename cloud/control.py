@@ -75,7 +75,7 @@ class ModelControl:
         """The fields of RepositoryIndexResponse.ModelIndex, for each version there is."""
         there, choices = await asyncio.to_thread(self._on_disk)
         served = {(model.name, model.version) for model in self._inference.repository}
-        keys = {*there, *served, *self._reasons, *self._states}
+        keys = {*there, *served, *self._states}
         return [
             {"name": name, "version": version, **self._state((name, version), served, choices)}
             for name, version in sorted(keys, key=lambda key: (key[0], int(key[1])))
@@ -102,11 +102,20 @@ class ModelControl:
         await self._to_the_end(self._unload(name))
 
     async def follow(self, *, every_s: float) -> None:
-        """Follows what changes on disk, for ever."""
+        """Follows what changes on disk, for ever.
+
+        A directory that cannot be read or has nothing in it is taken for one that is away.
+        """
         before = self._seen
         while True:
             await asyncio.sleep(every_s)
-            now = await asyncio.to_thread(self._shelf.snapshot)
+            try:
+                now = await asyncio.to_thread(self._shelf.snapshot)
+            except OSError as error:
+                log.warning("the models are served as before: %s", error)
+                continue
+            if not now:
+                continue
             changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
             for name in changed:
                 try:
@@ -261,5 +270,8 @@ class ModelControl:
 
 
 def _stand_back() -> None:
-    """Makes the calling thread, and what it starts, wait for all others."""
+    """Makes the calling thread wait for all others, and for good: nobody may undo it.
+
+    Threads that it starts are as patient, so sessions of several threads must not be made on it.
+    """
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

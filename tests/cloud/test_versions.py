@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hybridge.cloud.attempt import attempt, ended_one, note_of
 from hybridge.cloud.choices import FILE_NAME, choose, chosen
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.opening import open_shelf
-from hybridge.cloud.shelf import BundleShelf, Found, Shelf
+from hybridge.cloud.shelf import BundleShelf, Found, Shelf, Snapshot
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.signing import SigningKey, TrustStore
@@ -255,7 +256,19 @@ async def test_rollback_is_the_operators(config: CloudConfig) -> None:
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_what_changes_on_disk_is_followed(config: CloudConfig, key: SigningKey) -> None:
+async def test_what_changes_on_disk_is_followed(
+    config: CloudConfig, key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Semaphore(0)
+    snapshot = BundleShelf.snapshot
+
+    def counted(shelf: BundleShelf) -> Snapshot:
+        seen = snapshot(shelf)
+        if not seen:
+            looked.release()
+        return seen
+
+    monkeypatch.setattr(BundleShelf, "snapshot", counted)
     following = dataclasses.replace(config, model_control=False, poll_s=0.05)
     async with run_cloud(following) as cloud:
         write_bundle(config.bundles, key=key, version="2", model=TinyModel(seed=2))
@@ -265,6 +278,10 @@ async def test_what_changes_on_disk_is_followed(config: CloudConfig, key: Signin
         (config.bundles / "tiny" / "2" / "manifest.json").unlink()
         choose(config.bundles / "tiny", "")
         await until(lambda: not_there(cloud, "2"))
+        assert (await ask(cloud)).model_version == "1"
+        config.bundles.rename(config.bundles.with_name("away"))  # as a mount that is lost
+        for _ in range(3):
+            assert await asyncio.to_thread(looked.acquire, timeout=60)
         assert (await ask(cloud)).model_version == "1"
 
 
