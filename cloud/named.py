@@ -4,9 +4,9 @@ What a request brings goes in under its names, and all outputs come out under th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
@@ -60,6 +60,8 @@ class Source(ABC):
     takes: Mapping[str, Slot]
     gives: Mapping[str, Slot]
     device: str
+    max_batch: int | None = None
+    """How many items it takes at once, where it says."""
 
     @abstractmethod
     def run(self, fed: Tensors, *, outputs: Sequence[str]) -> Tensors:
@@ -100,6 +102,25 @@ class NamedBackend(Backend):
 
     def close(self) -> None:
         self._source.close()
+
+
+@dataclass
+class Opening:
+    """Opens a source for a stage: first the one that is open already, later and elsewhere anew."""
+
+    anew: Callable[[], Source]
+    opened: Source | None = None
+
+    def __call__(self) -> Source:
+        source, self.opened = self.opened or self.anew(), None
+        return source
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"anew": self.anew, "opened": None}
+
+
+def _backend(opening: Opening, *, first: str, outputs: Sequence[str], batches: bool) -> Backend:
+    return NamedBackend(opening(), first=first, outputs=outputs, batches=batches)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -236,7 +257,7 @@ def named_stage(
     takes: tuple[Slot, ...],
     gives: tuple[Slot, ...],
     most_together: int,
-    source: Source,
+    opening: Opening,
 ) -> NamedStage:
     """The one stage of a model as its configuration wants it batched.
 
@@ -253,8 +274,12 @@ def named_stage(
         key=key,
         contract=Contract(tensor=first.name, shape=shape, dtype=first.datatype, model=str(key)),
         max_batch=max(config.max_batch_size, 1),
-        open=lambda: NamedBackend(
-            source, first=first.name, outputs=[slot.name for slot in gives], batches=batches
+        open=partial(
+            _backend,
+            opening,
+            first=first.name,
+            outputs=[slot.name for slot in gives],
+            batches=batches,
         ),
         takes=takes,
         gives=gives,

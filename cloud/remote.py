@@ -83,7 +83,7 @@ class Remote(Source):
     device = "remote"
 
     def __init__(self, url: RemoteUrl, *, security: Security) -> None:
-        """Asks it what it takes and gives; `max_batch` is None where it does not say.
+        """Asks it what it takes and gives.
 
         ConfigError where the address must not be spoken to so, BundleError if the server is not
         there, has no such model, or has one that is of no use here.

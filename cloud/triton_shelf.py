@@ -4,16 +4,17 @@ What config.pbtxt leaves out is taken from the model itself, as Triton does.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ..protos import model_config_pb2 as pb
-from ..shared.errors import BundleError
+from ..shared.errors import BundleError, ConfigError, ModelFault
 from ..shared.security import Security
 from . import choices
 from .choices import chosen
-from .named import NamedModel, Slot, Source, named_stage
+from .named import NamedModel, Opening, Slot, Source, named_stage
 from .onnx_file import OnnxFile
 from .remote import Remote, RemoteUrl
 from .scheduler import StageKey
@@ -52,19 +53,25 @@ class TritonShelf(Shelf):
         folder = found.path.parent
         config = read_config(folder)
         check_config(config)
-        make = self._remote if backend_of(config) == REMOTE else self._onnx
-        source = make(config, found)
-        stage = named_stage(
-            StageKey(found.name, found.version, revision=found.revision),
-            config,
-            takes=_slots(config.input),
-            gives=_slots(config.output),
-            most_together=self.max_batch,
-            source=source,
-        )
-        stage.load()
+        opener = self._opener(config, found.path)
+        source = opener()
+        try:
+            complete(config, source)
+            labels = _labels(folder, config)
+            stage = named_stage(
+                StageKey(found.name, found.version, revision=found.revision),
+                config,
+                takes=_slots(config.input),
+                gives=_slots(config.output),
+                most_together=self.max_batch,
+                opening=Opening(opener, source),
+            )
+            stage.load()
+        except (BundleError, ModelFault):
+            source.close()
+            raise
         log.info("%s by %s: %.1f ms for one", found, config.backend, stage.cost.predict_ms(1))
-        return NamedModel(stage, config, _labels(folder, config))
+        return NamedModel(stage, config, labels)
 
     def _found(self, everything: bool) -> Iterator[Found]:
         for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
@@ -75,22 +82,20 @@ class TritonShelf(Shelf):
                 mark = mark_of((*beside, *path.rglob("*")))
                 yield Found(folder.name, path.name, path, mark)
 
-    def _onnx(self, config: pb.ModelConfig, found: Found) -> Source:
-        file = OnnxFile(_model_file(found.path, config.default_model_filename or _MODEL_FILE))
-        complete(config, file)
-        config.backend, config.platform = ONNX, "onnxruntime_onnx"
-        return file
-
-    def _remote(self, config: pb.ModelConfig, found: Found) -> Source:
+    def _opener(self, config: pb.ModelConfig, version: Path) -> Callable[[], Source]:
+        if backend_of(config) == ONNX:
+            config.backend, config.platform = ONNX, "onnxruntime_onnx"
+            return partial(OnnxFile, _model_file(version, config.default_model_filename))
         if _URL not in config.parameters:
             raise BundleError(f'config.pbtxt: backend {REMOTE} needs the parameter "{_URL}"')
-        url = RemoteUrl.parse(config.parameters[_URL].string_value)
-        remote = Remote(url, security=self.security)
-        complete(config, remote, max_batch=remote.max_batch)
-        return remote
+        try:
+            url = RemoteUrl.parse(config.parameters[_URL].string_value)
+        except ConfigError as error:
+            raise BundleError(f"config.pbtxt: {error}") from error
+        return partial(Remote, url, security=self.security)
 
 
-def complete(config: pb.ModelConfig, source: Source, *, max_batch: int | None = None) -> None:
+def complete(config: pb.ModelConfig, source: Source) -> None:
     """Fills in what is missing from what the model says itself, and checks the rest against it.
 
     A model all of whose tensors begin with an axis of varying size can batch; where neither side
@@ -98,8 +103,8 @@ def complete(config: pb.ModelConfig, source: Source, *, max_batch: int | None = 
     """
     takes, gives = source.takes, source.gives
     if not (config.input and config.output):
-        if not config.max_batch_size and max_batch is not None:
-            config.max_batch_size = max_batch
+        if not config.max_batch_size and source.max_batch is not None:
+            config.max_batch_size = source.max_batch
         elif not config.max_batch_size and _can_batch((*takes.values(), *gives.values())):
             config.max_batch_size = DEFAULT_BATCH
         if config.max_batch_size > 1 and not config.WhichOneof("scheduling_choice"):
@@ -159,7 +164,7 @@ def _labels(folder: Path, config: pb.ModelConfig) -> tuple[str, ...]:
 
 def _model_file(version: Path, name: str) -> Path:
     """The file, also where it lies in a folder of that name beside its weights."""
-    file = _inside(version, name)
+    file = _inside(version, name or _MODEL_FILE)
     if file.is_dir():
         file = file / _MODEL_FILE
     if not file.is_file():
