@@ -34,8 +34,9 @@ from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
 from .processor import ProcessorLoad
+from .question import Question, Sight
 from .rate import Rate as Frequency
-from .router import Decision, Option, Sight, explain
+from .router import Decision, Option, explain
 from .run import DECODE, OnFinal, Run, Sent
 from .stage_times import StageTimes
 from .uplink import NOTHING, Beside, Uplink
@@ -146,17 +147,17 @@ class Agent:
         options = self.options(deadline)
         now_s = self.clock()
         spent = self.uplink.ledger.spent_bytes(now_s=now_s) if self.uplink is not None else 0
-        if log.isEnabledFor(logging.DEBUG):
-            why = explain(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
-            log.debug("%.0f ms left: %s", left_ms, why)
-        return self.policy.choose(
-            options,
+        question = Question(
             left_ms=left_ms,
             demand=demand,
             sight=sight,
             spent_bytes=spent,
             sure_share=self.assurance.share_enough(demand.enough),
+            used=self._processor.share,
         )
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%.0f ms left: %s", left_ms, explain(options, question))
+        return self.policy.choose(options, question)
 
     def options(self, deadline: Deadline) -> list[Option]:
         """Every plan as a request of this deadline would meet it now."""

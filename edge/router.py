@@ -30,9 +30,14 @@ from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
 from .demand import ANYTHING, Demand
 from .duration import Duration
+from .question import Question, Sight
 
 _TRIED = 0.1
 """A remote plan less likely than this to come in time is not tried: it would only be in the way."""
+_TRIED_WHEN_FULL = 0.5
+"""The same on a processor that has no time to spare: what is begun in vain takes it from others."""
+_FILLING, _FULL = 0.85, 0.95
+"""Shares of the processor that are used, between which one becomes the other."""
 UNLIKELY = 0.02
 """An answer under way that is less likely than this to come in time is not waited for."""
 _SAFE = 0.99
@@ -93,17 +98,6 @@ class Decision:
         return self.in_time > 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What the light model's answer says: it agrees with probability `agrees`.
-
-    `enough`: it is as sure as the caller demands.
-    """
-
-    agrees: float
-    enough: bool = False
-
-
 class _Candidate(NamedTuple):
     option: Option
     finish_ms: float
@@ -111,22 +105,10 @@ class _Candidate(NamedTuple):
     gain: float
 
 
-def choose(
-    options: Sequence[Option],
-    *,
-    left_ms: float,
-    demand: Demand = ANYTHING,
-    sight: Sight | None = None,
-    spent_bytes: float = 0.0,
-    sure_share: float = 0.0,
-) -> Decision:
-    """The best option for the time left; `options` must hold the local plan.
-
-    Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
-    sure as the caller demands.
-    """
-    local = _local(options)
-    candidates = _candidates(options, local, left_ms, demand, sight, spent_bytes)
+def choose(options: Sequence[Option], question: Question) -> Decision:
+    """The best option for the time left; `options` must hold the local plan."""
+    local, demand, sight = _local(options), question.demand, question.sight
+    candidates = _candidates(options, local, question)
     if demand.outputs:
         candidates = [each for each in candidates if each.option is not local] or candidates
     if not candidates:
@@ -137,7 +119,7 @@ def choose(
     if taken.option is local or sight is not None:
         alone = taken.option is local and len(candidates) == 1
         return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
-    light = _light(taken, local, left_ms, demand, sure_share)
+    light = _light(taken, local, question)
     return Decision(taken.option, taken.in_time, light)
 
 
@@ -161,18 +143,12 @@ def _left_to_gain(sight: Sight | None, local: Option) -> float:
     return (1.0 - sight.agrees) / (1.0 - base) if sight is not None and base < 1.0 else 1.0
 
 
-def _candidates(
-    options: Sequence[Option],
-    local: Option,
-    left_ms: float,
-    demand: Demand,
-    sight: Sight | None,
-    spent_bytes: float,
-) -> list[_Candidate]:
+def _candidates(options: Sequence[Option], local: Option, question: Question) -> list[_Candidate]:
     """What may be taken and may come in time, with what it adds to the device's own answer.
 
     The local option, if it is among them, stands first.
     """
+    left_ms, demand, sight = question.left_ms, question.demand, question.sight
     scale = _left_to_gain(sight, local)
     found: list[_Candidate] = []
     in_time = 1.0 if sight is not None else local.total.within(left_ms)
@@ -180,17 +156,23 @@ def _candidates(
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0))
-    free = demand is ANYTHING
+    free, least = demand is ANYTHING, _least_likely(question.used)
     for option in options:
         if option is local:
             continue
-        if not free and demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes):
+        if not free and _forbidden(option, question):
             continue
         in_time = option.total.within(left_ms)
-        if in_time >= _TRIED:
+        if in_time >= least:
             gain = scale * in_time * (option.agreement.value - floor)
             found.append(_Candidate(option, option.total_ms, in_time, gain))
     return found
+
+
+def _least_likely(used: float) -> float:
+    """How likely a remote plan must come in time to be begun."""
+    full = min(max((used - _FILLING) / (_FULL - _FILLING), 0.0), 1.0)
+    return _TRIED + full * (_TRIED_WHEN_FULL - _TRIED)
 
 
 def _pick(
@@ -235,18 +217,17 @@ def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
     return each.finish_ms, option.size_bytes, option.energy_j, option.plan
 
 
-def _light(
-    taken: _Candidate, local: Option, left_ms: float, demand: Demand, sure_share: float
-) -> Light:
+def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
     Who wants to be quick waits for it only if it spares more time than it takes.
     """
+    demand = question.demand
     if demand.objective is Objective.LATENCY:
-        spared_ms = sure_share * taken.option.total_ms
+        spared_ms = question.sure_share * taken.option.total_ms
         return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
     wait_ms = local.total.quantile(_SURE)
-    later = taken.option.total.within(left_ms - wait_ms)
+    later = taken.option.total.within(question.left_ms - wait_ms)
     worth = max(taken.option.agreement.value - local.agreement.value, 0.0)
     if not demand.outputs and (taken.in_time - later) * worth <= _PATIENCE:
         return Light.FIRST
@@ -257,45 +238,41 @@ def _local(options: Sequence[Option]) -> Option:
     return next(option for option in options if option.plan.kind is PlanKind.LOCAL)
 
 
-def explain(
-    options: Sequence[Option],
-    *,
-    left_ms: float,
-    demand: Demand = ANYTHING,
-    sight: Sight | None = None,
-    spent_bytes: float = 0.0,
-) -> list[tuple[Option, str]]:
+def explain(options: Sequence[Option], question: Question) -> list[tuple[Option, str]]:
     """Every option, best first, with the reason why it was or was not taken."""
-    decision = choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
+    decision = choose(options, question)
     taken = decision.option
     order = sorted(
         options,
         key=lambda o: (o is not taken, -o.agreement.value, o.total_ms, o.size_bytes, o.plan),
     )
     return [
-        (
-            option,
-            demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
-            or _reason(option, decision, left_ms=left_ms, demand=demand, sight=sight),
-        )
+        (option, _forbidden(option, question) or _reason(option, decision, question))
         for option in order
     ]
 
 
-def _reason(
-    option: Option, decision: Decision, *, left_ms: float, demand: Demand, sight: Sight | None
-) -> str:
+def _forbidden(option: Option, question: Question) -> str:
+    """Why an option must not be taken; empty if it may."""
+    spent_bytes = question.spent_bytes
+    return question.demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
+
+
+def _reason(option: Option, decision: Decision, question: Question) -> str:
+    left_ms, demand, sight = question.left_ms, question.demand, question.sight
     taken = decision.option
     local = option.plan.kind is PlanKind.LOCAL
     in_time = 1.0 if local and sight is not None else option.total.within(left_ms)
     if option is taken:
-        return _why_taken(decision, demand=demand, sight=sight)
+        return _why_taken(decision, question)
     if option.device_ms == math.inf:
         return "never measured on this device"
     if option.total_ms == math.inf:
         return "the cloud is out of reach"
     if in_time < _TRIED:
         return f"too slow by {option.total_ms - left_ms:.0f} ms"
+    if in_time < _least_likely(question.used):
+        return f"in time with {in_time:.0%} only, and the processor is full"
     if sight is not None and sight.enough:
         return "the light model's answer is good enough"
     if local and demand.outputs:
@@ -312,7 +289,8 @@ def _reason(
     return "as good within the standard error, more bytes"
 
 
-def _why_taken(decision: Decision, *, demand: Demand, sight: Sight | None) -> str:
+def _why_taken(decision: Decision, question: Question) -> str:
+    demand, sight = question.demand, question.sight
     if not decision.fits:
         return "taken: nothing fits, and the device always has an answer"
     if sight is not None and decision.option.plan.kind is PlanKind.LOCAL:

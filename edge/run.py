@@ -28,7 +28,8 @@ from .answer import Answer
 from .bench import Lit
 from .checks import check_answer
 from .demand import Demand
-from .router import UNLIKELY, Decision, Light, Option, Sight
+from .question import Sight
+from .router import UNLIKELY, Decision, Light, Option
 from .uplink import Beside, CloudAnswer
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ OnFinal = Callable[[Answer], None]
 DECODE = "decode"
 """The stage that is in no profile: it depends on the picture."""
 RESERVE_MS = 5.0
-RESERVE_SHARE = 0.05
+RESERVE_SHARE = 0.1
 _MOST_RESERVE_SHARE = 0.3
-_MOST_RESERVE_MS = 20.0
+_MOST_RESERVE_MS = 100.0
 """Kept back of every budget for the event loop and for writing the answer: a long one can spare
 more, and a busy machine is then forgiven more."""
 _OVERDUE = 2.0
