@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
+from ..shared.sizes import parse_bytes
 from .console import console
 from .options import add_bundles, add_tls, security, trust
 
@@ -74,6 +75,18 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--poll", type=float, metavar="SECONDS", help="follow what changes in DIR, so often (off)"
     )
     parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="take at most so much memory (4GiB): models are loaded when called, the least "
+        "recently used unloaded, and of one that does not fit a part is read for every run (off)",
+    )
+    parser.add_argument(
+        "--idle-unload-s",
+        type=float,
+        metavar="S",
+        help="load models when they are called, and unload those nobody has called for S seconds",
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -103,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
         preload=options.preload,
         model_control=options.model_control,
         poll_s=options.poll,
+        memory_limit_bytes=parse_bytes(options.memory_limit) if options.memory_limit else None,
+        idle_unload_s=options.idle_unload_s,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )

@@ -27,6 +27,24 @@ class Result:
     outputs: Tensors = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offloaded:
+    """Weights that do not fit: what stays in memory, and what is read again for every run.
+
+    `computing_ms` is what a run takes that reads nothing and computes with whatever weights lie in
+    its buffers: as long as if all were in memory.
+    """
+
+    resident_bytes: int
+    read_bytes: int
+    run_ms: float
+    computing_ms: float
+
+    @property
+    def slowdown(self) -> float:
+        return self.run_ms / self.computing_ms
+
+
 class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
@@ -39,6 +57,10 @@ class Backend(ABC):
 
     def close(self) -> None:  # noqa: B027  most hold nothing else
         """Lets go of what it holds beside memory; nothing runs any more."""
+
+    def offloaded(self, batch: Array, sides: Tensors) -> Offloaded | None:
+        """What reading weights costs a run of this batch; None where all are in memory."""
+        return None
 
     @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:

@@ -36,6 +36,9 @@ class CloudConfig:
     `model_repository` is a directory in Triton's layout, served beside the bundles.
     The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
+
+    Where `memory_limit_bytes` bounds what the process takes, or `idle_unload_s` how long a model
+    stays that nobody calls, models are loaded when they are first called.
     """
 
     bundles: Path
@@ -55,6 +58,8 @@ class CloudConfig:
     preload: bool = False
     model_control: bool = False
     poll_s: float | None = None
+    memory_limit_bytes: int | None = None
+    idle_unload_s: float | None = None
     advertise: bool = False
     grace_ms: float = 10_000.0
 
@@ -66,13 +71,17 @@ class CloudConfig:
             raise ConfigError(f"poll_s must be more than 0, not {self.poll_s:g}")
         if not self.grace_ms >= 0:
             raise ConfigError(f"grace_ms must not be negative, and {self.grace_ms:g} is")
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
+            raise ConfigError(f"no model fits into {self.memory_limit_bytes} bytes of memory")
+        if self.idle_unload_s is not None and not self.idle_unload_s > 0:
+            raise ConfigError(f"idle_unload_s must be above 0, not {self.idle_unload_s:g}")
         if not self.bundles.is_dir() and self.model_repository is None:
             raise ConfigError(f"{self.bundles} is no directory; build a bundle into it first")
         if self.model_repository is not None and not self.model_repository.is_dir():
             raise ConfigError(f"{self.model_repository} is no directory of models")
 
-    def shelf(self) -> Shelf:
-        """Where its models come from."""
+    def shelf(self, *, budget_bytes: int | None = None) -> Shelf:
+        """Where its models come from, each of which has to fit into a budget."""
         bundles = BundleShelf(
             root=self.bundles,
             trust=self.trust,
@@ -81,6 +90,7 @@ class CloudConfig:
             runtime=self.runtime,
             remotes=self.remotes,
             security=self.security,
+            budget_bytes=budget_bytes,
         )
         if self.model_repository is None:
             return bundles

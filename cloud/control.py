@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ..shared.errors import (
     BundleError,
+    ConfigError,
     HybridgeError,
     ModelFault,
     NotAllowed,
@@ -167,7 +168,12 @@ class ModelControl:
                 raise BundleError(
                     self._reasons.get((name, version), "no version before it is good")
                 )
-            choose(folder, model.version)
+            try:
+                choose(folder, model.version)
+            except ConfigError:
+                if model not in self._served(name):
+                    await self._inference.retire(model)
+                raise
             versions = {each.version: each for each in self._served(name)}
             versions[model.version] = model
             await self._replace(name, in_order(versions.values(), default=model.version))
@@ -198,9 +204,7 @@ class ModelControl:
         self._states[found.key] = "LOADING"
         try:
             await self._try_out(self._shelf, found)
-            model = await self._aside(partial(open_one, self._shelf, found))
-            for stage in self._as_warm(model):
-                await self._aside(stage.load)
+            model = await self._ready(found)
         except (BundleError, ModelFault) as error:
             log.warning("%s is not served: %s", found, error)
             self._reasons[found.key] = str(error)
@@ -209,6 +213,19 @@ class ModelControl:
             del self._states[found.key]
         self._reasons.pop(found.key, None)
         self._marks[found.key] = found.mark
+        return model
+
+    async def _ready(self, found: Found) -> Model:
+        """A version that takes work, though nobody is sent to it yet.
+
+        Where memory is limited the loader makes room for it, and tails come with their first call.
+        """
+        limited = self._inference.loader.residence.limits.any
+        model = await self._aside(partial(open_one, self._shelf, found, load=not limited))
+        if not limited:
+            for stage in self._as_warm(model):
+                await self._aside(stage.load)
+        await self._inference.begin(model)
         return model
 
     def _as_warm(self, model: Model) -> list[Stage]:
@@ -223,9 +240,6 @@ class ModelControl:
 
     async def _replace(self, name: str, models: tuple[Model, ...]) -> None:
         before = self._served(name)
-        for model in models:
-            if model not in before:
-                self._inference.serve(model)
         self._inference.repository.put(name, models)
         kept = {(model.name, model.version) for model in models}
         log.info("%s: %s", name, ", ".join(each.version for each in models) or "unloaded")
@@ -236,7 +250,6 @@ class ModelControl:
             self._states[key] = "READY" if key in kept else "UNLOADING"
             try:
                 await self._inference.retire(model)
-                await self._aside(model.close)
             finally:
                 del self._states[key]
             if key not in kept:

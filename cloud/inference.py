@@ -33,28 +33,38 @@ class Inference:
         self.worker = worker
         self.statistics = statistics
         self._passages = Passages()
-        self._loader = loader
+        self.loader = loader
         self._clock = clock
 
     def start(self) -> None:
-        """Takes work for whole models now, for tails as they are loaded in the background."""
+        """Takes work for what is loaded now; the rest is loaded in the background, or when called.
+
+        In the background only where nothing limits what is in memory.
+        """
         for model in self.repository:
             self.serve(model)
 
     def serve(self, model: Model) -> None:
-        """Takes work for a model whose whole is loaded, and for those tails that are."""
+        """Takes work for a model of the repository."""
         self.statistics.add(model.name, model.version)
-        for stage in model.stages:
-            if stage.loaded:
-                self.worker.add_stage(stage)
-        self._loader.start(model.stages[1:])
+        self.loader.add(model.stages)
+        if not self.loader.residence.limits.any:
+            self.loader.start(model.stages[1:])
+
+    async def begin(self, model: Model) -> None:
+        """The same, once its whole is loaded; raises what that raises, and serves it not then."""
+        self.serve(model)
+        try:
+            with await self.loader.ready(model.whole, deadline=None):
+                pass
+        except HybridgeError:
+            await self.loader.forget(model.stages)
+            raise
 
     async def retire(self, model: Model) -> None:
         """Ends a model that is in the repository no more; returns once its requests have ended."""
         await self._passages.cleared(model.name)
-        await self._loader.forget(model.stages)
-        for stage in model.stages:
-            await self.worker.remove_stage(stage)
+        await self.loader.forget(model.stages)
 
     async def infer(
         self,
@@ -72,14 +82,14 @@ class Inference:
         with self.statistics.request(arrived_s) as record, through:
             found, deadline = await self._read(request, record, transport_left_s)
             wanted = found.model.wanted(request.outputs)
-            await self._loader.ready(found.stage, deadline=deadline)
-            answer = await self.worker.run(
-                found.stage,
-                load=found.load,
-                items=found.items,
-                sides=found.sides,
-                deadline=deadline,
-            )
+            with await self.loader.ready(found.stage, deadline=deadline, items=found.items):
+                answer = await self.worker.run(
+                    found.stage,
+                    load=found.load,
+                    items=found.items,
+                    sides=found.sides,
+                    deadline=deadline,
+                )
             response = self._response(request.id, found, answer, wanted=wanted)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response

@@ -44,6 +44,8 @@ class Model(ABC):
     stages: tuple[Stage, ...]
     """The whole first, then the tails if it has any."""
     precision: Precision
+    offloads: bool = False
+    """Whether its weights do not fit, so that a part of them is read for every run."""
 
     @property
     @abstractmethod
@@ -104,11 +106,6 @@ class Model(ABC):
         """Whether it can answer, as far as is known without asking it."""
         return self.whole.ready
 
-    def close(self) -> None:
-        """Lets go of all graphs, which takes a while; nothing runs any more."""
-        for stage in self.stages:
-            stage.close()
-
 
 @dataclass(frozen=True)
 class ServedModel(Model):
@@ -118,6 +115,7 @@ class ServedModel(Model):
     stages: tuple[Stage, ...]
     precision: Precision = Precision.FLOAT32
     runtime: Runtime = Runtime.ONNXRUNTIME
+    offloads: bool = False
 
     @classmethod
     def of(
@@ -129,14 +127,15 @@ class ServedModel(Model):
         runtime: Runtime | None = None,
         revision: int = 0,
         remote: OpenRemote | None = None,
+        budget_bytes: int | None = None,
     ) -> "ServedModel":
         """The model of a bundle, nothing loaded, with the runtime it was built for unless told.
 
-        With `remote` the whole is computed elsewhere. BundleError if the weights make no sense, or
-        if it was not built in this precision.
+        With `remote` the whole is computed elsewhere. BundleError if the weights make no sense, if
+        it was not built in this precision, or if it cannot be made to fit into a budget.
         """
         manifest, large = bundle.manifest, bundle.manifest.large
-        graphs = Graphs.of(bundle, precision=precision, runtime=runtime)
+        graphs = Graphs.of(bundle, precision=precision, runtime=runtime, budget_bytes=budget_bytes)
 
         def stage(cut: str, contract: Contract, graph: Blob) -> Stage:
             return Stage(
@@ -148,6 +147,9 @@ class ServedModel(Model):
                 open=partial(graphs.open, graph),
                 inputs=large.inputs,
                 outputs=large.outputs,
+                reads_weights=graphs.footprint.offload,
+                shared_bytes=graphs.footprint.shared_bytes,
+                own_bytes=graphs.footprint.own_bytes,
             )
 
         variant = graphs.variant
@@ -156,7 +158,7 @@ class ServedModel(Model):
         if remote is not None:
             whole.open = partial(remote, large, max_batch=max_batch)
         stages = (whole, *tails)
-        return cls(bundle, stages, precision, graphs.runtime)
+        return cls(bundle, stages, precision, graphs.runtime, graphs.footprint.offload)
 
     @property
     def name(self) -> str:

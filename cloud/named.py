@@ -148,7 +148,7 @@ class NamedStage(Stage):
                 raise ModelFault(f"{self.key} gave {array.dtype} where {slot} was declared")
         return Computed(None, {slot.name: made[slot.name] for slot in self.gives})
 
-    def _example(self, items: int) -> tuple[Array, Tensors]:
+    def _zeros(self, items: int) -> tuple[Array, Tensors]:
         first, *others = self.takes
         return first.zeros(items), {slot.name: slot.zeros(items) for slot in others}
 
@@ -258,6 +258,7 @@ def named_stage(
     gives: tuple[Slot, ...],
     most_together: int,
     opening: Opening,
+    own_bytes: int = 0,
 ) -> NamedStage:
     """The one stage of a model as its configuration wants it batched.
 
@@ -274,6 +275,7 @@ def named_stage(
         key=key,
         contract=Contract(tensor=first.name, shape=shape, dtype=first.datatype, model=str(key)),
         max_batch=max(config.max_batch_size, 1),
+        own_bytes=own_bytes,
         open=partial(
             _backend,
             opening,

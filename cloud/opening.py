@@ -26,18 +26,22 @@ class Opened:
     """The shelf as it was before."""
 
 
-def open_shelf(shelf: Shelf) -> Opened:
-    """Opens every version of every model; blocking; ConfigError if none can be served."""
+def open_shelf(shelf: Shelf, *, load: bool = True) -> Opened:
+    """Opens every version of every model, and loads the wholes unless told not to; blocking.
+
+    ConfigError if none can be served.
+    """
     reasons: Reasons = {}
     models: dict[str, tuple[Model, ...]] = {}
     seen = shelf.snapshot()
     for name, there in seen.items():
         deadly = [each for each in there.versions if ended_one(each.path, mark=each.mark)]
-        opened = _open(shelf, [each for each in there.versions if each not in deadly], reasons)
+        trusted = [each for each in there.versions if each not in deadly]
+        opened = _open(shelf, trusted, reasons, load=load)
         if opened:
             reasons.update(dict.fromkeys((each.key for each in deadly), _DEADLY))
         else:  # then there is nothing to lose
-            opened = _open(shelf, deadly, reasons)
+            opened = _open(shelf, deadly, reasons, load=load)
         if opened:
             models[name] = in_order(opened, default=there.chosen)
     for (name, version), reason in reasons.items():
@@ -48,10 +52,10 @@ def open_shelf(shelf: Shelf) -> Opened:
     return Opened(Repository(models), reasons, seen)
 
 
-def open_one(shelf: Shelf, found: Found) -> Model:
+def open_one(shelf: Shelf, found: Found, *, load: bool = True) -> Model:
     """One version, with a note of it as long as that takes."""
     with attempt(found.path, mark=found.mark):
-        return shelf.open(found)
+        return shelf.open(found, load=load)
 
 
 def in_order(models: Iterable[Model], *, default: str) -> tuple[Model, ...]:
@@ -63,11 +67,11 @@ def in_order(models: Iterable[Model], *, default: str) -> tuple[Model, ...]:
 _DEADLY = "a process ended while it loaded this version; load the model to try it again"
 
 
-def _open(shelf: Shelf, versions: list[Found], reasons: Reasons) -> list[Model]:
+def _open(shelf: Shelf, versions: list[Found], reasons: Reasons, *, load: bool) -> list[Model]:
     models: list[Model] = []
     for found in versions:
         try:
-            models.append(open_one(shelf, found))
+            models.append(open_one(shelf, found, load=load))
         except (BundleError, ModelFault) as error:
             reasons[found.key] = str(error)
     return models

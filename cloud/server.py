@@ -23,13 +23,16 @@ from .fleet import FleetService
 from .front import Front, Served
 from .health import Health
 from .inference import Inference
+from .limits import limits_of
 from .loader import Loader
 from .metrics import metrics_app
 from .opening import open_shelf
 from .reflection import FLEET, add_reflection
+from .repository import Repository
 from .rest import rest_app
 from .sagemaker import sagemaker_app
 from .service import InferenceService
+from .stage import Stage
 from .statistics import Statistics
 from .web import Site
 from .worker import Worker
@@ -69,18 +72,22 @@ class CloudServer:
         log.info("listening on %s", self.address)
         if on_listening is not None:
             on_listening(self.address)
-        opened = await asyncio.to_thread(open_shelf, shelf)
+        limits = await asyncio.to_thread(limits_of, config)
+        shelf = config.shelf(budget_bytes=limits.budget_bytes)
+        opened = await asyncio.to_thread(open_shelf, shelf, load=not limits.any)
         self._worker = Worker(
             instances=config.instances,
             queue_limit=config.queue_limit,
             on_execution=self._statistics.executed,
         )
-        self._loader = Loader(self._worker)
+        self._loader = Loader(self._worker, limits=limits, statistics=self._statistics)
         inference = Inference(
             opened.repository, worker=self._worker, loader=self._loader, statistics=self._statistics
         )
         inference.start()
-        if config.preload:
+        if limits.any:
+            self._loader.start(_at_start(opened.repository, preload=config.preload))
+        if config.preload or limits.any:
             await self._loader.finished()
         self._control = control = ModelControl(
             inference, shelf, allowed=config.model_control, opened=opened
@@ -154,6 +161,16 @@ class CloudServer:
             log.warning("cannot announce this cloud on the network: %s", error)
         else:
             self._advertisement = advertisement
+
+
+def _at_start(repository: Repository, *, preload: bool) -> list[Stage]:
+    """What is loaded at the start although models are loaded when they are called.
+
+    Everything once to be tried and measured, or at least what does not fit, whose price is told.
+    """
+    if preload:
+        return [stage for model in repository for stage in model.stages]
+    return [model.whole for model in repository if model.offloads]
 
 
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:

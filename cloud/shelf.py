@@ -61,8 +61,11 @@ class Shelf(ABC):
         """What is to be served of what is there, or all of it, by name, oldest version first."""
 
     @abstractmethod
-    def open(self, found: Found) -> Model:
-        """A version with its whole loaded and tried; blocking; BundleError or ModelFault if bad."""
+    def open(self, found: Found, *, load: bool = True) -> Model:
+        """A version, with its whole loaded and tried unless told not to; blocking.
+
+        BundleError or ModelFault if it is bad.
+        """
 
     def snapshot(self) -> "Snapshot":
         """What is to be served now, to be compared with a later one."""
@@ -91,6 +94,7 @@ class BundleShelf(Shelf):
     remotes: Mapping[str, RemoteUrl] = field(default_factory=dict)
     """Where the whole large models of some bundles are computed, by the bundles' names."""
     security: Security = field(default_factory=Security)
+    budget_bytes: int | None = None
 
     def found(self, *, everything: bool = False) -> list[Found]:
         return [
@@ -99,7 +103,7 @@ class BundleShelf(Shelf):
             for path in paths
         ]
 
-    def open(self, found: Found) -> Model:
+    def open(self, found: Found, *, load: bool = True) -> Model:
         url = self.remotes.get(found.name)
         return load_version(
             found.path,
@@ -109,6 +113,8 @@ class BundleShelf(Shelf):
             runtime=self.runtime,
             revision=found.revision,
             remote=partial(open_remote, url=url, security=self.security) if url else None,
+            budget_bytes=self.budget_bytes,
+            load=load,
         )
 
 
@@ -148,5 +154,5 @@ class Shelves(Shelf):
                 named.setdefault(name, versions)
         return [found for name in sorted(named) for found in named[name]]
 
-    def open(self, found: Found) -> Model:
-        return self.shelves[found.path.parent.parent].open(found)
+    def open(self, found: Found, *, load: bool = True) -> Model:
+        return self.shelves[found.path.parent.parent].open(found, load=load)

@@ -15,7 +15,7 @@ from ..shared.errors import HybridgeError, ModelFault
 from ..shared.manifest import OutputKind
 from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array, TensorSpec
-from .backend import Backend, Result
+from .backend import Backend, Offloaded, Result
 from .cost import Cost
 from .scheduler import StageKey
 
@@ -46,13 +46,21 @@ class Stage:
     open: Callable[[], Backend] = field(repr=False)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    shared_bytes: int = 0
+    """The weights that all graphs of its model share in memory."""
+    own_bytes: int = 0
+    """What it takes beside them, as far as one knows before it is loaded."""
+    reads_weights: bool = False
+    """Whether they do not fit, so that a part of them is read for every run."""
+    offloaded: Offloaded | None = field(default=None, init=False)
+    """What reading weights costs, once it was loaded, where they do not fit in memory."""
     _backend: Backend | None = field(default=None, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def loaded(self) -> bool:
-        return self._cost is not None
+        return self._backend is not None and self._cost is not None
 
     @property
     def ready(self) -> bool:
@@ -61,22 +69,39 @@ class Stage:
 
     @property
     def cost(self) -> Cost:
-        """As measured when it was loaded."""
-        assert self._cost is not None, f"{self.key} is not loaded"
+        """As measured when it was first loaded."""
+        assert self._cost is not None, f"{self.key} was never loaded"
+        return self._cost
+
+    @property
+    def known_cost(self) -> Cost | None:
+        """The same; None before it was ever loaded."""
         return self._cost
 
     def load(self) -> None:
-        """Opens the graph, tries and measures it; blocking; once, however often it is called."""
-        with self._lock:
-            if self._cost is None:
-                self._backend = self.open()
-                self._cost = self._measure()
+        """Opens the graph, tries it, and measures it the first time; blocking; once until `unload`.
 
-    def close(self) -> None:
-        """Lets go of the graph, which takes a while; nothing runs any more."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            backend.close()
+        ModelFault or BundleError if it cannot be.
+        """
+        with self._lock:
+            if self.loaded:
+                return
+            self._backend = self.open()
+            try:
+                if self._cost is None:
+                    self._cost = self._measure()
+                else:
+                    self._time_ms(1, 0)
+            except BaseException:
+                self._backend = None
+                raise
+
+    def unload(self) -> None:
+        """Lets go of the graph, which takes a while; nobody may be running it."""
+        with self._lock:
+            backend, self._backend = self._backend, None
+            if backend is not None:
+                backend.close()
 
     def fits(self, batch: Array, *, items: int) -> bool:
         """Whether an array is n inputs of this stage."""
@@ -115,11 +140,15 @@ class Stage:
     def _measure(self) -> Cost:
         one_ms = self._time_ms(1, _ONE_RUNS)
         full_ms = self._time_ms(self.max_batch, _FULL_RUNS) if self.max_batch > 1 else one_ms
+        assert self._backend is not None
+        self.offloaded = self._backend.offloaded(*self._zeros(1))
         return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
 
     def _time_ms(self, items: int, runs: int) -> float:
-        batch, sides = self._example(items)
+        batch, sides = self._zeros(items)
         self.run(batch, sides)  # the first run allocates
+        if not runs:
+            return 0.0
         clock = self._clock()
         times_s: list[float] = []
         while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
@@ -128,18 +157,18 @@ class Stage:
             times_s.append(clock() - start_s)
         return statistics.median(times_s) * 1e3
 
-    def _example(self, items: int) -> tuple[Array, Tensors]:
-        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
-        sides = {
-            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
-            for spec in self.inputs
-        }
-        return batch, sides
-
     def _clock(self) -> Callable[[], float]:
         """A version is measured behind running traffic, which is no part of what it costs."""
         assert self._backend is not None
-        return time.thread_time if self._backend.device == "cpu" else time.perf_counter
+        waits = self._backend.device != "cpu" or self.reads_weights
+        return time.perf_counter if waits else time.thread_time
+
+    def _zeros(self, items: int) -> tuple[Array, Tensors]:
+        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
+        return batch, {
+            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
+            for spec in self.inputs
+        }
 
 
 def _first_line(error: Exception) -> str:

@@ -22,9 +22,9 @@ def main() -> int:
     from ..shared.errors import BundleError, ModelFault
 
     try:
-        for tail in shelf.open(found).stages[1:]:
+        for tail in shelf.open(found, load=True).stages[1:]:
             tail.load()
-            tail.close()
+            tail.unload()
     except (BundleError, ModelFault) as error:
         sys.stderr.write("\n" + " ".join(str(error).split()) + "\n")
         return BAD

@@ -49,7 +49,7 @@ class TritonShelf(Shelf):
     def found(self, *, everything: bool = False) -> list[Found]:
         return list(self._found(everything))
 
-    def open(self, found: Found) -> NamedModel:
+    def open(self, found: Found, *, load: bool = True) -> NamedModel:
         folder = found.path.parent
         config = read_config(folder)
         check_config(config)
@@ -64,13 +64,18 @@ class TritonShelf(Shelf):
                 takes=_slots(config.input),
                 gives=_slots(config.output),
                 most_together=self.max_batch,
-                opening=Opening(opener, source),
+                own_bytes=_taken_bytes(config, found.path),
+                opening=Opening(opener, source if load else None),
             )
-            stage.load()
+            if load:
+                stage.load()
+                one_ms = stage.cost.predict_ms(1)
+                log.info("%s by %s: %.1f ms for one", found, config.backend, one_ms)
         except (BundleError, ModelFault):
             source.close()
             raise
-        log.info("%s by %s: %.1f ms for one", found, config.backend, stage.cost.predict_ms(1))
+        if not load:
+            source.close()
         return NamedModel(stage, config, labels)
 
     def _found(self, everything: bool) -> Iterator[Found]:
@@ -93,6 +98,13 @@ class TritonShelf(Shelf):
         except ConfigError as error:
             raise BundleError(f"config.pbtxt: {error}") from error
         return partial(Remote, url, security=self.security)
+
+
+def _taken_bytes(config: pb.ModelConfig, version: Path) -> int:
+    """In memory as far as one knows before: the files, and their weights laid out anew."""
+    if backend_of(config) == REMOTE:
+        return 0
+    return 2 * sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
 
 
 def complete(config: pb.ModelConfig, source: Source) -> None:

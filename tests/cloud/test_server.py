@@ -53,9 +53,9 @@ async def test_not_ready_until_the_models_are_loaded(
 ) -> None:
     allowed, listening = threading.Event(), asyncio.Event()
 
-    def open_late(shelf: Shelf) -> Opened:
+    def open_late(shelf: Shelf, *, load: bool) -> Opened:
         assert allowed.wait(60)
-        return open_shelf(shelf)
+        return open_shelf(shelf, load=load)
 
     monkeypatch.setattr(server_module, "open_shelf", open_late)
     server = CloudServer(config)

@@ -300,7 +300,7 @@ def test_reading_a_config_that_is_no_text(tmp_path: Path) -> None:
 def test_a_stage_is_opened_anew_after_it_was_closed_and_elsewhere(root: Path) -> None:
     (model,) = open_shelf(TritonShelf(root=root, max_batch=4)).repository.versions("single")
     stage = model.whole
-    stage.close()
+    stage.unload()
     for opened in (stage.open(), pickle.loads(pickle.dumps(stage.open))()):
         made = opened.run(X[:1], {"y": Y[:1]}).outputs
         np.testing.assert_array_equal(made["scaled"], X[:1] * 2 + Y[:1])

@@ -19,6 +19,7 @@ from hybridge.cloud import inference as inference_module
 from hybridge.cloud.attempt import attempt, ended_one, note_of
 from hybridge.cloud.choices import FILE_NAME, choose, chosen
 from hybridge.cloud.config import CloudConfig
+from hybridge.cloud.model import Model
 from hybridge.cloud.opening import open_shelf
 from hybridge.cloud.shelf import BundleShelf, Found, Shelf, Snapshot
 from hybridge.protos import open_inference_pb2 as pb
@@ -153,7 +154,7 @@ class Deadly(Shelf):
     def found(self, *, everything: bool = False) -> list[Found]:
         return self.inner.found(everything=everything)
 
-    def open(self, found: Found) -> None:  # type: ignore[override]
+    def open(self, found: Found, *, load: bool = True) -> Model:
         raise AssertionError("it is never opened here")
 
     def __reduce__(self) -> tuple[object, ...]:

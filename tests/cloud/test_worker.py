@@ -7,7 +7,6 @@ import pytest
 
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
-from hybridge.cloud.loader import Loader
 from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer
@@ -139,43 +138,3 @@ async def test_a_lingering_batch_starts_by_itself(
     together = [submit(worker, stage, value) for value in (1, 2)]
     await asyncio.gather(*together)
     assert backend.batches == [[1, 2]]
-
-
-def unloaded(backend: Echo, *, fails: bool = False) -> Stage:
-    def open_backend() -> Backend:
-        if fails:
-            raise ModelFault("no such graph")
-        return backend
-
-    return Stage(
-        key=StageKey("echo", "1", "cut"),
-        contract=Contract(tensor="x", shape=(2,), dtype="UINT8", model="none"),
-        output=OutputKind.PROBABILITIES,
-        classes=2,
-        max_batch=1,
-        open=open_backend,
-    )
-
-
-async def test_first_use_loads_once(worker: Worker, backend: Echo) -> None:
-    tail, loader = unloaded(backend), Loader(worker)
-    soon = Deadline.after_ms(30.0, now_s=monotonic())
-    with pytest.raises(DeadlineUnmet, match="still being loaded"):
-        await loader.ready(tail, deadline=soon)
-    backend.allowed.set()
-    later = Deadline.after_ms(60_000.0, now_s=monotonic())
-    await asyncio.gather(*(loader.ready(tail, deadline=later) for _ in range(3)))
-    assert (await submit(worker, tail, 3)).probabilities.tolist() == [[3, 3]]
-    await loader.close()
-
-
-async def test_a_tail_that_cannot_be_loaded_says_so(worker: Worker, backend: Echo) -> None:
-    broken, good, loader = unloaded(backend, fails=True), unloaded(backend), Loader(worker)
-    backend.allowed.set()
-    loader.start([broken, good])
-    deadline = Deadline.after_ms(60_000.0, now_s=monotonic())
-    for _ in range(2):
-        with pytest.raises(ModelFault, match="no such graph"):
-            await loader.ready(broken, deadline=deadline)
-    await loader.ready(good, deadline=deadline)
-    await loader.close()
