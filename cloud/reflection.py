@@ -7,7 +7,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio
 
 from ..protos import fleet_pb2, oip
-from ..protos.public import moved, public_files
+from ..protos.public import moved, public_file
 
 FLEET = fleet_pb2.DESCRIPTOR.services_by_name["Fleet"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -19,10 +19,9 @@ _PACKAGES = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 def add_reflection(server: grpc.aio.Server) -> None:
     """Describes our services on a server, out of a descriptor pool of its own."""
     pool = DescriptorPool()
-    for file in public_files():
-        pool.Add(file)
-    for ours in (fleet_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR):
-        pool.Add(moved(ours, name=ours.name, package=ours.package))
+    pool.Add(public_file())
+    for file in (fleet_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR):
+        pool.Add(moved(file, name=file.name, package=file.package))
     for package in _PACKAGES:
         name = f"{package.replace('.', '/')}/reflection.proto"
         pool.Add(moved(pb.DESCRIPTOR, name=name, package=package))

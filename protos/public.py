@@ -12,16 +12,18 @@ from . import model_config_pb2 as config_pb
 from . import open_inference_pb2 as pb
 from .oip import METHODS, SERVICE_NAME
 
-FILE_NAME, CONFIG_NAME = "open_inference.proto", "model_config.proto"
+FILE_NAME = "open_inference.proto"
 
 _PACKAGE, _, _SERVICE = SERVICE_NAME.rpartition(".")
 
 
-def public_files() -> tuple[FileDescriptorProto, FileDescriptorProto]:
-    """The description of what is served under `inference.GRPCInferenceService`, needs first."""
-    config = moved(config_pb.DESCRIPTOR, name=CONFIG_NAME, package=_PACKAGE)
+def public_file() -> FileDescriptorProto:
+    """The description of what is served under `inference.GRPCInferenceService`, in one file."""
     file = moved(pb.DESCRIPTOR, name=FILE_NAME, package=_PACKAGE)
-    file.dependency[:] = [CONFIG_NAME]
+    config = moved(config_pb.DESCRIPTOR, name=FILE_NAME, package=_PACKAGE)
+    file.dependency.clear()
+    file.message_type.extend(config.message_type)
+    file.enum_type.extend(config.enum_type)
     service = file.service.add(name=_SERVICE)
     for method in METHODS:
         service.method.add(
@@ -31,7 +33,7 @@ def public_files() -> tuple[FileDescriptorProto, FileDescriptorProto]:
             client_streaming=method.streaming,
             server_streaming=method.streaming,
         )
-    return config, file
+    return file
 
 
 def moved(descriptor: FileDescriptor, *, name: str, package: str) -> FileDescriptorProto:

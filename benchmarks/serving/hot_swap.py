@@ -27,7 +27,7 @@ from hybridge.protos.oip import Stub
 from hybridge.shared.security import Address, Security
 
 _SWAPS, _QUICK_SWAPS = 20, 3
-_BEFORE_S, _SETTLE_S = 3.0, 0.5
+_BEFORE_S, _SETTLE_S = 1.5, 0.2
 _MOST = 2.0
 
 
