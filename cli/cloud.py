@@ -74,6 +74,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--poll", type=float, metavar="SECONDS", help="follow what changes in DIR, so often (off)"
     )
     parser.add_argument(
+        "--shared-memory",
+        action="store_true",
+        help="let callers on this machine pass tensors in shared memory (POSIX objects they name)",
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -103,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
         preload=options.preload,
         model_control=options.model_control,
         poll_s=options.poll,
+        shared_memory=options.shared_memory,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )
