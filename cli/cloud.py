@@ -87,6 +87,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="load models when they are called, and unload those nobody has called for S seconds",
     )
     parser.add_argument(
+        "--shared-memory",
+        action="store_true",
+        help="let callers on this machine pass tensors in shared memory (POSIX objects they name)",
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -118,6 +123,7 @@ def run(options: argparse.Namespace) -> int:
         poll_s=options.poll,
         memory_limit_bytes=parse_bytes(options.memory_limit) if options.memory_limit else None,
         idle_unload_s=options.idle_unload_s,
+        shared_memory=options.shared_memory,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )

@@ -33,6 +33,7 @@ class CloudConfig:
     by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
+    With `shared_memory` they may have tensors read from, and written to, memory of this machine.
     `model_repository` is a directory in Triton's layout, served beside the bundles.
     The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
@@ -60,6 +61,7 @@ class CloudConfig:
     poll_s: float | None = None
     memory_limit_bytes: int | None = None
     idle_unload_s: float | None = None
+    shared_memory: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 

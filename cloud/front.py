@@ -10,6 +10,7 @@ from ..shared.errors import DeadlineUnmet, UnknownModel
 from .control import ModelControl
 from .inference import Inference
 from .model_statistics import model_statistics
+from .shared_memory import SharedMemory
 
 SERVER_NAME = "hybridge-cloud"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
@@ -22,6 +23,10 @@ class Served:
     inference: Inference
     control: ModelControl
     since_s: float
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        return self.inference.shared_memory
 
     def statistics(self, name: str, version: str) -> dict[str, Any]:
         """The fields of ModelStatisticsResponse."""

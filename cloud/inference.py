@@ -12,6 +12,7 @@ from .loader import Loader
 from .model import Model, Told
 from .passage import Passages
 from .repository import Repository
+from .shared_memory import SharedMemory
 from .statistics import Record, Statistics
 from .work import Answer
 from .worker import Worker
@@ -27,11 +28,13 @@ class Inference:
         worker: Worker,
         loader: Loader,
         statistics: Statistics,
+        shared_memory: SharedMemory | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.repository = repository
         self.worker = worker
         self.statistics = statistics
+        self.shared_memory = shared_memory or SharedMemory(allowed=False)
         self._passages = Passages()
         self.loader = loader
         self._clock = clock
@@ -91,6 +94,7 @@ class Inference:
                     deadline=deadline,
                 )
             response = self._response(request.id, found, answer, wanted=wanted)
+            response = self.shared_memory.place(response, request.outputs)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
 
@@ -122,7 +126,10 @@ class Inference:
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
         record.deadline = deadline
         found = await read_input(
-            request.inputs, request.parameters, named=named, repository=self.repository
+            self.shared_memory.fetch(request.inputs),
+            request.parameters,
+            named=named,
+            repository=self.repository,
         )
         if found.model is not model:
             record.model = self.statistics.of(found.model.name, found.model.version)

@@ -32,6 +32,7 @@ from .repository import Repository
 from .rest import rest_app
 from .sagemaker import sagemaker_app
 from .service import InferenceService
+from .shared_memory import SharedMemory
 from .stage import Stage
 from .statistics import Statistics
 from .web import Site
@@ -57,6 +58,7 @@ class CloudServer:
         self._following: asyncio.Task[None] | None = None
         self._advertisement: Advertisement | None = None
         self._statistics = Statistics()
+        self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._sites: list[Site] = []
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
@@ -82,7 +84,11 @@ class CloudServer:
         )
         self._loader = Loader(self._worker, limits=limits, statistics=self._statistics)
         inference = Inference(
-            opened.repository, worker=self._worker, loader=self._loader, statistics=self._statistics
+            opened.repository,
+            worker=self._worker,
+            loader=self._loader,
+            statistics=self._statistics,
+            shared_memory=self._shared_memory,
         )
         inference.start()
         if limits.any:
@@ -119,6 +125,7 @@ class CloudServer:
             await self._loader.close()
         if self._worker is not None:
             self._worker.close()
+        self._shared_memory.unregister("")
         log.info("stopped")
 
     async def _listen(self, front: Front) -> None:

@@ -108,6 +108,32 @@ class InferenceService(Servicer):
         await served.control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        shared_memory = (await self._front.served(context.time_remaining())).shared_memory
+        response = pb.SystemSharedMemoryStatusResponse()
+        for told in shared_memory.status(request.name):
+            region = pb.SystemSharedMemoryStatusResponse.RegionStatus(**told)
+            response.regions[region.name].CopyFrom(region)
+        return response
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        shared_memory = (await self._front.served(context.time_remaining())).shared_memory
+        shared_memory.register(
+            request.name, key=request.key, offset=request.offset, size_bytes=request.byte_size
+        )
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        served = await self._front.served(context.time_remaining())
+        served.shared_memory.unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
 
 def _value(parameter: pb.ModelRepositoryParameter) -> object:
     choice = parameter.WhichOneof("parameter_choice")

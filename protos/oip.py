@@ -57,6 +57,21 @@ REPOSITORY_MODEL_LOAD = Method(
 REPOSITORY_MODEL_UNLOAD = Method(
     "RepositoryModelUnload", pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse
 )
+SYSTEM_SHARED_MEMORY_STATUS = Method(
+    "SystemSharedMemoryStatus",
+    pb.SystemSharedMemoryStatusRequest,
+    pb.SystemSharedMemoryStatusResponse,
+)
+SYSTEM_SHARED_MEMORY_REGISTER = Method(
+    "SystemSharedMemoryRegister",
+    pb.SystemSharedMemoryRegisterRequest,
+    pb.SystemSharedMemoryRegisterResponse,
+)
+SYSTEM_SHARED_MEMORY_UNREGISTER = Method(
+    "SystemSharedMemoryUnregister",
+    pb.SystemSharedMemoryUnregisterRequest,
+    pb.SystemSharedMemoryUnregisterResponse,
+)
 
 METHODS: Final[tuple[Method[Any, Any], ...]] = (
     SERVER_LIVE,
@@ -71,6 +86,9 @@ METHODS: Final[tuple[Method[Any, Any], ...]] = (
     REPOSITORY_INDEX,
     REPOSITORY_MODEL_LOAD,
     REPOSITORY_MODEL_UNLOAD,
+    SYSTEM_SHARED_MEMORY_STATUS,
+    SYSTEM_SHARED_MEMORY_REGISTER,
+    SYSTEM_SHARED_MEMORY_UNREGISTER,
 )
 
 
@@ -150,6 +168,24 @@ class Servicer:
         """Unloads a model."""
         await _unimplemented(context, REPOSITORY_MODEL_UNLOAD)
 
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """The regions of this machine's memory that tensors may lie in."""
+        await _unimplemented(context, SYSTEM_SHARED_MEMORY_STATUS)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        """Names one."""
+        await _unimplemented(context, SYSTEM_SHARED_MEMORY_REGISTER)
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        """Forgets one, or all."""
+        await _unimplemented(context, SYSTEM_SHARED_MEMORY_UNREGISTER)
+
 
 class Stub:
     """The service as a client sees it: call `await stub.ModelInfer(request, timeout=...)`."""
@@ -167,6 +203,9 @@ class Stub:
         self.RepositoryIndex = _unary(channel, REPOSITORY_INDEX)
         self.RepositoryModelLoad = _unary(channel, REPOSITORY_MODEL_LOAD)
         self.RepositoryModelUnload = _unary(channel, REPOSITORY_MODEL_UNLOAD)
+        self.SystemSharedMemoryStatus = _unary(channel, SYSTEM_SHARED_MEMORY_STATUS)
+        self.SystemSharedMemoryRegister = _unary(channel, SYSTEM_SHARED_MEMORY_REGISTER)
+        self.SystemSharedMemoryUnregister = _unary(channel, SYSTEM_SHARED_MEMORY_UNREGISTER)
 
 
 def add_servicer(server: grpc.aio.Server, servicer: Servicer) -> None:
