@@ -89,6 +89,7 @@ class Inference:
                 answer = await self.worker.run(
                     found.stage,
                     load=found.load,
+                    at_hand=found.at_hand,
                     items=found.items,
                     sides=found.sides,
                     deadline=deadline,

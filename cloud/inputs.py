@@ -40,12 +40,16 @@ Parameters = Mapping[str, oip.Value]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a request is about: `items` inputs for a stage of a model."""
+    """What a request is about: `items` inputs for a stage of a model.
+
+    What is `at_hand` takes no time to load.
+    """
 
     model: Model
     stage: Stage
     items: int
     load: Load = field(repr=False)
+    at_hand: bool = False
     sides: Tensors = field(default_factory=dict, repr=False)
 
 
@@ -73,6 +77,7 @@ async def read_input(
             stage=model.whole,
             items=len(first),
             load=lambda: first,
+            at_hand=True,
             sides=others,
         )
     assert isinstance(model, ServedModel)
@@ -92,7 +97,7 @@ async def read_input(
 async def _read_frame(
     tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
 ) -> Input:
-    frame = tensor.raw
+    frame = bytes(tensor.raw)
     _check_tensor(tensor, datatype="UINT8", shape=(len(frame),))
     if len(frame) > _CHECK_ON_LOOP_BYTES:
         header = await asyncio.to_thread(read_header, frame)
@@ -124,11 +129,15 @@ def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
     if not single and len(tensor.shape) != len(item) + 1:
         raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")
     pixels = tensor.array().reshape(items, *item)
-    return Input(model=model, stage=model.whole, items=items, load=lambda: pixels)
+    return Input(model=model, stage=model.whole, items=items, load=lambda: pixels, at_hand=True)
 
 
 async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
     _check_tensor(tensor, datatype="BYTES", shape=(1,))
+    if model.whole.contract.dtype != "UINT8":
+        raise TensorError(
+            f"{model.name} takes {model.whole.contract.dtype}, which no picture holds"
+        )
     (encoded,) = tensor.elements()
     size = model.size_px
     if picture_size(encoded) == (size, size):

@@ -78,6 +78,11 @@ class Stage:
         """The same; None before it was ever loaded."""
         return self._cost
 
+    @property
+    def bounded(self) -> bool:
+        """Whether no input can make a run go on and on."""
+        return self._backend is not None and self._backend.bounded
+
     def load(self) -> None:
         """Opens the graph, tries it, and measures it the first time; blocking; once until `unload`.
 

@@ -165,7 +165,7 @@ class InputTensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    raw: bytes
+    raw: bytes | memoryview
     region: Region | None = None
 
     def array(self) -> Array:
@@ -208,14 +208,16 @@ class InferResponse:
     placed: Mapping[str, Region] = field(default_factory=dict)
 
 
-def read_request(message: pb.ModelInferRequest) -> InferRequest:
-    """What came over gRPC."""
+def read_request(
+    message: pb.ModelInferRequest, *, contents: Sequence[bytes | memoryview] = ()
+) -> InferRequest:
+    """What came over gRPC; `contents` are the raw ones where they were taken out of the message."""
     return InferRequest(
         model_name=message.model_name,
         model_version=message.model_version,
         id=message.id,
         parameters=get_parameters(message.parameters),
-        inputs=inputs_of(message),
+        inputs=inputs_of(message, contents=contents),
         outputs=[
             RequestedOutput(name=output.name, parameters=get_parameters(output.parameters))
             for output in message.outputs
@@ -231,18 +233,18 @@ def write_response(response: InferResponse) -> pb.ModelInferResponse:
     set_parameters(message.parameters, response.parameters)
     for name, array in response.outputs.items():
         if region := response.placed.get(name):
-            told = message.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
-            size = {REGION_BYTES: array.nbytes, REGION_OFFSET: region.offset}
-            set_parameters(told.parameters, {REGION: region.name, **size})
+            add_placed(message, name, array, region)
             message.raw_output_contents.append(b"")
         else:
             add_output(message, name, array)
     return message
 
 
-def inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
+def inputs_of(
+    request: pb.ModelInferRequest, *, contents: Sequence[bytes | memoryview] = ()
+) -> Iterator[InputTensor]:
     """The inputs of a request; TensorError for one without contents or with two."""
-    raw = request.raw_input_contents
+    raw = contents or request.raw_input_contents
     regions = [_region(tensor) for tensor in request.inputs]
     if raw and len(raw) != regions.count(None):
         raise TensorError(f"{regions.count(None)} inputs came with {len(raw)} raw contents")
@@ -250,14 +252,15 @@ def inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
     for tensor, region in zip(request.inputs, regions, strict=True):
         if any(size < 0 for size in tensor.shape):
             raise TensorError(f"shape {list(tensor.shape)} has a negative size")
+        sent: bytes | memoryview
         if region is not None:
-            contents = b""
+            sent = b""
         elif raw:
-            contents = raw[position]
+            sent = raw[position]
             position += 1
         else:
-            contents = _listed(tensor)
-        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), contents, region)
+            sent = _listed(tensor)
+        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), sent, region)
 
 
 def _region(tensor: pb.ModelInferRequest.InferInputTensor) -> Region | None:
@@ -297,6 +300,13 @@ def add_output(response: pb.ModelInferResponse, name: str, array: Array) -> None
     """Appends an array as a raw output."""
     response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
     response.raw_output_contents.append(to_raw(array))
+
+
+def add_placed(response: pb.ModelInferResponse, name: str, array: Array, region: Region) -> None:
+    """Appends an output that lies in shared memory; its raw contents are empty."""
+    told = response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
+    size = {REGION_BYTES: array.nbytes, REGION_OFFSET: region.offset}
+    set_parameters(told.parameters, {REGION: region.name, **size})
 
 
 def add_bytes_output(
