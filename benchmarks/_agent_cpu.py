@@ -62,14 +62,13 @@ class InstantCloud:
 
 @dataclass(frozen=True)
 class Insisting(RouterPolicy):
-    """Asks the router, and takes one plan whatever it says."""
+    """Asks the router, and takes one plan whatever it says: that of a row of the table."""
 
-    plan: Plan
+    at: int
 
     def choose(self, options: Sequence[Option], question: Question) -> Decision:
         choose(options, question)
-        option = next(option for option in options if option.plan == self.plan)
-        return Decision(option, 1.0, Light.NET)
+        return Decision(options[self.at], 1.0, Light.NET)
 
 
 @dataclass
@@ -143,6 +142,6 @@ async def split_agent(
         times=times,
         uplink=uplink,
         clock=monotonic,
-        policy=Insisting(plan),
+        policy=Insisting([row.parsed() for row in manifest.table].index(plan)),
     )
     return AgentCpu(agent, models, pixels, plan), uplink

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 GOOD, BAD = 0, 65
-_NICE = 19
+_NICE = 10
 _FIRST_TO_GO = "1000"
 
 

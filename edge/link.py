@@ -24,7 +24,7 @@ outage are one surprise, not many.
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .duration import Duration
 from .rate import Rate, crowd_ms
@@ -102,21 +102,22 @@ class Transfer:
     stall_ms: float
     rate_hz: float
 
-    def duration(self, up_bytes: float, down_bytes: float = 0.0) -> Duration:
-        """Mean and variance of the time from sending to hearing back."""
+    def duration(self, up_bytes: float, *, spread_bytes: float = 0.0) -> Duration:
+        """Mean and variance of the time from sending to hearing back.
+
+        `spread_bytes`: the standard deviation of the number of bytes, where that is not known yet.
+        """
         rtt_ms = self.rtt_ms
-        fixed_ms = rtt_ms + self.down_ms * down_bytes / 1e3
         own_ms = self.up_ms * up_bytes / 1e3
         # A size is judged by what becomes of the link when every request takes it: what suits one
         # may stand before all the others.
         crowd = crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
         up_ms = self.ahead_ms + own_ms + crowd
-        ms = fixed_ms + up_ms
+        ms = rtt_ms + up_ms
         variance = (
-            rtt_ms * rtt_ms * self.rtt_var
+            rtt_ms * rtt_ms * (self.rtt_var + self.fixed_noise2)
             + 2.0 * rtt_ms * up_ms * self.rtt_up_cov
             + up_ms * up_ms * (self.up_var + self.up_noise2)
-            + fixed_ms * fixed_ms * self.fixed_noise2
         )
         if not ms < math.inf:
             return Duration(ms)
@@ -124,13 +125,13 @@ class Transfer:
         spread2 = variance / (ms * ms)
         mean_ms = ms * math.exp(0.5 * spread2)
         variance = mean_ms * mean_ms * math.expm1(spread2)
-        return Duration(mean_ms + self.stall_ms, variance + self.stall_ms * self.stall_ms)
+        stall_ms, spread_ms = self.stall_ms, self.up_ms * spread_bytes / 1e3
+        variance += stall_ms * stall_ms + spread_ms * spread_ms
+        return Duration(mean_ms + stall_ms, variance)
 
-    def forecast(self, up_p50: int, up_p95: int, *, down_bytes: float = 0.0) -> Duration:
+    def forecast(self, up_p50: int, up_p95: int) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
-        mean_ms, variance = self.duration(up_p50, down_bytes)
-        spread_ms = self.up_ms * (up_p95 - up_p50) / (1e3 * _Z_95)
-        return Duration(mean_ms, variance + spread_ms * spread_ms)
+        return self.duration(up_p50, spread_bytes=(up_p95 - up_p50) / _Z_95)
 
 
 NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -168,7 +169,7 @@ class LinkEstimate:
         up_kb = up_bytes / 1e3
         ahead_kb = self._ahead_kb(now_s)
         stall_ms = self.stall_ms(now_s=now_s)
-        expected = replace(self.transfer(now_s=now_s), stall_ms=0.0).duration(up_bytes)
+        expected = self._transfer(now_s, stall_ms=0.0).duration(up_bytes)
         # Longer than as long again an outage is not waited for without a word.
         due_ms = expected.quantile(_OVERDUE) + stall_ms + cloud_ms
         due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
@@ -230,6 +231,9 @@ class LinkEstimate:
 
     def transfer(self, *, now_s: float) -> Transfer:
         """The link as it is now; `NO_LINK` while nothing has crossed it."""
+        return self._transfer(now_s, stall_ms=self.stall_ms(now_s=now_s))
+
+    def _transfer(self, now_s: float, *, stall_ms: float) -> Transfer:
         if not self._seen:
             return NO_LINK
         rtt, up, down = map(math.exp, self._x)
@@ -245,7 +249,7 @@ class LinkEstimate:
             rtt_up_cov=p[_RTT][_UP],
             fixed_noise2=self._fixed_noise2,
             up_noise2=self._up_noise2,
-            stall_ms=self.stall_ms(now_s=now_s),
+            stall_ms=stall_ms,
             rate_hz=self._begun.hz(now_s=now_s),
         )
 

@@ -69,7 +69,8 @@ class Option(NamedTuple):
 
     @property
     def total(self) -> Duration:
-        return Duration(self.total_ms, self.variance)
+        whole_ms = self.device_ms + self.network_ms + self.cloud_ms
+        return Duration(whole_ms, self.variance)
 
 
 class Light(StrEnum):
@@ -162,10 +163,11 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
             continue
         if not free and _forbidden(option, question):
             continue
-        in_time = option.total.within(left_ms)
+        total = option.total
+        in_time = total.within(left_ms)
         if in_time >= least:
             gain = scale * in_time * (option.agreement.value - floor)
-            found.append(_Candidate(option, option.total_ms, in_time, gain))
+            found.append(_Candidate(option, total.mean_ms, in_time, gain))
     return found
 
 

@@ -90,7 +90,7 @@ def test_nothing_is_known_of_a_new_link() -> None:
     estimate = LinkEstimate()
     assert not estimate.known
     assert estimate.transfer(now_s=0.0) is NO_LINK
-    assert NO_LINK.duration(0).mean_ms == NO_LINK.forecast(5, 9, down_bytes=7).mean_ms == math.inf
+    assert NO_LINK.duration(0).mean_ms == NO_LINK.forecast(5, 9).mean_ms == math.inf
     assert estimate.reading(now_s=5.0).exchanges == 0
     estimate.begin(1000, now_s=5.0)
     assert not estimate.known
