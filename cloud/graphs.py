@@ -85,7 +85,7 @@ class Graphs:
             on_cpu=on_cpu,
         )
         if runtime is Runtime.TORCH:
-            opener = _torch(weights, precision, settings, budget_bytes)
+            opener = _torch(weights, precision, settings, budget_bytes, offload=footprint.offload)
         else:
             opener = _onnx(weights, settings)
         return cls(bundle, variant, runtime, footprint, opener)
@@ -174,11 +174,17 @@ def _torch(
     precision: Precision,
     settings: _Settings,
     budget_bytes: int | None,
+    *,
+    offload: bool,
 ) -> Callable[[bytes], Backend]:
-    try:
-        from .torch_graph.backend import TorchBackend, torch_weights  # with the extra `torch` alone
+    try:  # with the extra `torch` alone
+        from .torch_graph.backend import TorchBackend, torch_weights
+
+        if offload:
+            from .torch_graph import offload as _  # noqa: F401
     except ImportError as error:
-        raise ConfigError(
+        fault = BundleError if offload else ConfigError  # the others can be served without it
+        raise fault(
             f"{error.name} is not installed, and torch was asked for, is what the bundle was "
             "built for in this precision, or alone can serve weights that do not fit in memory; "
             'pip install "hybridge[cloud,torch]"'

@@ -10,6 +10,9 @@ from .config import CloudConfig
 from .memory import resident_bytes
 from .residence import Limits
 
+_GROWTH = 1 / 8
+"""What the server itself still comes to take once it works, as a share of what it takes before."""
+
 
 def limits_of(config: CloudConfig) -> Limits:
     """What is left of a memory limit now; blocking; ConfigError if nothing is."""
@@ -30,7 +33,8 @@ def limits_of(config: CloudConfig) -> Limits:
             f"the server itself takes {written_bytes(taken_bytes)}, and --memory-limit allows "
             f"{written_bytes(limit_bytes)}; raise it"
         )
-    return Limits(budget_bytes=limit_bytes - taken_bytes, idle_s=config.idle_unload_s)
+    budget_bytes = limit_bytes - int(taken_bytes * (1 + _GROWTH))
+    return Limits(budget_bytes=max(budget_bytes, 0), idle_s=config.idle_unload_s)
 
 
 def _largest_file_bytes(bundles: Path) -> int:

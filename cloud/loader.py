@@ -13,6 +13,7 @@ from ..shared.errors import (
     DeadlineUnmet,
     HybridgeError,
     ModelFault,
+    Overloaded,
     UnknownModel,
 )
 from ..shared.sizes import written_bytes
@@ -102,7 +103,8 @@ class Loader:
         """A lease on a stage that takes work, once it does.
 
         DeadlineRefused at once if its loading and its computing are forecast to take longer than
-        is left, DeadlineUnmet if it is not there at the deadline, or whatever its loading raises.
+        is left, Overloaded if too many wait for it already, DeadlineUnmet if it is not there at the
+        deadline, or whatever its loading raises.
         """
         key = stage.key
         if self._stages.get(key) is not stage:
@@ -154,6 +156,8 @@ class Loader:
     def _admit(self, stage: Stage, deadline: Deadline | None, items: int, now_s: float) -> None:
         """Raises what a call for a stage that is not there can be told at once."""
         key = stage.key
+        if (waiting := len(self._waiting.get(key, ()))) >= self._worker.queue_limit:
+            raise Overloaded(f"{waiting} requests are waiting for {key} to be loaded")
         if self.residence.barred(key, now_s=now_s):
             fault = self._faults[key]
             raise type(fault)(*fault.args)
@@ -190,10 +194,13 @@ class Loader:
             ) from None
         finally:
             waiting.discard(arrival)
+            if not waiting and self._waiting.get(stage.key) is waiting:
+                del self._waiting[stage.key]
 
     def _end(self, call: int) -> None:
         self.residence.end(call, now_s=self._clock())
-        if self._waiting or self._alarm is None:
+        idles = self.residence.limits.idle_s is not None and self._alarm is None
+        if self._waiting or idles:
             self._pump()
 
     def _pump(self) -> None:
@@ -233,7 +240,7 @@ class Loader:
             self._faults[key] = fault
             self.residence.failed(key, now_s=now_s)
         else:
-            self.residence.loaded(key, grown_bytes=grown_bytes, took_ms=took_s * 1e3, now_s=now_s)
+            self.residence.loaded(key, grown_bytes=grown_bytes, took_ms=stage.load_ms, now_s=now_s)
             if self._stages.get(key) is stage:
                 self._worker.add_stage(stage)
             _tell(stage, took_s)

@@ -155,10 +155,6 @@ class Residence:
         if not model.parts:
             del self._models[_model(stage)]
 
-    def knows(self, stage: StageKey) -> bool:
-        model = self._models.get(_model(stage))
-        return model is not None and stage in model.parts
-
     def ready(self, stage: StageKey) -> bool:
         """Whether a graph is loaded, and stays so for whoever calls now."""
         model = self._models[_model(stage)]

@@ -52,6 +52,8 @@ class Stage:
     """What it takes beside them, as far as one knows before it is loaded."""
     reads_weights: bool = False
     """Whether they do not fit, so that a part of them is read for every run."""
+    load_ms: float = field(default=0.0, init=False)
+    """How long its last load took until it could run, without what was measured after that."""
     offloaded: Offloaded | None = field(default=None, init=False)
     """What reading weights costs, once it was loaded, where they do not fit in memory."""
     _backend: Backend | None = field(default=None, init=False)
@@ -91,12 +93,13 @@ class Stage:
         with self._lock:
             if self.loaded:
                 return
+            started_s = time.perf_counter()
             self._backend = self.open()
             try:
+                self.run(*self._zeros(1))  # the first run allocates
+                self.load_ms = (time.perf_counter() - started_s) * 1e3
                 if self._cost is None:
                     self._cost = self._measure()
-                else:
-                    self._time_ms(1, 0)
             except BaseException:
                 self._backend = None
                 raise
@@ -151,9 +154,8 @@ class Stage:
 
     def _time_ms(self, items: int, runs: int) -> float:
         batch, sides = self._zeros(items)
-        self.run(batch, sides)  # the first run allocates
-        if not runs:
-            return 0.0
+        if items > 1:
+            self.run(batch, sides)  # the first run allocates
         clock = self._clock()
         times_s: list[float] = []
         while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:

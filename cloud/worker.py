@@ -65,6 +65,11 @@ class Worker:
         """What a stage costs lately; None before `add_stage`."""
         return self._scheduler.cost(stage.key) if stage.key in self._stages else None
 
+    @property
+    def queue_limit(self) -> int:
+        """How many requests may wait for a model."""
+        return self._scheduler.queue_limit
+
     def queued(self, model: str) -> int:
         """Requests waiting for a model."""
         return self._scheduler.queued(model)

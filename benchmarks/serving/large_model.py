@@ -74,7 +74,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Findings:
     weights_bytes = parse_bytes(options.large_weights or ("2GiB" if options.quick else "8GiB"))
     limit = parse_bytes(options.large_limit) if options.large_limit else weights_bytes // 2
-    requests = 3 if options.quick else 7
+    requests = 3 if options.quick else 5
     with tempfile.TemporaryDirectory(prefix="hybridge-large-") as scratch:
         folder = options.large_folder or Path(scratch)
         key = SigningKey.load_or_create(folder / "keys" / "signing.key")
@@ -102,7 +102,7 @@ def _serve(
         "cloud",
         [
             *("--listen", "127.0.0.1:0", "--runtime", "torch", "--instances", "1"),
-            *("--max-batch", "2", "--bundles", str(folder / "bundles")),
+            *("--max-batch", "1", "--bundles", str(folder / "bundles")),
             *("--trust", str(folder / "builder.pub"), *limit),
         ],
         log=log,

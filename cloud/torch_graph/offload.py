@@ -7,8 +7,9 @@ where a bundle already holds all weights in one file, read ahead here while the 
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
@@ -20,7 +21,7 @@ from .call import Call
 from .operators import Operator
 from .placement import place
 from .steps import Step
-from .stream import Reads, Stream, WeightsFile, group_bytes, made_bytes, made_dtype
+from .stream import Reads, Stream, WeightsFile, group_bytes, made_dtype
 
 _SPARE = 1 / 16
 """Of the budget, for what a graph computes."""
@@ -35,19 +36,27 @@ class Offload:
     def __init__(
         self,
         file: WeightsFile,
+        sizes: Mapping[str, int],
         *,
         dtype: torch.dtype,
         device: torch.device,
-        budget_bytes: int,
+        budget_bytes: int | None,
     ) -> None:
-        """BundleError if a single layer does not fit. `dtype` is that of floats in memory."""
+        """For weights of these sizes in memory; BundleError if a single layer does not fit.
+
+        `dtype` is that of floats in memory. Without a budget all are there, but maybe not on the
+        device that computes.
+        """
         self.file, extents = file, file.extents
-        sizes = {name: made_bytes(extent, dtype) for name, extent in extents.items()}
         raw = max((extents[name].bytes / max(sizes[name], 1) for name in sizes), default=1.0)
         # What is converted is there twice for a moment: as it was read, and as it is used.
         in_flight = raw + 1 if raw > 1 else 1.0
-        placement = place(sizes, budget_bytes=int(budget_bytes * (1 - _SPARE)), in_flight=in_flight)
+        enough = sum(sizes.values()) if budget_bytes is None else int(budget_bytes * (1 - _SPARE))
+        placement = place(sizes, budget_bytes=enough, in_flight=in_flight)
         self.read = placement.read
+        self._moved = frozenset(sizes) - self.read if device.type != "cpu" else frozenset()
+        self._beside: dict[str, Tensor] = {}
+        self._dtype = dtype
         self.resident_bytes = sum(size for name, size in sizes.items() if name not in self.read)
         self._device = device
         self._buffer_bytes = max((extents[name].bytes for name in self.read), default=0)
@@ -65,22 +74,44 @@ class Offload:
             )
         return names
 
+    def concerns(self, step: Step) -> bool:
+        """Whether any of a step's weights is not where it computes."""
+        return any(name in self.read or name in self._moved for name in step.inputs)
+
+    def beside(self, name: str) -> Tensor:
+        """A weight that lies in memory, but not on the device."""
+        if name not in self._beside:
+            dtype = made_dtype(self.file.extents[name], self._dtype)
+            self._beside[name] = self.file.read(name).to(dtype)
+        return self._beside[name]
+
     def layer(self, step: Step, dtype: torch.dtype) -> Step:
-        """A step that gets the weights that are read from the stream."""
-        weights = {at: name for at, name in enumerate(step.inputs) if name in self.read}
+        """A step to which accelerate brings the weights that are not where it computes."""
+        weights = {
+            at: name
+            for at, name in enumerate(step.inputs)
+            if name is not None and (name in self.read or name in self._moved)
+        }
+        reads = bool(self.reads_of(step))
         module = _Layer(step.operator, step.call, len(step.inputs))
         for at, name in weights.items():
             extent = self.file.extents[name]
             there = torch.empty(extent.shape, dtype=made_dtype(extent, dtype), device="meta")
             module.register_parameter(f"w{at}", nn.Parameter(there, requires_grad=False))
-        arrivals = _Arrivals(self._stream, {f"w{at}": name for at, name in weights.items()}, dtype)
+        find = {
+            f"w{at}": partial(self._stream.take if name in self.read else self.beside, name)
+            for at, name in weights.items()
+        }
+        arrivals = _Arrivals(find, dtype)
         hook = AlignDevicesHook(execution_device=self._device, offload=True, weights_map=arrivals)
         add_hook_to_module(module, hook)
 
         def run(call: Call, *given: Tensor | None) -> Tensor | tuple[Tensor, ...]:
-            self._stream.arrive()
+            if reads:
+                self._stream.arrive()
             made: Tensor | tuple[Tensor, ...] = module(*given)
-            self._stream.leave()
+            if reads:
+                self._stream.leave()
             return made
 
         given = tuple(name for at, name in enumerate(step.inputs) if at not in weights)
@@ -115,15 +146,15 @@ class _Layer(nn.Module):
 class _Arrivals(Mapping[str, Tensor]):
     """What a layer's hook asks for its weights, by their names there."""
 
-    def __init__(self, stream: Stream, names: Mapping[str, str], dtype: torch.dtype) -> None:
-        self._stream, self._names, self._dtype = stream, names, dtype
+    def __init__(self, find: Mapping[str, Callable[[], Tensor]], dtype: torch.dtype) -> None:
+        self._find, self._dtype = find, dtype
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self._stream.take(self._names[name])
+        tensor = self._find[name]()
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._find)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._find)

@@ -72,7 +72,7 @@ class Program:
 
     @torch.inference_mode()
     def run(self, feeds: Mapping[str, Tensor], *, dry: bool = False) -> dict[str, Tensor]:
-        """All outputs by name, floats as float32. A `dry` run reads no weights; it means nothing."""
+        """All outputs by name, floats as float32; of a `dry` run, which reads no weights, any."""
         weights = self._weights
         items = len(next(iter(feeds.values())))
         values = {name: self._fed(name, tensor) for name, tensor in feeds.items()}
@@ -127,9 +127,12 @@ class Program:
                     done.update(behind)
                     step = self._packed(step, values, known, *(self._nodes[i] for i in behind))
                 read = offload.reads_of(step) if offload is not None else ()
-                if offload is not None and read:
+                if offload is not None and offload.concerns(step):
                     step = offload.layer(step, self._dtype_of(node))
+                if read:
                     reads.append(read)
+                if self._weights.homes:
+                    step = self._aligned(step)
                 for name in step.inputs:
                     if name is not None and name not in values:
                         values[name] = constants[name] = self._constant(name, node, known)
@@ -160,6 +163,11 @@ class Program:
             lowered = partial(_lowered, step.operator, dtype=self._weights.dtype)
             return replace(step, operator=Operator(lowered))
         return step
+
+    def _aligned(self, step: Step) -> Step:
+        from .sharding import aligned  # with accelerate
+
+        return aligned(step, self._weights.homes)
 
     def _is_packed(self, node: NodeProto, step: Step, values: Mapping[str, Tensor]) -> bool:
         """Whether it is a convolution over two axes by weights."""

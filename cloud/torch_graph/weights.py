@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .offload import Offload  # with accelerate, which only who needs it loads
     from .stream import WeightsFile
 
+GPU_SHARE = 0.9
+"""Of a GPU's free memory, for weights; the rest is for what a graph computes."""
+
 _LEVELS = 127
 _LEAST = 1e-12
 
@@ -49,6 +52,8 @@ class TorchWeights:
     """What they are read from where memory is short; else it is the arrays' own."""
     offload: "Offload | None" = field(default=None, repr=False)
     """Where they do not all fit."""
+    homes: Mapping[str, torch.device] = field(default_factory=dict, repr=False)
+    """Where each lies, if not all lie on the one device."""
     _made: dict[object, Tensor | Int8Matrix] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -127,7 +132,8 @@ class TorchWeights:
 
     def _placed(self, name: str, dtype: torch.dtype) -> Tensor:
         tensor = self._raw(name)
-        return tensor.to(self.device, dtype if tensor.is_floating_point() else tensor.dtype)
+        device = self.homes.get(name, self.device)
+        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _once(self, key: object, make: Callable[[], Tensor | Int8Matrix]) -> Tensor | Int8Matrix:
         with self._lock:

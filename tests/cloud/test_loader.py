@@ -24,6 +24,7 @@ from hybridge.shared.errors import (
     DeadlineRefused,
     DeadlineUnmet,
     ModelFault,
+    Overloaded,
     UnknownModel,
 )
 from hybridge.shared.manifest import OutputKind
@@ -239,6 +240,19 @@ async def test_what_cannot_be_met_is_refused_at_once_with_the_forecast(
     await bench.loader.close()
 
 
+async def test_no_more_wait_for_a_load_than_for_an_instance(worker: Worker, disk: Disk) -> None:
+    stage = disk.stage("a")
+    bench = Bench(worker, Limits(), stage)
+    disk.allowed.clear()
+    calls = [asyncio.ensure_future(bench.call(stage)) for _ in range(worker.queue_limit)]
+    await entered(disk)
+    with pytest.raises(Overloaded, match="100 requests are waiting for a/1/whole to be loaded"):
+        await bench.call(stage)
+    disk.allowed.set()
+    await asyncio.gather(*calls)
+    await bench.loader.close()
+
+
 async def test_a_model_that_is_retired_lets_its_callers_go(worker: Worker, disk: Disk) -> None:
     stage, other = disk.stage("a"), disk.stage("b")
     bench = Bench(worker, Limits(), stage, other)
@@ -253,7 +267,6 @@ async def test_a_model_that_is_retired_lets_its_callers_go(worker: Worker, disk:
     disk.allowed.set()
     await leaving
     assert not stage.loaded
-    assert not bench.loader.residence.knows(stage.key)
     assert (await bench.call(other)).probabilities.tolist() == [[3, 3]]
     again = disk.stage("a")
     bench.loader.add([again])

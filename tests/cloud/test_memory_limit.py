@@ -52,7 +52,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def ask(cloud: Cloud, name: str, seed: int = 0) -> list[float]:
-    request = request_of("pixels", random_pixels(seed), model=name)
+    request = request_of("pixels", random_pixels(seed), model=name, latency_budget_ms=600_000.0)
     found: list[float] = probabilities(await cloud.stub.ModelInfer(request))[0].tolist()
     return found
 
@@ -90,7 +90,7 @@ async def test_a_tail_is_loaded_without_the_whole(deep: CloudConfig) -> None:
     async with run_cloud(dataclasses.replace(deep, idle_unload_s=3600.0)) as cloud:
         tensor = model.head(random_pixels(0))
         frame = frame_of(tensor, contract=model.at_cut, codec="affine8")
-        await cloud.stub.ModelInfer(request_of("frame", frame))
+        await cloud.stub.ModelInfer(request_of("frame", frame, latency_budget_ms=600_000.0))
         assert cloud.server._loader is not None
         ready = {key.cut for key, stage in cloud.server._loader._stages.items() if stage.loaded}
         assert ready == {CUT}
