@@ -14,7 +14,7 @@ Every accepted job ends in exactly one way: in a batch, among a step's `dropped`
 import heapq
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -78,7 +78,8 @@ class _Queue:
 
     def take(self, count: int) -> None:
         """The first jobs are no longer waiting."""
-        self.items -= sum(job.items for job in self.jobs[:count])
+        for job in self.jobs[:count]:
+            self.items -= job.items
         del self.jobs[:count]
 
     def one_by_one_ms(self, now_s: float) -> float:
@@ -115,6 +116,9 @@ class Step:
     batch: Batch | None = None
     dropped: tuple[Job, ...] = ()
     wake_s: float | None = None
+
+
+_NOTHING = Step()
 
 
 @dataclass(slots=True)
@@ -179,11 +183,10 @@ class Scheduler:
     def next(self, *, now_s: float) -> Step:
         """The batch to run now, if there is an instance and work for it."""
         if len(self._running) >= self.instances:
-            return Step()
+            return _NOTHING
         dropped: list[Job] = []
         wake_s: float | None = None
-        for stage in self._stages_by_deadline():
-            queue = self._queues[stage]
+        for stage, queue in self._by_deadline():
             cost = queue.cost.at(now_s)
             group = _form(queue.jobs, cost, at_s=now_s)
             dropped += group.hopeless
@@ -296,13 +299,17 @@ class Scheduler:
         self._running[batch.id] = batch
         return batch
 
-    def _stages_by_deadline(self) -> Iterable[StageKey]:
-        heads = [(each.jobs[0].order, stage) for stage, each in self._queues.items() if each.jobs]
-        return [stage for _, stage in sorted(heads)]
+    def _by_deadline(self) -> list[tuple[StageKey, _Queue]]:
+        waiting = [(stage, queue) for stage, queue in self._queues.items() if queue.jobs]
+        return sorted(waiting, key=_head_order) if len(waiting) > 1 else waiting
 
     def _waiting(self) -> Iterator[Job]:
         for queue in self._queues.values():
             yield from queue.jobs
+
+
+def _head_order(waiting: tuple[StageKey, _Queue]) -> tuple[float, int]:
+    return waiting[1].jobs[0].order
 
 
 def _start_s(group: _Group, cost: Cost, now_s: float) -> float:

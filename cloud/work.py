@@ -179,6 +179,8 @@ def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | E
         if isinstance(error, ModelFault):
             log.warning("%s", error)
         return dict.fromkeys(inputs, error)
+    if len(inputs) == 1:
+        return dict.fromkeys(inputs, computed)
     made = computed.probabilities
     ends = np.cumsum([len(tensor) for tensor in tensors])
     return {
