@@ -55,7 +55,7 @@ async def states(cloud: Cloud) -> dict[str, tuple[str, str]]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while not await condition():  # noqa: ASYNC110  nobody tells when a cloud changes
             await asyncio.sleep(0.02)
 
