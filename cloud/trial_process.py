@@ -7,6 +7,7 @@ and only then imports what it needs.
 import os
 import pickle
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 GOOD, BAD = 0, 65
@@ -17,7 +18,8 @@ _FIRST_TO_GO = "1000"
 def main() -> int:
     """Opens what stdin names; what speaks against it is the last line on stderr."""
     os.nice(_NICE)
-    Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+    with suppress(OSError):  # where that is not ours to say
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
     shelf, found = pickle.load(sys.stdin.buffer)  # noqa: S301  our parent wrote it
     from ..shared.errors import BundleError, ModelFault
 

@@ -2,7 +2,8 @@
 
 Each swap: a new version is written, the one in service is removed from disk, and the server is told
 to load; it tries, loads and warms up the new one, switches, and drains and unloads the old. The
-client keeps so many requests under way all the time, half of it before each swap is told.
+client keeps so many requests under way all the time; those sent in the moments before each swap are
+what those sent during it are compared with.
 """
 
 import argparse

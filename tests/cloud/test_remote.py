@@ -81,7 +81,7 @@ def request(**parameters: oip.Value) -> pb.ModelInferRequest:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while not await condition():
             pass
 

@@ -56,7 +56,7 @@ async def states(cloud: Cloud) -> dict[str, tuple[str, str]]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while not await condition():  # noqa: ASYNC110  nobody tells when a cloud changes
             await asyncio.sleep(0.02)
 
@@ -67,20 +67,20 @@ async def test_requests_during_a_swap_are_all_answered(
     async with run_cloud(config) as cloud:
         frame = frame_of(model.head(random_pixels(0)), contract=model.at_cut, codec="raw")
         await cloud.stub.ModelInfer(request_of("frame", frame), timeout=60)  # the tail is there
-        versions: list[str] = []
         ended = asyncio.Event()
 
-        async def keep_asking() -> None:
+        async def keep_asking() -> list[str]:
+            versions: list[str] = []
             while not ended.is_set():
                 versions.append((await ask(cloud)).model_version)
+            return versions
 
         asking = [asyncio.ensure_future(keep_asking()) for _ in range(4)]
         write_bundle(config.bundles, key=key, version="2", model=TinyModel(seed=2))
         await load(cloud)
         ended.set()
-        await asyncio.gather(*asking)
-        assert versions[0] == "1"
-        assert versions == sorted(versions), "nobody goes back"
+        for versions in await asyncio.gather(*asking):
+            assert versions == sorted(versions), "who was answered by the new one stays with it"
         assert (await ask(cloud)).model_version == "2"
         assert (await ask(cloud, "1")).model_version == "1"
         # Edges with bundles of both are served, and the tail in use is warm in the new one too.
