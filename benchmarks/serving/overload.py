@@ -1,7 +1,9 @@
 """Requests that come as they like, with deadlines: less than the server can do, and more.
 
-Capacity is the server's own: what a closed loop gets out of it. A request is lost whether it was
-refused, answered late or not answered. The same is done to one peer, at its own capacity.
+Capacity is the server's own: what a closed loop gets out of it. Budgets are multiples of the time
+that one request then takes a core, so that they mean the same on any machine. A request is lost
+whether it was refused, answered late or not answered. The same is done to one peer, at its own
+capacity, with our budgets.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from _common import Target
 from rich.table import Table
 
 from hybridge.cli.console import notes, table
+from hybridge.cloud.config import usable_cores
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared.security import Address
@@ -29,7 +32,7 @@ from .findings import Findings
 from .models import MOBILE_UINT8, Served, make_models
 from .processes import cloud
 
-BUDGETS_S = (0.05, 0.1, 0.2, 0.5)
+BUDGETS = (8, 16, 32, 80)
 LOADS = (0.8, 1.5)
 MET, GOODPUT, WASTED = 0.99, 0.9, 0.01
 _SERVED = MOBILE_UINT8
@@ -71,13 +74,27 @@ def measure(options: argparse.Namespace) -> Findings:
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs:
         with cloud(store.bundles(_SERVED), log=Path(logs) / "cloud.log") as running:
+            capacity = asyncio.run(_capacity(running.address, infer_caller, seconds))
+            budgets_s = [times * usable_cores() / capacity for times in BUDGETS]
             cells += asyncio.run(
-                _loads("hybridge", running.address, infer_caller, seconds, ours=True)
+                _loads(
+                    _Contender("hybridge", running.address, infer_caller, capacity),
+                    seconds=seconds,
+                    budgets_s=budgets_s,
+                    ours=True,
+                )
             )
         for peer in peers[:1]:
             notes.print(f"  the same on {peer.name}")
             with peer.serving(_SERVED, store, logs=Path(logs)) as running:
-                cells += asyncio.run(_loads(peer.name, running.address, peer.caller, seconds))
+                capacity = asyncio.run(_capacity(running.address, peer.caller, seconds))
+                cells += asyncio.run(
+                    _loads(
+                        _Contender(peer.name, running.address, peer.caller, capacity),
+                        seconds=seconds,
+                        budgets_s=budgets_s,
+                    )
+                )
     return Findings(
         targets=_targets([cell for cell in cells if cell.server == "hybridge"]),
         figures={f"{cell.server} at {cell.load:.0%}": _figures(cell) for cell in cells},
@@ -86,9 +103,16 @@ def measure(options: argparse.Namespace) -> Findings:
     )
 
 
-async def _loads(
-    name: str, address: Address, make: MakeCaller, seconds: float, *, ours: bool = False
-) -> list[Cell]:
+@dataclass(frozen=True)
+class _Contender:
+    name: str
+    address: Address
+    caller: MakeCaller
+    capacity: float
+
+
+async def _capacity(address: Address, make: MakeCaller, seconds: float) -> float:
+    """Answers a second, at the better of two concurrencies."""
     caller = make(address, _SERVED)
     try:
         await closed_loop(caller, concurrency=_CONCURRENCIES[0], seconds=1.0)
@@ -96,14 +120,24 @@ async def _loads(
             await closed_loop(caller, concurrency=at_once, seconds=seconds / 2)
             for at_once in _CONCURRENCIES
         ]
-        capacity = max(load.rps for load in seen)
-        cells = []
+        return max(load.rps for load in seen)
+    finally:
+        await caller.close()
+
+
+async def _loads(
+    contender: _Contender, *, seconds: float, budgets_s: Sequence[float], ours: bool = False
+) -> list[Cell]:
+    address, capacity = contender.address, contender.capacity
+    caller = contender.caller(address, _SERVED)
+    cells = []
+    try:
         for load in LOADS:
-            arrivals = poisson(load * capacity, seconds=seconds, budgets_s=BUDGETS_S, seed=_SEED)
+            arrivals = poisson(load * capacity, seconds=seconds, budgets_s=budgets_s, seed=_SEED)
             before = await _executed(address) if ours else 0
             outcomes = await open_loop(caller, arrivals)
             executed = await _executed(address) - before if ours else None
-            cells.append(_cell(name, load, capacity, seconds, outcomes, executed))
+            cells.append(_cell(contender.name, load, capacity, seconds, outcomes, executed))
             await _quiet(caller)
         return cells
     finally:
@@ -187,4 +221,5 @@ def _table(cells: Sequence[Cell]) -> Table:
         )
         for cell in cells
     ]
-    return table("Poisson arrivals, budgets of 50, 100, 200 and 500 ms", columns, rows)
+    budgets = ", ".join(map(str, BUDGETS))
+    return table(f"Poisson arrivals, budgets of {budgets} times a request's own", columns, rows)

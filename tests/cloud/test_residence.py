@@ -335,7 +335,7 @@ class Traffic(RuleBasedStateMachine):
         self.residence.evicted(model)
         self._take()
 
-    @rule(seconds=st.floats(0.0, 30.0))
+    @rule(seconds=st.floats(0.0, 8.0))
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
         self._take()
@@ -382,4 +382,4 @@ class Traffic(RuleBasedStateMachine):
 
 
 TestTraffic = Traffic.TestCase
-TestTraffic.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTraffic.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)

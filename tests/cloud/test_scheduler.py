@@ -206,6 +206,20 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.count(stage) < LIMIT
             self.waiting[job.id] = job
 
+    @rule(
+        stage=st.sampled_from([PLAIN, BATCHED]),
+        budget_ms=st.floats(0.1, 500.0),
+        items=st.integers(1, 5),
+    )
+    def who_has_no_hurry_is_admitted_by_playing_too(
+        self, stage: StageKey, budget_ms: float, items: int
+    ) -> None:
+        scheduler, deadline_s = self.bench.scheduler, self.now_s + budget_ms / 1e3
+        job = Job(id=10**6, stage=stage, items=items, arrived_s=self.now_s, deadline_s=deadline_s)
+        queue = scheduler._queues[stage]
+        if scheduler._unhurried(job, queue, self.now_s):
+            scheduler._admit(job, queue, self.now_s)
+
     @rule(step_ms=st.floats(0.0, 40.0))
     def pass_time(self, step_ms: float) -> None:
         self.now_s += step_ms / 1e3
