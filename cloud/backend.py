@@ -22,9 +22,9 @@ Output = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A graph's answer [n, classes], and its further outputs by name."""
+    """A classifier's answer [n, classes], and all further outputs by name."""
 
-    answer: Output
+    answer: Output | None
     outputs: Tensors = field(default_factory=dict)
 
 
@@ -53,6 +53,14 @@ class Backend(ABC):
     bounded = False
     """Whether every input of a size takes about as long: nothing in the graph can go on and on."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer, as far as is known without asking it."""
+        return True
+
+    def close(self) -> None:  # noqa: B027  most hold nothing else
+        """Lets go of what it holds beside memory; nothing runs any more."""
+
     def offloaded(self, batch: Array, sides: Tensors) -> Offloaded | None:
         """What reading weights costs a run of this batch; None where all are in memory."""
         return None
@@ -68,7 +76,7 @@ class Backend(ABC):
 def one_by_one(run: Callable[[Array, Tensors], Result], batch: Array, sides: Tensors) -> Result:
     """For a graph that was exported with a fixed batch of 1."""
     singles = [run(batch[at : at + 1], items_of(sides, at, at + 1)) for at in range(len(batch))]
-    answer = np.concatenate([single.answer for single in singles])
+    answer = np.concatenate([cast(Output, single.answer) for single in singles])
     return Result(answer, joined([single.outputs for single in singles]))
 
 

@@ -1,7 +1,8 @@
 """What a run costs: a + b*n milliseconds for n items, measured at the start, corrected online."""
 
+import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
@@ -20,13 +21,15 @@ _SLOWEST, _FASTEST = 8.0, 0.25
 class Cost:
     """One execution of n items takes `fixed_ms + per_item_ms * n`.
 
-    `batch_items` is the largest batch worth forming out of several requests; 1: none is. Of twenty
-    executions about one takes more than `slack` times as long again.
+    `batch_items` is the largest batch worth forming out of several requests; 1: none is. A first
+    item never waits longer than `most_linger_ms` for company. Of twenty executions about one takes
+    more than `slack` times as long again.
     """
 
     fixed_ms: float
     per_item_ms: float
     batch_items: int = 1
+    most_linger_ms: float = field(default=math.inf, repr=False)
     slack: float = 0.0
 
     @classmethod
@@ -62,7 +65,9 @@ class Cost:
 
         Less than a timer's grain is not worth a timer.
         """
-        linger_ms = _LINGER_SHARE * self.fixed_ms if self.batch_items > 1 else 0.0
+        if self.batch_items <= 1:
+            return 0.0
+        linger_ms = min(_LINGER_SHARE * self.fixed_ms, self.most_linger_ms)
         return linger_ms if linger_ms >= _SHORTEST_LINGER_MS else 0.0
 
 
@@ -85,10 +90,10 @@ class OnlineCost:
         """The cost to reckon with now."""
         fresh = self._fresh(now_s)
         factor = 1.0 + (self._factor - 1.0) * fresh
-        return Cost(
+        return replace(
+            self.base,
             fixed_ms=self.base.fixed_ms * factor,
             per_item_ms=self.base.per_item_ms * factor,
-            batch_items=self.base.batch_items,
             slack=self._slack * fresh,
         )
 

@@ -24,11 +24,15 @@ from .cost import Cost, OnlineCost
 
 @dataclass(frozen=True, slots=True, order=True)
 class StageKey:
-    """One graph of one version of one model; `cut` is empty for the whole."""
+    """One graph of one version of one model; `cut` is empty for the whole.
+
+    `revision` tells it from another of the same name, while one takes the other's place.
+    """
 
     model: str
     version: str
     cut: str = ""
+    revision: int = 0
 
     def __str__(self) -> str:
         return f"{self.model}/{self.version}/{self.cut or 'whole'}"
