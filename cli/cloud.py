@@ -5,6 +5,7 @@ import asyncio
 
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
+from ..shared.sizes import parse_bytes
 from .console import console
 from .options import add_bundles, add_tls, security, trust
 
@@ -52,6 +53,18 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--model-control", action="store_true", help="let callers load and unload bundles of DIR"
     )
     parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="take at most so much memory (4GiB): models are loaded when called, the least "
+        "recently used unloaded, and of one that does not fit a part is read for every run (off)",
+    )
+    parser.add_argument(
+        "--idle-unload-s",
+        type=float,
+        metavar="S",
+        help="load models when they are called, and unload those nobody has called for S seconds",
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -78,6 +91,8 @@ def run(options: argparse.Namespace) -> int:
         runtime=Runtime(options.runtime) if options.runtime else None,
         preload=options.preload,
         model_control=options.model_control,
+        memory_limit_bytes=parse_bytes(options.memory_limit) if options.memory_limit else None,
+        idle_unload_s=options.idle_unload_s,
         advertise=options.advertise,
         instances=usable_cores() if options.instances is None else options.instances,
     )

@@ -15,6 +15,7 @@ from ..shared.tensor import Array
 from .weights import SessionSettings, Weights, open_session
 
 _CPU = "CPUExecutionProvider"
+_LOOPS = (b"Loop", b"Scan")
 
 Output = npt.NDArray[np.float32]
 
@@ -27,10 +28,34 @@ class Result:
     outputs: Tensors = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offloaded:
+    """Weights that do not fit: what stays in memory, and what is read again for every run.
+
+    `computing_ms` is what a run takes that reads nothing and computes with whatever weights lie in
+    its buffers: as long as if all were in memory.
+    """
+
+    resident_bytes: int
+    read_bytes: int
+    run_ms: float
+    computing_ms: float
+
+    @property
+    def slowdown(self) -> float:
+        return self.run_ms / self.computing_ms
+
+
 class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
+    bounded = False
+    """Whether every input of a size takes about as long: nothing in the graph can go on and on."""
+
+    def offloaded(self, batch: Array, sides: Tensors) -> Offloaded | None:
+        """What reading weights costs a run of this batch; None where all are in memory."""
+        return None
 
     @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:
@@ -77,6 +102,8 @@ class OnnxBackend(Backend):
         self._outputs = [the_other(given, self._further, "outputs"), *self._further]
         self._single = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+        # Without a look at every node: an operator's name stands in the bytes as it is.
+        self.bounded = self.device == "cpu" and not any(word in graph for word in _LOOPS)
 
     def run(self, batch: Array, sides: Tensors) -> Result:
         if self._single and len(batch) > 1:

@@ -29,6 +29,9 @@ class CloudConfig:
     by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
+
+    Where `memory_limit_bytes` bounds what the process takes, or `idle_unload_s` how long a model
+    stays that nobody calls, models are loaded when they are first called.
     """
 
     bundles: Path
@@ -45,6 +48,8 @@ class CloudConfig:
     runtime: Runtime | None = None
     preload: bool = False
     model_control: bool = False
+    memory_limit_bytes: int | None = None
+    idle_unload_s: float | None = None
     advertise: bool = False
     grace_ms: float = 10_000.0
 
@@ -54,5 +59,9 @@ class CloudConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.grace_ms >= 0:
             raise ConfigError(f"grace_ms must not be negative, and {self.grace_ms:g} is")
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
+            raise ConfigError(f"no model fits into {self.memory_limit_bytes} bytes of memory")
+        if self.idle_unload_s is not None and not self.idle_unload_s > 0:
+            raise ConfigError(f"idle_unload_s must be above 0, not {self.idle_unload_s:g}")
         if not self.bundles.is_dir():
             raise ConfigError(f"{self.bundles} is no directory; build a bundle into it first")

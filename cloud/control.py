@@ -83,7 +83,7 @@ class ModelControl:
         before = [model for model in repository if model.name == name]
         for model in models:
             if model not in before:
-                self._inference.serve(model)
+                await self._inference.begin(model)
         repository.put(name, models)
         for model in before:
             if model not in models:
@@ -109,13 +109,15 @@ class ModelControl:
         return tuple(models)
 
     def _open(self, path: Path) -> ServedModel:
-        config = self._config
+        config, limits = self._config, self._inference.loader.residence.limits
         return load_version(
             path,
             trust=config.trust,
             max_batch=config.max_batch,
             precision=config.precision,
             runtime=config.runtime,
+            budget_bytes=limits.budget_bytes,
+            load=not limits.any,
         )
 
     def _versions(self) -> list[_Version]:

@@ -37,25 +37,37 @@ class Inference:
         self.repository = repository
         self.worker = worker
         self.statistics = statistics
-        self._loader = loader
+        self.loader = loader
         self._clock = clock
 
     def start(self) -> None:
-        """Takes work for whole models now, for tails as they are loaded in the background."""
+        """Takes work for what is loaded now; the rest is loaded in the background, or when called.
+
+        In the background only where nothing limits what is in memory.
+        """
         for model in self.repository:
             self.serve(model)
 
     def serve(self, model: ServedModel) -> None:
-        """Takes work for a model of the repository, whose whole is loaded."""
+        """Takes work for a model of the repository."""
         self.statistics.add(model.name, model.version)
-        self.worker.add_stage(model.whole)
-        self._loader.start(model.stages[1:])
+        self.loader.add(model.stages)
+        if not self.loader.residence.limits.any:
+            self.loader.start(model.stages[1:])
+
+    async def begin(self, model: ServedModel) -> None:
+        """The same, once its whole is loaded; raises what that raises, and serves it not then."""
+        self.serve(model)
+        try:
+            with await self.loader.ready(model.whole, deadline=None):
+                pass
+        except HybridgeError:
+            await self.retire(model)
+            raise
 
     async def retire(self, model: ServedModel) -> None:
         """Takes no more work for a model; returns once what was accepted has ended."""
-        await self._loader.forget(model.stages)
-        for stage in model.stages:
-            await self.worker.remove_stage(stage)
+        await self.loader.forget(model.stages)
 
     async def infer(
         self,
@@ -74,13 +86,13 @@ class Inference:
             wanted = wanted_outputs(
                 request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
             )
-            await self._loader.ready(found.stage, deadline=last)
-            try:
-                answer = await self._computed(found, deadline)
-            except (DeadlineRefused, DeadlineUnmet):
-                if last is deadline:
-                    raise
-                answer = await self._computed(found, last)
+            with await self.loader.ready(found.stage, deadline=last, items=found.items):
+                try:
+                    answer = await self._computed(found, deadline)
+                except (DeadlineRefused, DeadlineUnmet):
+                    if last is deadline:
+                        raise
+                    answer = await self._computed(found, last)
             response = self._response(request.id, found, answer, wanted=wanted)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
@@ -89,6 +101,7 @@ class Inference:
         return await self.worker.run(
             found.stage,
             load=found.load,
+            at_hand=found.at_hand,
             items=found.items,
             sides=found.sides,
             deadline=deadline,
@@ -138,9 +151,9 @@ class Inference:
         What any client of the protocol needs; frames and pictures are for who knows us.
         """
         model = self.repository.model(name, version)
-        shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
+        contract, classes = model.whole.contract, model.bundle.manifest.classes
         own = (
-            TensorSpec(oip.PIXELS, "UINT8", shape),
+            TensorSpec(oip.PIXELS, contract.dtype, contract.shape),
             TensorSpec(oip.PROBABILITIES, "FP32", (classes,)),
         )
         return {

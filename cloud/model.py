@@ -20,6 +20,8 @@ class ServedModel:
     """The whole first, then the tails in the order of the manifest."""
     precision: Precision = Precision.FLOAT32
     runtime: Runtime = Runtime.ONNXRUNTIME
+    offloads: bool = False
+    """Whether its weights do not fit, so that a part of them is read for every run."""
 
     @classmethod
     def of(
@@ -29,13 +31,15 @@ class ServedModel:
         max_batch: int,
         precision: Precision = Precision.FLOAT32,
         runtime: Runtime | None = None,
+        budget_bytes: int | None = None,
     ) -> "ServedModel":
         """The model of a bundle, nothing loaded, with the runtime it was built for unless told.
 
-        BundleError if its weights make no sense, or if it was not built in this precision.
+        BundleError if its weights make no sense, if it was not built in this precision, or if it
+        cannot be made to fit into a budget.
         """
         manifest, large = bundle.manifest, bundle.manifest.large
-        graphs = Graphs.of(bundle, precision=precision, runtime=runtime)
+        graphs = Graphs.of(bundle, precision=precision, runtime=runtime, budget_bytes=budget_bytes)
 
         def stage(cut: str, contract: Contract, graph: Blob) -> Stage:
             return Stage(
@@ -47,12 +51,14 @@ class ServedModel:
                 open=partial(graphs.open, graph),
                 inputs=large.inputs,
                 outputs=large.outputs,
+                shared_bytes=graphs.footprint.shared_bytes,
+                own_bytes=graphs.footprint.own_bytes,
             )
 
         variant = graphs.variant
         tails = (stage(cut.name, cut.contract, variant.tails[cut.name]) for cut in large.cuts)
         stages = (stage("", large.pixels, variant.whole), *tails)
-        return cls(bundle, stages, precision, graphs.runtime)
+        return cls(bundle, stages, precision, graphs.runtime, graphs.footprint.offload)
 
     @property
     def name(self) -> str:

@@ -69,8 +69,10 @@ def load_repository(
     max_batch: int,
     precision: Precision = Precision.FLOAT32,
     runtime: Runtime | None = None,
+    budget_bytes: int | None = None,
+    load: bool = True,
 ) -> Repository:
-    """Opens every bundle under a directory and loads its whole model; blocking.
+    """Opens every bundle under a directory, and loads its whole model unless told not to; blocking.
 
     A broken bundle is logged and left out; ConfigError if none is left.
     """
@@ -80,7 +82,13 @@ def load_repository(
         for path in reversed(paths):
             try:
                 model = load_version(
-                    path, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+                    path,
+                    trust=trust,
+                    max_batch=max_batch,
+                    precision=precision,
+                    runtime=runtime,
+                    budget_bytes=budget_bytes,
+                    load=load,
                 )
             except (BundleError, ModelFault) as error:
                 log.warning("bundle %s/%s is not served: %s", name, path.name, error)
@@ -100,13 +108,26 @@ def load_version(
     max_batch: int,
     precision: Precision,
     runtime: Runtime | None = None,
+    budget_bytes: int | None = None,
+    load: bool = True,
 ) -> ServedModel:
-    """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
+    """Opens one bundle, and loads its whole model unless told not to; blocking.
+
+    BundleError or ModelFault if it is bad.
+    """
     bundle = open_bundle(path, trust=trust)
     manifest = bundle.manifest
     if (manifest.name, manifest.version) != (path.parent.name, path.name):
         raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
-    model = ServedModel.of(bundle, max_batch=max_batch, precision=precision, runtime=runtime)
+    model = ServedModel.of(
+        bundle,
+        max_batch=max_batch,
+        precision=precision,
+        runtime=runtime,
+        budget_bytes=budget_bytes,
+    )
+    if not load:
+        return model
     model.whole.load()
     cost = model.whole.cost
     log.info(

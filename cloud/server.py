@@ -16,7 +16,7 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
-from ..shared.rpc import FaultInterceptor
+from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .control import ModelControl
@@ -24,13 +24,15 @@ from .fleet import FleetService
 from .front import Front, Served
 from .health import Health
 from .inference import Inference
+from .limits import limits_of
 from .loader import Loader
 from .metrics import metrics_app
 from .reflection import FLEET, add_reflection
-from .repository import load_repository
+from .repository import Repository, load_repository
 from .rest import rest_app
 from .sagemaker import sagemaker_app
 from .service import InferenceService
+from .stage import Stage
 from .statistics import Statistics
 from .web import Site
 from .worker import Worker
@@ -66,6 +68,7 @@ class CloudServer:
         log.info("listening on %s", self.address)
         if on_listening is not None:
             on_listening(self.address)
+        limits = await asyncio.to_thread(limits_of, config)
         repository = await asyncio.to_thread(
             load_repository,
             config.bundles,
@@ -73,18 +76,22 @@ class CloudServer:
             max_batch=config.max_batch,
             precision=config.precision,
             runtime=config.runtime,
+            budget_bytes=limits.budget_bytes,
+            load=not limits.any,
         )
         self._worker = Worker(
             instances=config.instances,
             queue_limit=config.queue_limit,
             on_execution=self._statistics.executed,
         )
-        self._loader = Loader(self._worker)
+        self._loader = Loader(self._worker, limits=limits, statistics=self._statistics)
         inference = Inference(
             repository, worker=self._worker, loader=self._loader, statistics=self._statistics
         )
         inference.start()
-        if config.preload:
+        if limits.any:
+            self._loader.start(_at_start(repository, preload=config.preload))
+        if config.preload or limits.any:
             await self._loader.finished()
         front.open(
             Served(
@@ -117,14 +124,15 @@ class CloudServer:
 
     async def _listen(self, front: Front) -> None:
         self._server = grpc.aio.server(
-            interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
-        add_servicer(self._server, InferenceService(front))
-        add_FleetServicer_to_server(FleetService(front), self._server)
-        add_HealthServicer_to_server(self._health, self._server)
-        add_reflection(self._server)
+        services = guarded(self._server)
+        inference = InferenceService(front)
+        add_servicer(services, inference, infer=inference.infer)
+        add_FleetServicer_to_server(FleetService(front), services)
+        add_HealthServicer_to_server(self._health, services)
+        add_reflection(services)
         self.address = self.config.security.bind(self._server, self.config.address)
         await self._server.start()
 
@@ -155,6 +163,16 @@ class CloudServer:
             log.warning("cannot announce this cloud on the network: %s", error)
         else:
             self._advertisement = advertisement
+
+
+def _at_start(repository: Repository, *, preload: bool) -> list[Stage]:
+    """What is loaded at the start although models are loaded when they are called.
+
+    Everything once to be tried and measured, or at least what does not fit, whose price is told.
+    """
+    if preload:
+        return [stage for model in repository for stage in model.stages]
+    return [model.whole for model in repository if model.offloads]
 
 
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:

@@ -15,7 +15,7 @@ from ..shared.errors import HybridgeError, ModelFault
 from ..shared.manifest import OutputKind
 from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array, TensorSpec
-from .backend import Backend
+from .backend import Backend, Offloaded
 from .cost import Cost
 from .scheduler import StageKey
 
@@ -46,26 +46,61 @@ class Stage:
     open: Callable[[], Backend] = field(repr=False)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    shared_bytes: int = 0
+    """The weights that all graphs of its model share in memory."""
+    own_bytes: int = 0
+    """What it takes beside them, as far as one knows before it is loaded."""
+    load_ms: float = field(default=0.0, init=False)
+    """How long its last load took until it could run, without what was measured after that."""
+    offloaded: Offloaded | None = field(default=None, init=False)
+    """What reading weights costs, once it was loaded, where they do not fit in memory."""
     _backend: Backend | None = field(default=None, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def loaded(self) -> bool:
-        return self._cost is not None
+        return self._backend is not None and self._cost is not None
 
     @property
     def cost(self) -> Cost:
-        """As measured when it was loaded."""
-        assert self._cost is not None, f"{self.key} is not loaded"
+        """As measured when it was first loaded."""
+        assert self._cost is not None, f"{self.key} was never loaded"
         return self._cost
 
+    @property
+    def known_cost(self) -> Cost | None:
+        """The same; None before it was ever loaded."""
+        return self._cost
+
+    @property
+    def bounded(self) -> bool:
+        """Whether no input can make a run go on and on."""
+        return self._backend is not None and self._backend.bounded
+
     def load(self) -> None:
-        """Opens the graph, tries and measures it; blocking; once, however often it is called."""
+        """Opens the graph, tries it, and measures it the first time; blocking; once until `unload`.
+
+        ModelFault or BundleError if it cannot be.
+        """
         with self._lock:
-            if self._cost is None:
-                self._backend = self.open()
-                self._cost = self._measure()
+            if self.loaded:
+                return
+            started_s = time.perf_counter()
+            self._backend = self.open()
+            try:
+                self.run(*self._zeros(1))  # the first run allocates
+                self.load_ms = (time.perf_counter() - started_s) * 1e3
+                if self._cost is None:
+                    self._cost = self._measure()
+            except BaseException:
+                self._backend = None
+                raise
+
+    def unload(self) -> None:
+        """Lets go of the graph; nobody may be running it."""
+        with self._lock:
+            self._backend = None
 
     def run(self, batch: Array, sides: Tensors) -> Computed:
         """What the model makes of n inputs; ModelFault if it fails on them."""
@@ -96,21 +131,27 @@ class Stage:
     def _measure(self) -> Cost:
         one_ms = self._time_ms(1, _ONE_RUNS)
         full_ms = self._time_ms(self.max_batch, _FULL_RUNS) if self.max_batch > 1 else one_ms
+        assert self._backend is not None
+        self.offloaded = self._backend.offloaded(*self._zeros(1))
         return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
 
     def _time_ms(self, items: int, runs: int) -> float:
-        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
-        sides = {
-            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
-            for spec in self.inputs
-        }
-        self.run(batch, sides)  # the first run allocates
+        batch, sides = self._zeros(items)
+        if items > 1:
+            self.run(batch, sides)  # the first run allocates
         times_s: list[float] = []
         while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
             start_s = time.perf_counter()
             self.run(batch, sides)
             times_s.append(time.perf_counter() - start_s)
         return statistics.median(times_s) * 1e3
+
+    def _zeros(self, items: int) -> tuple[Array, Tensors]:
+        batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
+        return batch, {
+            spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
+            for spec in self.inputs
+        }
 
 
 def _first_line(error: Exception) -> str:

@@ -39,11 +39,13 @@ class Answer:
 class Work:
     """A job, its input and whoever waits for it (faults as values: the waiter may be gone).
 
-    `sides` are the model's further inputs, [items, ...] each.
+    `sides` are the model's further inputs, [items, ...] each. What is `at_hand` takes no time to
+    load.
     """
 
     job: Job
     load: Load = field(repr=False)
+    at_hand: bool = False
     sides: Tensors = field(default_factory=dict, repr=False)
     answer: asyncio.Future[Answer | Exception]
 
@@ -127,6 +129,8 @@ def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | E
         if isinstance(error, ModelFault):
             log.warning("%s", error)
         return dict.fromkeys(inputs, error)
+    if len(inputs) == 1:
+        return dict.fromkeys(inputs, computed)
     ends = np.cumsum([len(tensor) for tensor in tensors])
     return {
         at: Computed(

@@ -7,7 +7,7 @@ The TFLite blobs are placeholders: the cloud opens none.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,20 @@ class TinyModel:
         }
         shape: list[str | int | None] = ["n", GRID, GRID, CHANNELS]
         return _model(nodes, helper.make_tensor_value_info(CUT, TensorProto.INT8, shape), values)
+
+
+@dataclass(frozen=True)
+class FloatModel(TinyModel):
+    """Takes its pixels as float32."""
+
+    @property
+    def pixels(self) -> Contract:
+        return replace(super().pixels, dtype="FP32")
+
+    def graphs(self) -> dict[str, ModelProto]:
+        whole = self._whole()
+        whole.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+        return {"whole": whole, "tail": self._tail()}
 
 
 @dataclass(frozen=True)

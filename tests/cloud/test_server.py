@@ -33,6 +33,7 @@ def hang(*_, **__):
     print("hanging", flush=True)
     threading.Event().wait()
 worker.execute = hang
+worker._AT_ONCE_MS = 0.0  # on a thread, as what takes longer
 """
 DAEMON = """
 import asyncio, logging, sys
@@ -60,10 +61,18 @@ async def test_not_ready_until_the_models_are_loaded(
         max_batch: int,
         precision: Precision,
         runtime: Runtime | None,
+        budget_bytes: int | None,
+        load: bool,
     ) -> Repository:
         assert allowed.wait(60)
         return load_repository(
-            root, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+            root,
+            trust=trust,
+            max_batch=max_batch,
+            precision=precision,
+            runtime=runtime,
+            budget_bytes=budget_bytes,
+            load=load,
         )
 
     monkeypatch.setattr(server_module, "load_repository", load_late)
