@@ -170,6 +170,13 @@ class Runner:
         """The only output for one input, both as the model has them."""
         return self.outputs(tensor)[0]
 
+    def values(self, tensor: Tensor) -> Floats:
+        """The only output in real values, also where the model gives codes."""
+        made = self.run(tensor)
+        scale, zero_point = self._runner.get_output_details()[self.output_name]["quantization"]
+        real = np.asarray(made, np.float32)
+        return (real - np.float32(zero_point)) * np.float32(scale) if scale else real
+
     def outputs(self, tensor: Tensor) -> list[Tensor]:
         """All outputs for one input, in their order."""
         scale, zero_point = self._input["quantization"]

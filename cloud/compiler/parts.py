@@ -72,7 +72,7 @@ def light_part(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
         blob=store.add(model),
         output=output_kind(
-            np.concatenate([Runner(model).run(tensor) for tensor in tensors[:_LOOKED_AT]]),
+            np.concatenate([Runner(model).values(tensor) for tensor in tensors[:_LOOKED_AT]]),
             classes=classes,
             what="light",
         ),
