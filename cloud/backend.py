@@ -15,15 +15,16 @@ from ..shared.tensor import Array
 from .weights import SessionSettings, Weights, open_session
 
 _CPU = "CPUExecutionProvider"
+_LOOPS = (b"Loop", b"Scan")
 
 Output = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A graph's answer [n, classes], and its further outputs by name."""
+    """A classifier's answer [n, classes], and all further outputs by name."""
 
-    answer: Output
+    answer: Output | None
     outputs: Tensors = field(default_factory=dict)
 
 
@@ -49,6 +50,16 @@ class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
+    bounded = False
+    """Whether every input of a size takes about as long: nothing in the graph can go on and on."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer, as far as is known without asking it."""
+        return True
+
+    def close(self) -> None:  # noqa: B027  most hold nothing else
+        """Lets go of what it holds beside memory; nothing runs any more."""
 
     def offloaded(self, batch: Array, sides: Tensors) -> Offloaded | None:
         """What reading weights costs a run of this batch; None where all are in memory."""
@@ -65,7 +76,7 @@ class Backend(ABC):
 def one_by_one(run: Callable[[Array, Tensors], Result], batch: Array, sides: Tensors) -> Result:
     """For a graph that was exported with a fixed batch of 1."""
     singles = [run(batch[at : at + 1], items_of(sides, at, at + 1)) for at in range(len(batch))]
-    answer = np.concatenate([single.answer for single in singles])
+    answer = np.concatenate([cast(Output, single.answer) for single in singles])
     return Result(answer, joined([single.outputs for single in singles]))
 
 
@@ -99,6 +110,8 @@ class OnnxBackend(Backend):
         self._outputs = [the_other(given, self._further, "outputs"), *self._further]
         self._single = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+        # Without a look at every node: an operator's name stands in the bytes as it is.
+        self.bounded = self.device == "cpu" and not any(word in graph for word in _LOOPS)
 
     def run(self, batch: Array, sides: Tensors) -> Result:
         if self._single and len(batch) > 1:

@@ -7,19 +7,15 @@ from typing import Any
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError
-from ..shared.manifest import Runtime
-from ..shared.side import wanted_outputs
-from ..shared.tensor import TensorSpec
 from .inputs import Input, ModelName, read_input
 from .loader import Loader
-from .model import ServedModel
+from .model import Model, Told
+from .passage import Passages
 from .repository import Repository
+from .shared_memory import SharedMemory
 from .statistics import Record, Statistics
 from .work import Answer
 from .worker import Worker
-
-_PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_libtorch"}
-"""As Triton calls them."""
 
 
 class Inference:
@@ -32,11 +28,14 @@ class Inference:
         worker: Worker,
         loader: Loader,
         statistics: Statistics,
+        shared_memory: SharedMemory | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.repository = repository
         self.worker = worker
         self.statistics = statistics
+        self.shared_memory = shared_memory or SharedMemory(allowed=False)
+        self._passages = Passages()
         self.loader = loader
         self._clock = clock
 
@@ -48,25 +47,26 @@ class Inference:
         for model in self.repository:
             self.serve(model)
 
-    def serve(self, model: ServedModel) -> None:
+    def serve(self, model: Model) -> None:
         """Takes work for a model of the repository."""
         self.statistics.add(model.name, model.version)
         self.loader.add(model.stages)
         if not self.loader.residence.limits.any:
             self.loader.start(model.stages[1:])
 
-    async def begin(self, model: ServedModel) -> None:
+    async def begin(self, model: Model) -> None:
         """The same, once its whole is loaded; raises what that raises, and serves it not then."""
         self.serve(model)
         try:
             with await self.loader.ready(model.whole, deadline=None):
                 pass
         except HybridgeError:
-            await self.retire(model)
+            await self.loader.forget(model.stages)
             raise
 
-    async def retire(self, model: ServedModel) -> None:
-        """Takes no more work for a model; returns once what was accepted has ended."""
+    async def retire(self, model: Model) -> None:
+        """Ends a model that is in the repository no more; returns once its requests have ended."""
+        await self._passages.cleared(model.name)
         await self.loader.forget(model.stages)
 
     async def infer(
@@ -81,11 +81,10 @@ class Inference:
         `transport_left_s` is the time after which the transport itself ends the call, if it does;
         `arrived_s` is when its budget began to run, if not now.
         """
-        with self.statistics.request(arrived_s) as record:
+        through = self._passages.through(request.model_name)
+        with self.statistics.request(arrived_s) as record, through:
             found, deadline, last = await self._read(request, record, transport_left_s)
-            wanted = wanted_outputs(
-                request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
-            )
+            wanted = found.model.wanted(request.outputs)
             with await self.loader.ready(found.stage, deadline=last, items=found.items):
                 try:
                     answer = await self._computed(found, deadline)
@@ -94,6 +93,7 @@ class Inference:
                         raise
                     answer = await self._computed(found, last)
             response = self._response(request.id, found, answer, wanted=wanted)
+            response = self.shared_memory.place(response, request.outputs)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
 
@@ -101,6 +101,7 @@ class Inference:
         return await self.worker.run(
             found.stage,
             load=found.load,
+            at_hand=found.at_hand,
             items=found.items,
             sides=found.sides,
             deadline=deadline,
@@ -128,7 +129,7 @@ class Inference:
         budget_ms = oip.requested_budget_ms(
             request.parameters,
             rpc_left_s=transport_left_s,
-            default_ms=model.bundle.manifest.default_budget_ms,
+            default_ms=model.default_budget_ms,
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
@@ -138,7 +139,10 @@ class Inference:
             left_ms = min(transport_left_s * 1e3, MAX_BUDGET_MS)
             record.deadline = last = Deadline.after_ms(left_ms, now_s=record.started_s)
         found = await read_input(
-            request.inputs, request.parameters, named=named, repository=self.repository
+            self.shared_memory.fetch(request.inputs),
+            request.parameters,
+            named=named,
+            repository=self.repository,
         )
         if found.model is not model:
             record.model = self.statistics.of(found.model.name, found.model.version)
@@ -150,17 +154,12 @@ class Inference:
         What any client of the protocol needs; frames and pictures are for who knows us.
         """
         model = self.repository.model(name, version)
-        shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
-        own = (
-            TensorSpec(oip.PIXELS, "UINT8", shape),
-            TensorSpec(oip.PROBABILITIES, "FP32", (classes,)),
-        )
         return {
             "name": model.name,
             "versions": [other.version for other in self.repository.versions(name)],
-            "platform": _PLATFORMS[model.runtime],
-            "inputs": [_described(spec) for spec in (own[0], *model.whole.inputs)],
-            "outputs": [_described(spec) for spec in (own[1], *model.whole.outputs)],
+            "platform": model.platform,
+            "inputs": [_described(spec) for spec in model.takes],
+            "outputs": [_described(spec) for spec in model.gives],
         }
 
     def _response(
@@ -176,12 +175,9 @@ class Inference:
                 oip.FORECAST_MS: self.worker.forecast_ms(),
                 oip.CONTRACT: found.stage.contract.id,
             },
-            outputs={
-                oip.PROBABILITIES: answer.probabilities,
-                **{name: answer.outputs[name] for name in wanted},
-            },
+            outputs=found.model.answered(answer, wanted=wanted),
         )
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}
+def _described(tensor: Told) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

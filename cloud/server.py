@@ -11,12 +11,11 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from ..protos.fleet_pb2_grpc import add_FleetServicer_to_server
 from ..protos.oip import SERVICE_NAME, add_servicer
 from ..shared import daemon
-from ..shared.bundle import list_bundles
 from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
-from ..shared.rpc import FaultInterceptor
+from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .control import ModelControl
@@ -27,11 +26,13 @@ from .inference import Inference
 from .limits import limits_of
 from .loader import Loader
 from .metrics import metrics_app
+from .opening import open_shelf
 from .reflection import FLEET, add_reflection
-from .repository import Repository, load_repository
+from .repository import Repository
 from .rest import rest_app
 from .sagemaker import sagemaker_app
 from .service import InferenceService
+from .shared_memory import SharedMemory
 from .stage import Stage
 from .statistics import Statistics
 from .web import Site
@@ -53,15 +54,20 @@ class CloudServer:
         self._health = Health((SERVICE_NAME, FLEET))
         self._worker: Worker | None = None
         self._loader: Loader | None = None
+        self._control: ModelControl | None = None
+        self._following: asyncio.Task[None] | None = None
         self._advertisement: Advertisement | None = None
         self._statistics = Statistics()
+        self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._sites: list[Site] = []
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Listens, then loads all whole models; ConfigError if either cannot be."""
         config = self.config
-        if not list_bundles(config.bundles):
-            raise ConfigError(f"no bundle under {config.bundles}; build one first")
+        shelf = config.shelf()
+        if not shelf.found():
+            where = " or ".join(map(str, filter(None, (config.bundles, config.model_repository))))
+            raise ConfigError(f"no bundle under {where}; build one first")
         self._front = front = Front()
         await self._listen(front)
         await self._open_sites(front)
@@ -69,16 +75,8 @@ class CloudServer:
         if on_listening is not None:
             on_listening(self.address)
         limits = await asyncio.to_thread(limits_of, config)
-        repository = await asyncio.to_thread(
-            load_repository,
-            config.bundles,
-            trust=config.trust,
-            max_batch=config.max_batch,
-            precision=config.precision,
-            runtime=config.runtime,
-            budget_bytes=limits.budget_bytes,
-            load=not limits.any,
-        )
+        shelf = config.shelf(budget_bytes=limits.budget_bytes)
+        opened = await asyncio.to_thread(open_shelf, shelf, load=not limits.any)
         self._worker = Worker(
             instances=config.instances,
             queue_limit=config.queue_limit,
@@ -86,22 +84,25 @@ class CloudServer:
         )
         self._loader = Loader(self._worker, limits=limits, statistics=self._statistics)
         inference = Inference(
-            repository, worker=self._worker, loader=self._loader, statistics=self._statistics
+            opened.repository,
+            worker=self._worker,
+            loader=self._loader,
+            statistics=self._statistics,
+            shared_memory=self._shared_memory,
         )
         inference.start()
         if limits.any:
-            self._loader.start(_at_start(repository, preload=config.preload))
+            self._loader.start(_at_start(opened.repository, preload=config.preload))
         if config.preload or limits.any:
             await self._loader.finished()
-        front.open(
-            Served(
-                inference=inference,
-                control=ModelControl(inference, config),
-                since_s=monotonic(),
-            )
+        self._control = control = ModelControl(
+            inference, shelf, allowed=config.model_control, opened=opened
         )
+        if config.poll_s is not None:
+            self._following = asyncio.create_task(control.follow(every_s=config.poll_s))
+        front.open(Served(inference=inference, control=control, since_s=monotonic()))
         self._health.set(serving=True)
-        log.info("ready: %s", ", ".join(str(model.whole.key) for model in repository))
+        log.info("ready: %s", ", ".join(str(model.whole.key) for model in opened.repository))
         await self._advertise()
 
     async def shutdown(self) -> None:
@@ -116,22 +117,28 @@ class CloudServer:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
             stopping.append(self._server.stop(self.config.grace_ms / 1e3))
         await asyncio.gather(*stopping)
+        if self._following is not None:
+            self._following.cancel()
+        if self._control is not None:
+            await self._control.close()
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
             self._worker.close()
+        self._shared_memory.unregister("")
         log.info("stopped")
 
     async def _listen(self, front: Front) -> None:
         self._server = grpc.aio.server(
-            interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
-        add_servicer(self._server, InferenceService(front))
-        add_FleetServicer_to_server(FleetService(front), self._server)
-        add_HealthServicer_to_server(self._health, self._server)
-        add_reflection(self._server)
+        services = guarded(self._server)
+        inference = InferenceService(front)
+        add_servicer(services, inference, infer=inference.infer)
+        add_FleetServicer_to_server(FleetService(front), services)
+        add_HealthServicer_to_server(self._health, services)
+        add_reflection(services)
         self.address = self.config.security.bind(self._server, self.config.address)
         await self._server.start()
 

@@ -6,6 +6,7 @@ from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
 from ..shared.errors import HybridgeError, public_message
+from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
 from .stream import in_order
 
@@ -47,23 +48,31 @@ class InferenceService(Servicer):
         fields = served.inference.metadata(name=request.name, version=request.version)
         return pb.ModelMetadataResponse(**fields)
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        served = await self._front.served(context.time_remaining())
+        model = served.inference.repository.model(request.name, request.version)
+        return pb.ModelConfigResponse(config=model.config)
+
+    async def infer(self, message: bytes, context: Context) -> bytes:
+        """ModelInfer, with messages as they are on the wire."""
         left_s = context.time_remaining()
-        return oip.write_response(await self._front.infer(oip.read_request(request), left_s))
+        return write_infer(await self._front.infer(read_infer(message), left_s))
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                response = await self.ModelInfer(request, context)
+                left_s = context.time_remaining()
+                answer = await self._front.infer(oip.read_request(request), left_s)
             except HybridgeError as error:
                 failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
                 return pb.ModelStreamInferResponse(
                     error_message=public_message(error), infer_response=failed
                 )
+            response = oip.write_response(answer)
             if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
                 response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
@@ -90,7 +99,8 @@ class InferenceService(Servicer):
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         served = await self._front.served(context.time_remaining())
-        await served.control.load(request.model_name, parameters=bool(request.parameters))
+        given = {name: _value(parameter) for name, parameter in request.parameters.items()}
+        await served.control.load(request.model_name, parameters=given)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -99,3 +109,34 @@ class InferenceService(Servicer):
         served = await self._front.served(context.time_remaining())
         await served.control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
+
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        shared_memory = (await self._front.served(context.time_remaining())).shared_memory
+        response = pb.SystemSharedMemoryStatusResponse()
+        for told in shared_memory.status(request.name):
+            region = pb.SystemSharedMemoryStatusResponse.RegionStatus(**told)
+            response.regions[region.name].CopyFrom(region)
+        return response
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        shared_memory = (await self._front.served(context.time_remaining())).shared_memory
+        shared_memory.register(
+            request.name, key=request.key, offset=request.offset, size_bytes=request.byte_size
+        )
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        served = await self._front.served(context.time_remaining())
+        served.shared_memory.unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+
+def _value(parameter: pb.ModelRepositoryParameter) -> object:
+    choice = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, choice) if choice else None

@@ -2,14 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
-from ..shared.errors import DeadlineUnmet, ModelFault, TensorError
+from ..shared.errors import (
+    DeadlineUnmet,
+    ModelFault,
+    RemoteTooLate,
+    RemoteUnavailable,
+    TensorError,
+)
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
 from .scheduler import Job
@@ -23,12 +31,12 @@ Load = Callable[[], Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Probabilities [items, classes], the model's further outputs, and where the time went.
+    """Probabilities [items, classes] of a classifier, all further outputs, where the time went.
 
     `decode_ms` is the part of `compute_ms` in which the inputs of the batch were made.
     """
 
-    probabilities: Probabilities
+    probabilities: Probabilities | None
     outputs: Tensors = field(default_factory=dict)
     queue_ms: float
     compute_ms: float
@@ -39,11 +47,13 @@ class Answer:
 class Work:
     """A job, its input and whoever waits for it (faults as values: the waiter may be gone).
 
-    `sides` are the model's further inputs, [items, ...] each.
+    `sides` are the model's further inputs, [items, ...] each. What is `at_hand` takes no time to
+    load.
     """
 
     job: Job
     load: Load = field(repr=False)
+    at_hand: bool = False
     sides: Tensors = field(default_factory=dict, repr=False)
     answer: asyncio.Future[Answer | Exception]
 
@@ -51,6 +61,47 @@ class Work:
     def unwanted(self) -> bool:
         """True once nobody waits any more; may be asked from any thread."""
         return self.answer.done()
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Those who wait for what the calling thread computes."""
+
+    works: Sequence[Work]
+
+    @property
+    def deadline_s(self) -> float:
+        """The last of theirs, on the clock of `shared/deadline`."""
+        return max(work.job.deadline_s for work in self.works)
+
+    def when_gone(self, act: Callable[[], object]) -> None:
+        """Calls `act` once nobody waits any more, on their event loop."""
+        waiting = [work.answer for work in self.works]
+
+        def look(_: object) -> None:
+            if all(answer.done() for answer in waiting):
+                act()
+
+        for answer in waiting:
+            answer.get_loop().call_soon_threadsafe(answer.add_done_callback, look)
+
+
+_AUDIENCE: ContextVar[Audience | None] = ContextVar("audience", default=None)
+
+
+def audience() -> Audience | None:
+    """Who waits for what the calling thread computes; None where a model is tried."""
+    return _AUDIENCE.get()
+
+
+@contextmanager
+def waited_for_by(works: Sequence[Work]) -> Iterator[None]:
+    """Within, the calling thread computes for these."""
+    token = _AUDIENCE.set(Audience(works))
+    try:
+        yield
+    finally:
+        _AUDIENCE.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +130,8 @@ def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
         except Exception as error:  # whatever it is, it belongs to this request alone
             outcomes[at] = error
     decode_ms = (clock() - started_s) * 1e3
-    results = _compute(inputs, stage)
+    with waited_for_by(works):
+        results = _compute(inputs, stage)
     took_ms = (clock() - started_s) * 1e3
     for at, result in results.items():
         if isinstance(result, Exception):
@@ -108,7 +160,7 @@ class _Loaded:
 
 def _load(work: Work, stage: Stage) -> _Loaded:
     array = work.load()
-    if array.shape != (work.job.items, *stage.contract.shape):
+    if not stage.fits(array, items=work.job.items):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
     return _Loaded(array, work.sides)
 
@@ -122,15 +174,18 @@ def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | E
         batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         computed = stage.run(batch, joined([loaded.sides for loaded in inputs.values()]))
     except Exception as error:
-        if len(inputs) > 1:
+        if len(inputs) > 1 and not isinstance(error, RemoteUnavailable | RemoteTooLate):
             return {at: _compute({at: loaded}, stage)[at] for at, loaded in inputs.items()}
         if isinstance(error, ModelFault):
             log.warning("%s", error)
         return dict.fromkeys(inputs, error)
+    if len(inputs) == 1:
+        return dict.fromkeys(inputs, computed)
+    made = computed.probabilities
     ends = np.cumsum([len(tensor) for tensor in tensors])
     return {
         at: Computed(
-            computed.probabilities[end - len(tensor) : end],
+            None if made is None else made[end - len(tensor) : end],
             items_of(computed.outputs, end - len(tensor), end),
         )
         for at, tensor, end in zip(inputs, tensors, ends, strict=True)

@@ -16,6 +16,9 @@ from .work import Answer, Execution, Load, Work, execute
 
 OnExecution = Callable[[StageKey, Execution], None]
 
+_AT_ONCE_MS = 0.1
+"""To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
+
 
 class Worker:
     """Computes what is submitted, on `instances` threads. All methods belong to one event loop."""
@@ -85,6 +88,7 @@ class Worker:
         stage: Stage,
         *,
         load: Load,
+        at_hand: bool = False,
         items: int,
         deadline: Deadline,
         sides: Tensors | None = None,
@@ -96,6 +100,7 @@ class Worker:
         """
         if self._stages.get(stage.key) is not stage or stage.key in self._leaving:
             raise UnknownModel(f"{stage.key} was unloaded")
+        loop = asyncio.get_running_loop()
         now_s = self._clock()
         job = Job(
             id=next(self._ids),
@@ -108,19 +113,22 @@ class Worker:
         work = Work(
             job=job,
             load=load,
+            at_hand=at_hand,
             sides=sides or {},
-            answer=asyncio.get_running_loop().create_future(),
+            answer=loop.create_future(),
         )
         self._works[job.id] = work
+        alarm: asyncio.TimerHandle | None = None
         try:
             self._pump()
-            async with asyncio.timeout(max(0.0, deadline.left_ms(now_s) / 1e3)):
-                outcome = await work.answer
-        except TimeoutError:
-            raise DeadlineUnmet("it passed before the answer was there") from None
+            if not work.answer.done():
+                alarm = loop.call_later(deadline.left_ms(now_s) / 1e3, _overdue, work)
+            outcome = await work.answer
         finally:
             del self._works[job.id]
             self._scheduler.cancel(job)
+            if alarm is not None:
+                alarm.cancel()
             if idle := self._leaving.get(stage.key):
                 idle.set()
         if isinstance(outcome, Exception):
@@ -148,23 +156,28 @@ class Worker:
     def _start(self, batch: Batch) -> None:
         works = [self._works[job.id] for job in batch.jobs]
         stage = self._stages[batch.stage]
-        future = asyncio.get_running_loop().run_in_executor(
-            self._pool, partial(execute, works, stage=stage, clock=self._clock)
-        )
-        future.add_done_callback(partial(self._finish, batch, works))
+        compute = partial(execute, works, stage=stage, clock=self._clock)
+        if (
+            batch.predicted_ms <= _AT_ONCE_MS
+            and stage.bounded
+            and all(work.at_hand for work in works)
+        ):
+            self._finish(batch, works, compute())
+        else:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, compute)
+            future.add_done_callback(partial(self._finished, batch, works))
 
-    def _finish(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
-        if future.cancelled():  # closed before it ran
-            return
-        execution = future.result()
-        self._scheduler.finish(
-            batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
-        )
+    def _finished(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
+        if not future.cancelled():  # closed before it ran
+            self._finish(batch, works, future.result())
+            self._pump()
+
+    def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
+        self._scheduler.finish(batch, now_s=self._clock(), items=execution.items)
         if self._on_execution is not None:
             self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):
             _settle(work, outcome)
-        self._pump()
 
     def _set_alarm(self, wake_s: float | None) -> None:
         if self._alarm is not None:
@@ -178,3 +191,7 @@ class Worker:
 def _settle(work: Work, outcome: Answer | Exception | None) -> None:
     if outcome is not None and not work.unwanted:
         work.answer.set_result(outcome)
+
+
+def _overdue(work: Work) -> None:
+    _settle(work, DeadlineUnmet("it passed before the answer was there"))

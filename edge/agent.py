@@ -151,7 +151,7 @@ class Agent:
             sight=sight,
             spent_bytes=self._spent_bytes(),
             sure_share=self.assurance.share_enough(demand.enough),
-            used=self._processor.share,
+            price_per_ms=self._processor.price_per_ms,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%.0f ms left: %s", left_ms, explain(options, question))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from statistics import median
 
 import grpc
 import numpy as np
@@ -21,7 +22,7 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
-from ..shared.rpc import FaultInterceptor
+from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .agent import Agent, assurance_of
 from .assurance import Assurance
@@ -71,12 +72,12 @@ class EdgeDaemon:
         )
         self._watching = EdgeWatching(agent, results, monitor, clock=monotonic)
         self._server = grpc.aio.server(
-            interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
-        oip.add_servicer(self._server, self._service)
-        fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, self._server)
+        services = guarded(self._server)
+        oip.add_servicer(services, self._service)
+        fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, services)
         self.address = config.security.bind(self._server, config.listen)
         await self._server.start()
         await self.connect()
@@ -208,8 +209,8 @@ async def rehearse(agent: Agent, *, max_pixels: int) -> None:
 
 def stretch(profile: Profile) -> float:
     """How much longer stages take alone than their processor time: 4 on a quarter of a core."""
-    stages = profile.stages.values()
-    return max((s.p50_ms / s.cpu_ms for s in stages if s.cpu_ms >= _LONG_MS), default=1.0)
+    long = [s.p50_ms / s.cpu_ms for s in profile.stages.values() if s.cpu_ms >= _LONG_MS]
+    return median(long) if long else 1.0
 
 
 def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:

@@ -66,13 +66,11 @@ class Waits:
     overhead_ms: float = 0.0
     used: float = 0.0
 
-    def crowd_ms(self, alone_ms: float) -> float:
-        """How long a remote plan that takes so long alone waits behind others like itself."""
-        if not self.remote_hz:
-            return 0.0
+    def among_others_ms(self, alone_ms: float) -> float:
+        """How long a remote plan that takes so long alone takes among others like itself."""
         whole_ms = alone_ms + self.overhead_ms
         load = max(self.busy + self.remote_hz * whole_ms / 1e3, self.used)
-        return _STEADY * crowd_ms(whole_ms, load=load)
+        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
 
 
 NO_WAITS = Waits()
@@ -110,30 +108,32 @@ class Outlook:
         joules_per_ms = self._prices.device_w / 1e3
         money_per_ms = self._prices.per_cloud_hour / 3.6e6
         wait_ms, wait_variance = waits.remote
+        crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
         options: list[Option] = []
         for row in self._rows:
-            plan, agreement, size_bytes = row.plan, row.agreement, row.bytes_p95
-            own_ms, variance = device(row.stages)
-            energy_j = row.energy_j + joules_per_ms * own_ms
-            if not row.contract:
+            plan, stages, alone_ms, contract, agreement, variants, p50, p95, energy_j, money = row
+            own_ms, variance = device(stages)
+            energy_j += joules_per_ms * own_ms
+            if not contract:
                 device_ms, variance = waits.light.then(Duration(own_ms, variance))
                 options.append(Option(plan, agreement, 0, device_ms, 0.0, 0.0, variance, energy_j))
                 continue
-            network_ms, network_variance = (
-                transfer(row.bytes_p50, size_bytes) if reachable else NEVER
-            )
-            (cloud_ms, cloud_variance), computed_in = clouds[row.contract]
+            network_ms, network_variance = transfer(p50, p95) if reachable else NEVER
+            (cloud_ms, cloud_variance), computed_in = clouds[contract]
+            if crowded:
+                own_ms = max(own_ms, waits.among_others_ms(alone_ms))
             options.append(
                 Option(
                     plan,
-                    row.variants.get(computed_in, agreement),
-                    size_bytes,
-                    own_ms + wait_ms + waits.crowd_ms(row.alone_ms),
+                    variants.get(computed_in, agreement) if variants else agreement,
+                    p95,
+                    own_ms + wait_ms,
                     network_ms,
                     cloud_ms,
                     variance + wait_variance + network_variance + cloud_variance,
                     energy_j,
-                    row.money + money_per_ms * cloud_ms,
+                    money + money_per_ms * cloud_ms,
+                    alone_ms + overhead_ms,
                 )
             )
         return options

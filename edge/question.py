@@ -21,8 +21,8 @@ class Question:
     """What there is to know of a request but for its options.
 
     Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
-    sure as the caller demands. `spent_bytes` have left the device within the last hour. `used` is
-    the share of the processor that was busy lately.
+    sure as the caller demands. `spent_bytes` have left the device within the last hour. A ms of
+    the device's time costs `price_per_ms` of agreement: that of others.
     """
 
     left_ms: float
@@ -30,4 +30,4 @@ class Question:
     sight: Sight | None = None
     spent_bytes: float = 0.0
     sure_share: float = 0.0
-    used: float = 0.0
+    price_per_ms: float = 0.0

@@ -3,11 +3,13 @@
 Beneath every choice lies the agent's net: the light model starts no later than deadline - its
 p99.9, so that an answer of the device's own is there. What a remote plan adds is therefore
 
-    gain = P(its answer comes in time) * (its agreement - the light model's)
+    gain = P(its answer comes in time) * (its agreement - the light model's) - price * its work
 
 and the plan of the largest gain is taken: the highest expected agreement of the answer given in the
-end. Gains within the standard error of the best plan's agreement are ties, broken by the
-earlier finish, then by fewer bytes, then by energy.
+end. The price of the device's time is zero while there is time to spare; on a full processor
+(processor.py) it lets go first what gains least for what it takes from others. Gains within the
+standard error of the best plan's agreement are ties, broken by the earlier finish, then by fewer
+bytes, then by energy.
 
 The rule is asked again when the light model has answered. How sure it was says how much there is
 left to gain: of pictures on which it agrees with the large model with probability a, remote plans
@@ -34,10 +36,6 @@ from .question import Question, Sight
 
 _TRIED = 0.1
 """A remote plan less likely than this to come in time is not tried: it would only be in the way."""
-_TRIED_WHEN_FULL = 0.5
-"""The same on a processor that has no time to spare: what is begun in vain takes it from others."""
-_FILLING, _FULL = 0.85, 0.95
-"""Shares of the processor that are used, between which one becomes the other."""
 UNLIKELY = 0.02
 """An answer under way that is less likely than this to come in time is not waited for."""
 _SAFE = 0.99
@@ -51,6 +49,7 @@ class Option(NamedTuple):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
+    `work_ms` is what the device does for it, were it alone.
     """
 
     plan: Plan
@@ -62,6 +61,7 @@ class Option(NamedTuple):
     variance: float = 0.0
     energy_j: float = 0.0
     cost: float = 0.0
+    work_ms: float = 0.0
 
     @property
     def total_ms(self) -> float:
@@ -116,7 +116,7 @@ def choose(options: Sequence[Option], question: Question) -> Decision:
         return Decision(local, 0.0, Light.FIRST, alone=True)
     if sight is not None and sight.enough and candidates[0].option is local:
         return Decision(local, 1.0, Light.FIRST)
-    taken = _pick(candidates, local, demand, sight)
+    taken = _pick(candidates, local, demand, sight, question.price_per_ms)
     if taken.option is local or sight is not None:
         alone = taken.option is local and len(candidates) == 1
         return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
@@ -157,7 +157,7 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0))
-    free, least = demand is ANYTHING, _least_likely(question.used)
+    free, price = demand is ANYTHING, question.price_per_ms
     for option in options:
         if option is local:
             continue
@@ -165,20 +165,18 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
             continue
         total = option.total
         in_time = total.within(left_ms)
-        if in_time >= least:
-            gain = scale * in_time * (option.agreement.value - floor)
+        if in_time >= _TRIED:
+            gain = scale * in_time * (option.agreement.value - floor) - price * option.work_ms
             found.append(_Candidate(option, total.mean_ms, in_time, gain))
     return found
 
 
-def _least_likely(used: float) -> float:
-    """How likely a remote plan must come in time to be begun."""
-    full = min(max((used - _FILLING) / (_FULL - _FILLING), 0.0), 1.0)
-    return _TRIED + full * (_TRIED_WHEN_FULL - _TRIED)
-
-
 def _pick(
-    candidates: Sequence[_Candidate], local: Option, demand: Demand, sight: Sight | None
+    candidates: Sequence[_Candidate],
+    local: Option,
+    demand: Demand,
+    sight: Sight | None,
+    price: float,
 ) -> _Candidate:
     enough = demand.enough
     if enough is not None and demand.objective is not Objective.ACCURACY:
@@ -189,7 +187,9 @@ def _pick(
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
     ties = [
-        e for e in candidates if e.option.agreement.value >= least or e.gain >= best.gain - error
+        e
+        for e in candidates
+        if e.gain >= best.gain - error or (e.option.agreement.value >= least and not price)
     ]
     return min(ties, key=_tie_break)
 
@@ -233,7 +233,7 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     worth = max(taken.option.agreement.value - local.agreement.value, 0.0)
     if not demand.outputs and (taken.in_time - later) * worth <= _PATIENCE:
         return Light.FIRST
-    return Light.NET if taken.in_time >= _SAFE else Light.BESIDE
+    return Light.NET if taken.in_time >= _SAFE or question.price_per_ms > 0.0 else Light.BESIDE
 
 
 def _local(options: Sequence[Option]) -> Option:
@@ -273,8 +273,6 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
         return "the cloud is out of reach"
     if in_time < _TRIED:
         return f"too slow by {option.total_ms - left_ms:.0f} ms"
-    if in_time < _least_likely(question.used):
-        return f"in time with {in_time:.0%} only, and the processor is full"
     if sight is not None and sight.enough:
         return "the light model's answer is good enough"
     if local and demand.outputs:

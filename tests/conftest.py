@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from .bundles import Small
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("house")
 
 

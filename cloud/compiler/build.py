@@ -24,7 +24,7 @@ from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
 from .cloud_side import CloudSide
 from .files import explained
-from .golden import golden_arrays, pack_arrays, tolerances
+from .golden import golden_answers, golden_arrays, pack_arrays, tolerances
 from .light_temperature import with_temperature
 from .parts import LargeParts, light_part
 from .pictures import PictureSet, open_pictures, read_picture
@@ -197,5 +197,6 @@ def _what_counts(manifest: Manifest) -> Manifest:
 def _with_golden(bundle: Bundle, calibration: PictureSet, store: BlobStore) -> Manifest:
     (beside, *_) = side_values(calibration, bundle.manifest.large.inputs)
     arrays = golden_arrays(DeviceModels(bundle), read_picture(calibration.files[0]), beside)
+    arrays |= golden_answers(bundle, arrays)
     golden = Golden(blob=store.add(pack_arrays(arrays)), tolerance=tolerances(arrays))
     return msgspec.structs.replace(bundle.manifest, golden=golden)

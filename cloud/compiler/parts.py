@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import ModelProto
 
+from ...devices.pixel_input import value_range
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import (
@@ -42,6 +43,7 @@ from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, sha256
 from .tflite_graph import pack_heads
+from .tflite_pixels import begins_with_pixels, on_pixels
 from .writer import BlobStore
 
 WHOLE = "whole"
@@ -63,12 +65,14 @@ def light_part(
         model = source.file.read_bytes()
     else:
         float32 = steps.litert(source, tensors, what="light")
-        model = steps.int8(float32, tensors, what="light")
+        spec = recipe.preprocessing
+        int8 = steps.int8(float32, tensors, what="light", pixels=value_range(spec))
+        model = on_pixels(int8, spec)
     return Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
         blob=store.add(model),
         output=output_kind(
-            np.concatenate([Runner(model).run(tensor) for tensor in tensors[:_LOOKED_AT]]),
+            np.concatenate([Runner(model).values(tensor) for tensor in tensors[:_LOOKED_AT]]),
             classes=classes,
             what="light",
         ),
@@ -121,7 +125,7 @@ class LargeParts:
         try:
             if failure is not None:
                 raise failure
-            float32, int8, pairs = _heads(source, model, (tensors, sides), steps)
+            float32, int8, pairs = _heads(source, model, (tensors, sides), steps, spec)
         except BuildError as error:
             steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
             steps.conversions["large"] = served_whole(error)
@@ -160,7 +164,8 @@ class LargeParts:
         heads: dict[Precision, bytes] = {}
         if pairs:
             int8_cuts = {pair.name: pair.int8 for pair in pairs if pair.int8 is not None}
-            heads[Precision.INT8] = pack_heads(self.int8, int8_cuts)
+            codes = begins_with_pixels(self.int8, self.spec)
+            heads[Precision.INT8] = pack_heads(self.int8, int8_cuts, codes=codes)
             heads[Precision.FLOAT32] = pack_heads(
                 self.float32, {pair.name: pair.float32 for pair in pairs}
             )
@@ -237,6 +242,7 @@ def _heads(
     model: ModelProto,
     samples: tuple[Sequence[Floats], Sequence[Tensors]],
     steps: Steps,
+    spec: PreprocessSpec,
 ) -> tuple[bytes, bytes, Pairing]:
     """Float and int8 TFLite of the large model, or of its part for devices, and its cuts."""
     tensors, sides = samples
@@ -244,7 +250,7 @@ def _heads(
     ended_by = converted.conversion.ended_by
     if ended_by:
         steps.progress(f"large model without later cuts: {ended_by}", 0, 0)
-    int8 = steps.int8(converted.model, tensors, what="large")
+    int8 = steps.int8(converted.model, tensors, what="large", pixels=value_range(spec))
     pairs = steps.pairs(model, converted.model, int8, tensors, sides=sides, whole=not ended_by)
     return converted.model, int8, pairs
 
@@ -291,7 +297,8 @@ def output_kind(outputs: Tensor, *, classes: int, what: str) -> OutputKind:
     """Logits or probabilities, by what came out; BuildError unless there is one per class."""
     if outputs.shape[1:] != (classes,):
         raise BuildError(
-            f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels"
+            f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels; "
+            "the recipe's file of labels needs a line per value, in their order"
         )
     if not np.isfinite(outputs).all():
         raise BuildError(f"the {what} model gives NaN or infinity on real pictures")

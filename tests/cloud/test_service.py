@@ -26,7 +26,7 @@ from hybridge.shared.preprocess import PreprocessSpec
 from hybridge.shared.signing import SigningKey
 from hybridge.shared.tensor import Array
 
-from .bundles import CODECS, CUT, SIZE, TinyModel, random_pixels, write_bundle
+from .bundles import CODECS, CUT, SIZE, FloatModel, TinyModel, random_pixels, write_bundle
 from .conftest import Cloud, run_cloud
 
 
@@ -58,6 +58,25 @@ async def test_pixels_one_or_several(cloud: Cloud) -> None:
     np.testing.assert_allclose(several.sum(axis=1), 1, rtol=1e-5)
     for item, expected in zip(pixels, several, strict=True):
         np.testing.assert_allclose(await whole(cloud, item), expected[None], rtol=1e-5)
+
+
+async def test_a_model_of_floats_takes_floats_and_no_pictures(
+    config: CloudConfig, key: SigningKey
+) -> None:
+    write_bundle(config.bundles, key=key, name="floats", model=FloatModel())
+    pixels = random_pixels(0)
+    floats = request_of("pixels", pixels.astype(np.float32), model="floats")
+    async with run_cloud(config) as cloud:
+        answer = probabilities(await cloud.stub.ModelInfer(floats))
+        np.testing.assert_allclose(answer, await whole(cloud, pixels), rtol=1e-5)
+        metadata = await cloud.stub.ModelMetadata(pb.ModelMetadataRequest(name="floats"))
+        assert (metadata.inputs[0].name, metadata.inputs[0].datatype) == ("pixels", "FP32")
+        picture = pb.ModelInferRequest(model_name="floats")
+        oip.add_bytes_input(picture, "picture", [b"whatever"])
+        for wrong in (request_of("pixels", pixels, model="floats"), picture):
+            with pytest.raises(grpc.aio.AioRpcError, match="FP32") as caught:
+                await cloud.stub.ModelInfer(wrong)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_response_tells_times_and_contract(cloud: Cloud, model: TinyModel) -> None:

@@ -138,3 +138,45 @@ async def test_a_lingering_batch_starts_by_itself(
     together = [submit(worker, stage, value) for value in (1, 2)]
     await asyncio.gather(*together)
     assert backend.batches == [[1, 2]]
+
+
+class Quick(Backend):
+    """Remembers on which thread each batch was computed."""
+
+    device = "cpu"
+
+    def __init__(self, *, bounded: bool) -> None:
+        self.bounded = bounded
+        self.threads: list[threading.Thread] = []
+
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        self.threads.append(threading.current_thread())
+        return Result(batch.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("bounded", "at_hand", "run_ms", "on_loop"),
+    [
+        (True, True, 0.01, True),
+        (False, True, 0.01, False),  # might never return
+        (True, False, 0.01, False),  # has to be decoded
+        (True, True, 10.0, False),
+    ],
+)
+async def test_on_the_loop_only_what_certainly_takes_no_time(
+    stage: Stage, bounded: bool, at_hand: bool, run_ms: float, on_loop: bool
+) -> None:
+    backend = Quick(bounded=bounded)
+    stage._backend, stage._cost = backend, Cost(fixed_ms=0.0, per_item_ms=run_ms)
+    worker = Worker(instances=1, queue_limit=10)
+    worker.add_stage(stage)
+    answer = await worker.run(
+        stage,
+        load=lambda: np.full((1, 2), 7, np.uint8),
+        at_hand=at_hand,
+        items=1,
+        deadline=Deadline.after_ms(60_000.0, now_s=monotonic()),
+    )
+    assert answer.probabilities.tolist() == [[7, 7]]
+    assert [thread is threading.main_thread() for thread in backend.threads] == [on_loop]
+    worker.close()

@@ -34,6 +34,7 @@ def option(
     spread_ms: float = 0.0,
     energy_j: float = 0.0,
     cost: float = 0.0,
+    work_ms: float = 0.0,
 ) -> Option:
     rate = Rate(value=agreement, standard_error=error, samples=100)
     return Option(
@@ -46,6 +47,7 @@ def option(
         variance=spread_ms**2,
         energy_j=energy_j,
         cost=cost,
+        work_ms=work_ms,
     )
 
 

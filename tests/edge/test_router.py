@@ -212,12 +212,23 @@ def test_a_plan_that_is_hardly_ever_in_time_is_not_tried() -> None:
     assert choose([local, late], Question(left_ms=95.0)).option is late
 
 
-def test_a_full_processor_begins_only_what_is_likely_in_time() -> None:
-    local, slow = option("local", 0.5), option("cloud:raw", network_ms=100, spread_ms=20)
-    taken = [choose([local, slow], Question(left_ms=95.0, used=u)).option for u in (0, 0.85, 0.95)]
-    assert taken == [slow, slow, local]
-    why = reasons([local, slow], Question(left_ms=95.0, used=1.0))["cloud:raw"]
-    assert why == "in time with 23% only, and the processor is full"
+def test_what_the_processor_costs_is_taken_off_the_gain() -> None:
+    local = option("local", 0.7)
+    quick = option("split:a/int8/raw", 0.9, network_ms=80, work_ms=10)
+    best = option("split:b/float32/raw", 0.99, network_ms=50, work_ms=40)
+    table = [local, quick, best]
+    free, dear, dearer = (
+        choose(table, Question(left_ms=200.0, price_per_ms=price)) for price in (0.0, 0.005, 0.03)
+    )
+    assert [each.option for each in (free, dear, dearer)] == [best, quick, local]
+    unsure = Question(left_ms=200.0, price_per_ms=0.03, sight=Sight(agrees=0.2))
+    assert choose(table, unsure).option is quick
+
+
+def test_on_a_full_processor_the_light_model_is_but_the_net() -> None:
+    local, remote = option("local", 0.7), option("cloud:raw", 0.99, network_ms=60, spread_ms=15)
+    tight = [Question(left_ms=100.0, price_per_ms=price) for price in (0.0, 0.001)]
+    assert [choose([local, remote], each).light for each in tight] == [Light.BESIDE, Light.NET]
 
 
 @given(unsure_tables(), left, st.floats(0, 1))
