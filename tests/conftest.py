@@ -3,11 +3,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hybridge.shared.signing import SigningKey, TrustStore
 
 if TYPE_CHECKING:
     from .bundles import Small
+
+# How long an example takes is the machine's affair: no test may fail for it.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

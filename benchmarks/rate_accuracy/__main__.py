@@ -21,6 +21,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, Target, load, machine, parser, progress, run
+from rate_accuracy import jxl
+from rate_accuracy.chart import write_chart
+from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, point_of
+from rate_accuracy.pairs import PAIRS, PICTURE_CODECS, TENSOR_CODECS, Pair, bundle_of, held_out
+from rate_accuracy.timing import best_ms
 
 from hybridge.cli.console import table
 from hybridge.cloud.compiler.cloud_side import CloudSide
@@ -31,12 +36,6 @@ from hybridge.shared.bundle import Bundle
 from hybridge.shared.codec import codec_by_name
 from hybridge.shared.frame import decode_payload, encode_frame, read_header
 from hybridge.shared.plan import Plan, PlanKind
-
-from rate_accuracy. import jxl
-from rate_accuracy.chart import write_chart
-from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, point_of
-from rate_accuracy.pairs import PAIRS, PICTURE_CODECS, TENSOR_CODECS, Pair, bundle_of, held_out
-from rate_accuracy.timing import best_ms
 
 AGREEMENT = 0.99
 FIRST_HALF, LEFT_A_QUARTER = 0.5, 0.75

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
+from rate_accuracy.curves import PICTURE, Curve
 
 from hybridge.report.svg import element
-
-from rate_accuracy.curves import PICTURE, Curve
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _EDGE = 900, 460, 60, 250, 30
 _LOWEST = 0.85

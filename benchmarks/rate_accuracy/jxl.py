@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-
-from hybridge.shared.tensor import Array
-
 from rate_accuracy.curves import PICTURE, Point
 from rate_accuracy.timing import best_ms
+
+from hybridge.shared.tensor import Array
 
 QUALITIES = (50, 75, 85, 90, 95, 98)
 FRAME_BYTES = 60

@@ -75,7 +75,7 @@ def _blank(centre: I8, step: npt.NDArray[np.uint16]) -> Grids:
     """Steps only: one table for all, that says nothing."""
     frequencies = frequencies_of(np.ones((3, 3)))
     return Grids(
-        top=1,
+        top=np.ones(1, np.uint8),
         centre=centre,
         step=step,
         group=np.zeros(centre.size, np.uint8),
@@ -112,9 +112,9 @@ def _with_tables(blank: Grids, tensors: I8) -> Grids:
         channels,
     )[..., sent]
     own = group[sent].astype(np.int64)
-    top = _top(symbols[:, sent], own)
     groups = int(own.max()) + 1 if own.size else 1
-    seen = list(_with_sums(pictures, top))
+    top = np.array([_top(symbols[:, group == index]) for index in range(groups)], np.uint8)
+    seen = list(_with_sums(pictures, top[own].astype(np.int16)))
     edges = _edges(seen, own, groups)
     return Grids(
         top=top,
@@ -137,23 +137,21 @@ def _groups(size: F64) -> npt.NDArray[np.uint8]:
     return group
 
 
-def _top(symbols: npt.NDArray[np.int16], group: I64) -> int:
-    """Where the tables end: where rarer symbols in them cost more than a byte beside them does."""
-    if not group.size:
-        return 1
+def _top(symbols: npt.NDArray[np.int16]) -> int:
+    """Where a group's tables end: where rarer symbols in them cost more than a byte beside them."""
+    counts = np.bincount(symbols.ravel().astype(np.int64) + 128, minlength=257)
     costs = []
     for top in _TOPS:
-        clipped = np.clip(symbols, -top, top).astype(np.int64) + top
-        keys = group * (2 * top + 1) + clipped
-        counts = np.bincount(keys.ravel(), minlength=(int(group.max()) + 1) * (2 * top + 1))
-        table = counts.reshape(-1, 2 * top + 1).astype(np.float64)
-        bits = -(table * np.log2(frequencies_of(table) / TOTAL)).sum()
-        costs.append(float(bits + 8 * np.count_nonzero(np.abs(symbols) >= top)))
+        table = counts[128 - top : 129 + top].astype(np.float64)
+        table[0] += counts[: 128 - top].sum()
+        table[-1] += counts[129 + top :].sum()
+        bits = -(table * np.log2(frequencies_of(table[None])[0] / TOTAL)).sum()
+        costs.append(float(bits + 8 * (table[0] + table[-1])))
     return _TOPS[int(np.argmin(costs))]
 
 
 def _with_sums(
-    pictures: npt.NDArray[np.int16], top: int
+    pictures: npt.NDArray[np.int16], top: npt.NDArray[np.int16]
 ) -> Iterator[tuple[int, npt.NDArray[np.int16], npt.NDArray[np.int16]]]:
     """Kind, clipped symbols and neighbours' sums of every pass of every picture."""
     for picture in np.clip(pictures, -top, top):
@@ -195,11 +193,12 @@ def _frequencies(
     group: I64,
     edges: npt.NDArray[np.int16],
     *,
-    top: int,
+    top: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.uint8]:
-    groups, bins, symbols = len(edges), edges.shape[1] + 1, 2 * top + 1
+    groups, bins, most = len(edges), edges.shape[1] + 1, int(top.max())
+    symbols = 2 * most + 1
     counts = np.zeros((groups * (1 + 2 * bins), symbols))
-    reach = 4 * top
+    reach = 4 * most
     all_sums = np.arange(-reach, reach + 1)
     bin_of = np.stack([np.searchsorted(own, all_sums, side="right") for own in edges])
     for kind, found, sums in seen:
@@ -207,10 +206,15 @@ def _frequencies(
         if kind:
             start = groups + (kind - 1) * groups * bins
             table = start + group * bins + bin_of[group, sums + reach]
-        keys = table * symbols + found + top
+        keys = table * symbols + found + most
         counts += np.bincount(keys.ravel(), minlength=counts.size).reshape(counts.shape)
     owner = np.concatenate([np.arange(groups), *(np.repeat(np.arange(groups), bins),) * 2])
     whole = np.zeros((groups, symbols))
     np.add.at(whole, owner, counts)
     whole = (whole + 0.1) / (whole + 0.1).sum(axis=1, keepdims=True)
-    return frequencies_of(counts + _PRIOR * whole[owner])
+    counts += _PRIOR * whole[owner]
+    made = np.zeros(counts.shape, np.uint8)
+    for index, own in enumerate(top.astype(int)):
+        inner = np.ix_(owner == index, np.arange(most - own, most + own + 1))
+        made[inner] = frequencies_of(counts[inner])
+    return made

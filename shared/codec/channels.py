@@ -51,7 +51,8 @@ class ChannelCoder:
         self._row = row
         group = grids.group[self._sent].astype(np.int32)
         self._group = group
-        reach = 4 * grids.top
+        self._top: I16 = grids.top[group].astype(np.int16)
+        reach = 4 * grids.reach
         sums = np.arange(-reach, reach + 1)
         bins = np.stack([np.searchsorted(own, sums, side="right") for own in grids.edges])
         self._bins: I32 = bins.astype(np.int32).ravel()
@@ -63,26 +64,26 @@ class ChannelCoder:
         )
 
     def encode(self, tensor: I8) -> bytes:
-        grids, top = self._grids, self._grids.top
+        grids, reach = self._grids, self._grids.reach
         rows = tensor.view(np.uint8).reshape(self._height, self._width, -1)
         symbols = grids.symbol_of.ravel().take(rows + self._row)[..., self._sent]
-        excess = np.abs(symbols.astype(np.int16)).ravel() - top
+        excess = np.abs(symbols.astype(np.int16)) - self._top
         more = excess[excess >= 0].astype(np.uint8)
         if not self._elements:
             return b""
         seeds = np.zeros(self._lanes, np.uint8)
         seeds[: more.size] = more[: self._lanes]
         plane = Plane(self._height, self._width, self._sent.size)
-        plane.symbols[...] = np.clip(symbols, -top, top)
+        plane.symbols[...] = np.clip(symbols, -self._top, self._top)
         coder = Encoder(self._tables, lanes=self._lanes, seeds=seeds)
         for each in reversed(list(plane.passes())):
-            own = (plane.of(each) + top).astype(np.uint8)
+            own = (plane.of(each) + reach).astype(np.uint8)
             coder.push(own.ravel(), self._tables_of(plane, each).ravel())
         return coder.finish() + more[self._lanes :].tobytes()
 
     def decode(self, payload: bytes) -> I8:
         """The int8 tensor; FrameError unless the payload is exactly one."""
-        grids, top = self._grids, self._grids.top
+        grids, reach = self._grids, self._grids.reach
         symbols = np.zeros((self._height, self._width, self.shape[-1]), np.int8)
         if self._elements:
             coder = Decoder(self._tables, payload, lanes=self._lanes)
@@ -90,7 +91,7 @@ class ChannelCoder:
             for each in plane.passes():
                 tables = self._tables_of(plane, each)
                 pulled = coder.pull(tables.ravel()).reshape(tables.shape)
-                plane.of(each)[...] = pulled.astype(np.int16) - top
+                plane.of(each)[...] = pulled.astype(np.int16) - reach
             seeds, rest = coder.finish()
             symbols[..., self._sent] = self._with_excess(plane.symbols, seeds, rest)
         elif payload:
@@ -100,14 +101,14 @@ class ChannelCoder:
 
     def _with_excess(self, symbols: I16, seeds: U8, rest: U8) -> I16:
         full = symbols.copy()
-        edge = np.abs(full) == self._grids.top
+        edge = np.abs(full) == self._top
         count = int(np.count_nonzero(edge))
         if rest.size != max(0, count - seeds.size) or seeds[count:].any():
             raise FrameError(f"payload holds other than the excess of {count} symbols")
         more = np.concatenate((seeds, rest))[:count]
-        if (more > 127 - self._grids.top).any():
-            raise FrameError("payload holds symbols that no value has")
         full[edge] += np.sign(full[edge]) * more
+        if (np.abs(full) > 127).any():
+            raise FrameError("payload holds symbols that no value has")
         return full
 
     def _tables_of(self, plane: Plane, each: Pass) -> I32:

@@ -24,7 +24,7 @@ MAX_TOP = 31
 MAX_CHANNELS = 1 << 16
 _MAX_SYMBOL = 127
 _VERSION = 1
-_HEAD = struct.Struct("<BBBBI")
+_HEAD = struct.Struct("<BBBI")
 _MAX_BYTES = 1 << 22
 
 I8 = npt.NDArray[np.int8]
@@ -38,16 +38,18 @@ class Grids:
     """How each of C channels becomes symbols, and how likely these are.
 
     A value becomes the whole number s whose point centre + step * s is nearest, and decodes to
-    that point; `step` is in sixteenths of a code. Symbols from `top` on share one entry in the
-    tables, and their excess follows as a byte.
+    that point; `step` is in sixteenths of a code. `group` [C] says which tables a channel uses.
+    Symbols from the group's `top` [groups] on share one entry in them, and their excess follows as
+    a byte.
 
-    `group` [C] says which tables a channel uses. A group has one table for pixels without known
+    A group has one table for pixels without known
     neighbours, and `bins` each for those with four diagonal and with four direct ones; `edges`
     [groups, bins - 1] are the sums of the neighbours' symbols at which the next bin begins.
-    `frequencies` [groups * (1 + 2 * bins), 2 * top + 1] sum to 256 each.
+    `frequencies` [groups * (1 + 2 * bins), 2 * reach + 1] sum to 256 each, where `reach` is the
+    highest top and the symbol 0 stands in the middle.
     """
 
-    top: int
+    top: U8
     centre: I8
     step: U16
     group: U8
@@ -56,8 +58,8 @@ class Grids:
 
     def __post_init__(self) -> None:
         channels = self.centre.size
-        if not 1 <= channels <= MAX_CHANNELS or not 1 <= self.top <= MAX_TOP:
-            raise ValueError(f"{channels} channels and symbols up to {self.top}: out of bounds")
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise ValueError(f"{channels} channels; 1 to {MAX_CHANNELS} are possible")
         if self.step.shape != (channels,) or self.group.shape != (channels,):
             raise ValueError(f"step and group belong to {channels} channels")
         if (self.step < FRACTION).any():
@@ -67,17 +69,26 @@ class Grids:
             raise ValueError("a channel is of a group that does not exist")
         if (np.diff(self.edges, axis=1) <= 0).any():
             raise ValueError("edges ascend")
-        tables = (self.groups * (1 + 2 * self.bins), 2 * self.top + 1)
+        if self.top.shape != (self.groups,) or not 1 <= self.top.min() <= self.reach <= MAX_TOP:
+            raise ValueError(f"each group has a top from 1 to {MAX_TOP}")
+        tables = (self.groups * (1 + 2 * self.bins), 2 * self.reach + 1)
         if self.frequencies.shape != tables:
             raise ValueError(f"frequencies are {self.frequencies.shape}, not {tables}")
         if (self.frequencies.sum(axis=1, dtype=np.int64) != TOTAL).any():
             raise ValueError(f"the frequencies of a table sum to {TOTAL}")
-        if (self.frequencies == 0).any():
-            raise ValueError("every symbol has a frequency")
+        owner = np.arange(self.groups)
+        owner = np.concatenate((owner, *(np.repeat(owner, self.bins),) * 2))
+        size = np.abs(np.arange(-self.reach, self.reach + 1))
+        if ((self.frequencies > 0) != (size <= self.top[owner][:, None])).any():
+            raise ValueError("a table has the symbols up to its group's top, and no others")
 
     @property
     def groups(self) -> int:
         return int(self.edges.shape[0])
+
+    @property
+    def reach(self) -> int:
+        return int(self.top.max())
 
     @property
     def bins(self) -> int:
@@ -104,11 +115,12 @@ class Grids:
 
     def text(self) -> str:
         """All of it as a contract holds it."""
-        head = _HEAD.pack(_VERSION, self.top, self.groups, self.bins, self.centre.size)
+        head = _HEAD.pack(_VERSION, self.groups, self.bins, self.centre.size)
         arrays = (
             self.centre.astype("i1"),
             self.step.astype("<u2"),
             self.group.astype("u1"),
+            self.top.astype("u1"),
             self.edges.astype("<i2"),
             self.frequencies.astype("u1"),
         )
@@ -125,7 +137,7 @@ class Grids:
                 raise ValueError(
                     "the grids of a contract are cut off, too long or followed by more"
                 )
-            version, top, groups, bins, channels = _HEAD.unpack_from(raw)
+            version, groups, bins, channels = _HEAD.unpack_from(raw)
         except (binascii.Error, zlib.error, struct.error) as error:
             raise ValueError(f"the grids of a contract: {error}") from None
         if version != _VERSION or not bins or not groups or channels > MAX_CHANNELS:
@@ -141,13 +153,17 @@ class Grids:
             at += size
             return found
 
+        centre, step = take("i1", channels), take("<u2", channels)
+        group, top = take("u1", channels), take("u1", groups)
         made = cls(
-            top=top,
-            centre=take("i1", channels).astype(np.int8),
-            step=take("<u2", channels).astype(np.uint16),
-            group=take("u1", channels).astype(np.uint8),
+            top=top.astype(np.uint8),
+            centre=centre.astype(np.int8),
+            step=step.astype(np.uint16),
+            group=group.astype(np.uint8),
             edges=take("<i2", groups, bins - 1).astype(np.int16),
-            frequencies=take("u1", groups * (1 + 2 * bins), 2 * top + 1).astype(np.uint8),
+            frequencies=take("u1", groups * (1 + 2 * bins), 2 * int(top.max()) + 1).astype(
+                np.uint8
+            ),
         )
         if at != len(raw):
             raise ValueError("the grids of a contract are followed by something")

@@ -34,7 +34,7 @@ def lanes_of(elements: int) -> int:
 
 
 class Tables:
-    """Frequencies [tables, symbols], uint8 of sum 256 each, no table with a single symbol."""
+    """Frequencies [tables, symbols], uint8 of sum 256 each: none has a single symbol."""
 
     def __init__(self, frequencies: U8) -> None:
         if frequencies.ndim != 2 or frequencies.shape[1] > TOTAL or not frequencies.size:
@@ -54,10 +54,6 @@ class Tables:
         self._symbol_of: U8 = owners
         self._frequency_of: U16 = self._frequency[at]
         self._bias_of: U16 = slots - self._below[at]
-
-    def can_code(self, symbols: U8, tables: I32) -> bool:
-        """Whether every symbol has a frequency in its table."""
-        return bool(self._frequency[tables * self.symbols + symbols].all())
 
 
 class Encoder:
