@@ -7,12 +7,13 @@ and Thomas, 10.3, with weights). So no combination of bits per channel is ever t
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ...shared.codec.grids import FRACTION, MAX_TOP, SILENT, Grids
+from ...shared.codec.grids import FRACTION, MAX_SYMBOL, MAX_TOP, SILENT, Grids
 from ...shared.codec.neighbours import Plane
 from ...shared.codec.rans import TOTAL, frequencies_of
 
@@ -42,9 +43,12 @@ def fit_grids(tensors: I8, *, sensitivity: F64, bits: float) -> Grids:
     centre = _centres(values[::stride])
     weight = np.sqrt(sensitivity + 1e-3 * sensitivity.mean() + 1e-30)
     relative = 1.0 / (weight / weight.mean())
+    # So that the largest symbol reaches every code: nothing is cut off, however rare.
+    farthest = np.maximum(127 - centre.astype(np.int64), centre.astype(np.int64) + 128)
+    least = np.maximum(FRACTION, np.ceil(FRACTION * farthest / MAX_SYMBOL))
 
     def step_at(scale: float) -> npt.NDArray[np.uint16]:
-        steps = np.clip(np.rint(FRACTION * scale * relative), FRACTION, 65535)
+        steps = np.clip(np.rint(FRACTION * scale * relative), least, 65535)
         return cast(npt.NDArray[np.uint16], steps.astype(np.uint16))
 
     low, high = -4.0, 13.0  # logarithms of the scale, in codes
@@ -104,6 +108,8 @@ def _with_tables(blank: Grids, tensors: I8) -> Grids:
     size = np.abs(symbols).mean(axis=0)
     group = _groups(size)
     sent = group != SILENT
+    if not sent.any():
+        return replace(blank, group=group)
     shape = tensors.shape[1:]
     pictures = symbols.reshape(
         len(tensors),
@@ -112,7 +118,7 @@ def _with_tables(blank: Grids, tensors: I8) -> Grids:
         channels,
     )[..., sent]
     own = group[sent].astype(np.int64)
-    groups = int(own.max()) + 1 if own.size else 1
+    groups = int(own.max()) + 1
     top = np.array([_top(symbols[:, group == index]) for index in range(groups)], np.uint8)
     seen = list(_with_sums(pictures, top[own].astype(np.int16)))
     edges = _edges(seen, own, groups)

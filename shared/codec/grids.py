@@ -20,9 +20,9 @@ FRACTION = 16
 SILENT = 255
 """The group of channels that are never sent: they decode to their centre."""
 
+MAX_SYMBOL = 127
 MAX_TOP = 31
 MAX_CHANNELS = 1 << 16
-_MAX_SYMBOL = 127
 _VERSION = 1
 _HEAD = struct.Struct("<BBBI")
 _MAX_BYTES = 1 << 22
@@ -101,7 +101,7 @@ class Grids:
         away = (codes - self.centre[:, None].astype(np.int64)) * FRACTION
         step = self.step[:, None].astype(np.int64)
         size = (2 * np.abs(away) + step) // (2 * step)
-        symbols: I8 = (np.sign(away) * np.minimum(size, _MAX_SYMBOL)).astype(np.int8)
+        symbols: I8 = (np.sign(away) * np.minimum(size, MAX_SYMBOL)).astype(np.int8)
         return symbols
 
     @cached_property
