@@ -15,7 +15,7 @@ from hybridge.shared.errors import ConfigError, UnknownModel
 from hybridge.shared.paths import Paths
 from hybridge.shared.signing import SigningKey, TrustStore
 
-RATES = tuple(f"rans-{tenths}" for tenths in (10, 13, 16, 20, 25, 30, 35, 40, 50))
+RATES = tuple(f"rans-{tenths}" for tenths in (12, 16, 20, 25, 30, 35, 40))
 TENSOR_CODECS = ("affine8", "affine4", "affine3", *RATES)
 PICTURE_CODECS = (
     "raw",
@@ -25,7 +25,7 @@ PICTURE_CODECS = (
     *(f"avif-{quality}" for quality in (40, 60, 75, 85, 92, 96)),
 )
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_BUILD_PICTURES = 16
+_BUILD_PICTURES = 8
 
 
 @dataclass(frozen=True)
