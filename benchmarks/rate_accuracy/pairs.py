@@ -25,7 +25,7 @@ PICTURE_CODECS = (
     *(f"avif-{quality}" for quality in (40, 60, 75, 85, 92, 96)),
 )
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_BUILD_PICTURES = 8
+_BUILD_PICTURES = 16
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-RUNS = 9
+RUNS = 25
 
 
 def best_ms(work: Callable[[], object]) -> float:
