@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..shared import oip
-from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineRefused, HybridgeError
+from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
+from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError
 from ..shared.manifest import Runtime
 from ..shared.side import wanted_outputs
 from ..shared.tensor import TensorSpec
@@ -70,21 +70,29 @@ class Inference:
         `arrived_s` is when its budget began to run, if not now.
         """
         with self.statistics.request(arrived_s) as record:
-            found, deadline = await self._read(request, record, transport_left_s)
+            found, deadline, last = await self._read(request, record, transport_left_s)
             wanted = wanted_outputs(
                 request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
             )
-            await self._loader.ready(found.stage, deadline=deadline)
-            answer = await self.worker.run(
-                found.stage,
-                load=found.load,
-                items=found.items,
-                sides=found.sides,
-                deadline=deadline,
-            )
+            await self._loader.ready(found.stage, deadline=last)
+            try:
+                answer = await self._computed(found, deadline)
+            except (DeadlineRefused, DeadlineUnmet):
+                if last is deadline:
+                    raise
+                answer = await self._computed(found, last)
             response = self._response(request.id, found, answer, wanted=wanted)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
+
+    async def _computed(self, found: Input, deadline: Deadline) -> Answer:
+        return await self.worker.run(
+            found.stage,
+            load=found.load,
+            items=found.items,
+            sides=found.sides,
+            deadline=deadline,
+        )
 
     @contextmanager
     def reading(self, name: str, version: str) -> Iterator[None]:
@@ -100,7 +108,8 @@ class Inference:
 
     async def _read(
         self, request: oip.InferRequest, record: Record, transport_left_s: float | None
-    ) -> tuple[Input, Deadline]:
+    ) -> tuple[Input, Deadline, Deadline]:
+        """What is asked, when it is due, and until when an answer is wanted at all."""
         named = ModelName(name=request.model_name, version=request.model_version)
         model = self.repository.model(named.name, named.version)
         record.model = self.statistics.of(model.name, model.version)
@@ -112,13 +121,16 @@ class Inference:
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
-        record.deadline = deadline
+        record.deadline = last = deadline
+        if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):
+            left_ms = min(transport_left_s * 1e3, MAX_BUDGET_MS)
+            record.deadline = last = Deadline.after_ms(left_ms, now_s=record.started_s)
         found = await read_input(
             request.inputs, request.parameters, named=named, repository=self.repository
         )
         if found.model is not model:
             record.model = self.statistics.of(found.model.name, found.model.version)
-        return found, deadline
+        return found, deadline, last
 
     def metadata(self, *, name: str, version: str) -> dict[str, Any]:
         """The fields of ModelMetadataResponse.
