@@ -17,7 +17,8 @@ from ...shared.codec.grids import FRACTION, MAX_SYMBOL, MAX_TOP, SILENT, Grids
 from ...shared.codec.neighbours import Plane
 from ...shared.codec.rans import TOTAL, frequencies_of
 
-_SEARCHED_VALUES = 1 << 21
+_SEARCHED_VALUES = 1 << 20
+_COUNTED_VALUES = 1 << 22
 _ROUNDS = 14
 _GROUPS = 8
 _BINS = 13
@@ -61,7 +62,8 @@ def fit_grids(tensors: I8, *, sensitivity: F64, bits: float) -> Grids:
         else:
             high = middle
     blank = _blank(centre, step_at(float(2.0**high)))
-    return _with_tables(blank, tensors)
+    pictures = max(8, _COUNTED_VALUES // tensors[0].size)
+    return _with_tables(blank, tensors[:: max(1, len(tensors) // pictures)])
 
 
 def _centres(values: I8) -> I8:
