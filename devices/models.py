@@ -182,10 +182,15 @@ def on_grid(output: Array, grid: Grid) -> npt.NDArray[np.int8]:
 
 
 def quantize(tensor: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.int8]:
-    """A float32 tensor on an int8 grid: round to nearest even, then saturate."""
+    """A float32 tensor on an int8 grid: round to nearest even, then saturate.
+
+    Infinities saturate too; TensorError for NaN, which stands for no value at all.
+    """
     if grid.scale is None or grid.zero_point is None:
         raise ValueError(f"no quantization in {grid}")
     scaled = np.rint(tensor / np.float32(grid.scale)) + grid.zero_point
+    if np.isnan(scaled).any():
+        raise TensorError("a head gave NaN, which no int8 stands for")
     return cast(npt.NDArray[np.int8], np.clip(scaled, -128, 127).astype(np.int8))
 
 

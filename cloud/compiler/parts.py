@@ -1,5 +1,6 @@
 """The two models of a bundle as its manifest describes them; their files go into a blob store."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,7 @@ import onnxruntime
 from onnx import ModelProto
 
 from ...devices.pixel_input import value_range
+from ...shared.codec.channels import tenths_of
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import (
@@ -27,18 +29,20 @@ from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
 from ...shared.tensor import TensorSpec
 from ..weights import OWN
+from .apart import apart
 from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
 from .external import externalize
 from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
-from .onnx_graph import extract_tail, input_of, whole_from_pixels
+from .onnx_graph import Wire, extract_tail, input_of, whole_from_pixels
 from .onnx_source import onnx_bytes, takes_channels_last
 from .paired_cut import PairedCut, Pairing
 from .quantization.onnx_models import float16
 from .recipe import ModelRecipe
 from .selection import Selection, select
+from .sensitivity import Sample, sensitivities
 from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, sha256
@@ -48,6 +52,9 @@ from .writer import BlobStore
 
 WHOLE = "whole"
 _ONE = 1e-3
+_WEIGHED = 8
+"""Pictures on which it is seen how much the answer depends on what crosses."""
+
 _LOOKED_AT = 4
 """Pictures on which a model shows what its outputs are."""
 
@@ -155,10 +162,56 @@ class LargeParts:
         """The share of the large model's multiply-adds before each cut."""
         return {pair.name: pair.work for pair in self.pairs}
 
+    def contracts(
+        self, pairs: Sequence[PairedCut], *, codecs: Sequence[str]
+    ) -> dict[str, Contract]:
+        """What head and tail of each cut agree on, the codecs' parameters among it."""
+        if not pairs:
+            return {}
+        digest = sha256(onnx_bytes(self.onnx))
+        heads = pack_heads(self.int8, {pair.name: pair.int8 for pair in pairs if pair.int8})
+        sent = {pair.name: self._sent(heads, pair) for pair in pairs}
+        weighed = self._sensitivities(pairs, sent) if any(map(tenths_of, codecs)) else {}
+        return {
+            pair.name: cut_contract(
+                pair,
+                sent[pair.name],
+                model_sha256=digest,
+                codecs=codecs,
+                sensitivity=weighed.get(pair.name),
+            )
+            for pair in pairs
+        }
+
+    def _sensitivities(
+        self, pairs: Sequence[PairedCut], sent: Mapping[str, Sequence[npt.NDArray[np.int8]]]
+    ) -> dict[str, npt.NDArray[np.float64] | None]:
+        """How much the answer depends on each int8 code of what crosses; see sensitivity.py."""
+        if self.inputs:
+            return {}
+        samples, scales = [], []
+        for pair in pairs:
+            scale, zero_point = _grid(pair.int8_wire)
+            values = np.stack([each[0] for each in sent[pair.name][:_WEIGHED]])
+            real = ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
+            samples.append(Sample(pair.onnx, pair.float_wire, real))
+            scales.append(scale)
+        found = apart(
+            "torch",
+            sensitivities,
+            onnx_bytes(self.onnx),
+            samples,
+            logits=self.output is OutputKind.LOGITS,
+        )
+        return {
+            pair.name: None if squares is None else squares * np.square(scale)
+            for pair, squares, scale in zip(pairs, found, scales, strict=True)
+        }
+
     def assemble(
-        self, pairs: Sequence[PairedCut], *, codecs: Sequence[str], store: BlobStore
+        self, pairs: Sequence[PairedCut], *, contracts: Mapping[str, Contract], store: BlobStore
     ) -> Large:
-        """The manifest's large model with these cuts."""
+        """The manifest's large model with these cuts, whose contracts are known."""
         digest = sha256(onnx_bytes(self.onnx))
         shared = externalize(self._graphs(self.onnx, pairs))
         heads: dict[Precision, bytes] = {}
@@ -172,12 +225,7 @@ class LargeParts:
         cuts = [
             Cut(
                 name=pair.name,
-                contract=cut_contract(
-                    pair,
-                    self._sent(heads[Precision.INT8], pair),
-                    model_sha256=digest,
-                    codecs=codecs,
-                ),
+                contract=contracts[pair.name],
                 heads=dict.fromkeys(heads, pair.name),
                 tail=store.add(shared.graphs[pair.name]),
             )
@@ -235,6 +283,14 @@ class LargeParts:
     def _sent(self, heads: bytes, pair: PairedCut) -> list[npt.NDArray[np.int8]]:
         runner = Runner(heads, signature=pair.name)
         return [as_sent(runner.outputs(tensor), pair.int8_wire) for tensor in self.tensors]
+
+
+def _grid(wire: Wire) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Scale and zero point of every value of an int8 wire, of its shape."""
+    parts = [(each, math.prod(each.shape)) for each in wire.parts or (wire,)]
+    scale = np.concatenate([np.full(size, each.scale, np.float64) for each, size in parts])
+    zero = np.concatenate([np.full(size, each.zero_point, np.int64) for each, size in parts])
+    return scale.reshape(wire.shape), zero.reshape(wire.shape)
 
 
 def _heads(

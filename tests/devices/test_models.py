@@ -48,6 +48,13 @@ def test_quantizing_rounds_halves_to_even() -> None:
         quantize(tensor, unscaled)
 
 
+def test_quantizing_saturates_infinities_and_refuses_nan() -> None:
+    tensor = np.array([np.inf, -np.inf, 1e-42], np.float32)
+    assert quantize(tensor, GRID).tolist() == [127, -128, -10]
+    with pytest.raises(TensorError, match="NaN"):
+        quantize(np.array([0.0, np.nan], np.float32), GRID)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
