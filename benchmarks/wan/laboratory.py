@@ -70,7 +70,8 @@ class Calibration:
     @property
     def least_budget_ms(self) -> float:
         """The shortest budget that is asked for."""
-        return max(LEAST_BUDGET_MS, float(np.ceil(_BUDGET_TIMES_P99 * self.loaded_p99_ms)))
+        p99_ms = max(self.p99_ms, self.loaded_p99_ms)  # of few requests, each is rough
+        return max(LEAST_BUDGET_MS, float(np.ceil(_BUDGET_TIMES_P99 * p99_ms)))
 
     def budgets_ms(self, count: int, *, most_ms: float = 2_000.0) -> list[float]:
         """From the shortest to two seconds, evenly in their ratio."""
