@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from ..shared.errors import ConfigError
@@ -17,6 +18,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+class Engine(StrEnum):
+    """Where batches are computed."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CloudConfig:
     """Everything `hybridge cloud` can be told.
@@ -29,6 +37,9 @@ class CloudConfig:
     by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
+    Batches are computed in this process, or in `workers` others if that is above 0; by the engine
+    Ray in so many actors at most and `least_workers` at least, of a cluster at `ray_address` or one
+    of its own, where what has idled for `idle_s` is let go. Each worker has the `instances`.
     """
 
     bundles: Path
@@ -39,6 +50,11 @@ class CloudConfig:
     metrics: Address | None = None
     security: Security = field(default_factory=Security)
     instances: int = field(default_factory=usable_cores)
+    workers: int = 0
+    engine: Engine = Engine.LOCAL
+    least_workers: int = 0
+    idle_s: float = 60.0
+    ray_address: str | None = None
     queue_limit: int = 64
     max_batch: int = 8
     precision: Precision = Precision.FLOAT32
@@ -52,6 +68,10 @@ class CloudConfig:
         for name in ("instances", "queue_limit", "max_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise ConfigError(f"workers must not be negative, and {self.workers} is")
+        if self.engine is Engine.RAY and not self.workers:
+            raise ConfigError("the engine ray needs to know how many workers there may be")
         if not self.grace_ms >= 0:
             raise ConfigError(f"grace_ms must not be negative, and {self.grace_ms:g} is")
         if not self.bundles.is_dir():

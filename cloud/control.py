@@ -83,7 +83,7 @@ class ModelControl:
         before = [model for model in repository if model.name == name]
         for model in models:
             if model not in before:
-                self._inference.serve(model)
+                await self._inference.serve(model)
         repository.put(name, models)
         for model in before:
             if model not in models:

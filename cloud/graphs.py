@@ -1,5 +1,6 @@
 """The graphs of a bundle's large model in one precision, opened by the runtime that serves them."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,11 @@ class Graphs:
     variant: Variant
     runtime: Runtime
     _open: Open = field(repr=False)
+    _origin: "_Origin" = field(repr=False)
+
+    def __reduce__(self) -> "tuple[Callable[[_Origin], Graphs], tuple[_Origin]]":
+        """For another process: there they share one mapped file again."""
+        return _opened_once, (self._origin,)
 
     @classmethod
     def of(
@@ -54,13 +60,47 @@ class Graphs:
             threads=threads,
             on_cpu=on_cpu,
         )
+        origin = _Origin(bundle, precision, runtime, threads, on_cpu)
         if runtime is Runtime.TORCH:
-            return cls(bundle, variant, runtime, _torch(weights, precision, settings))
-        return cls(bundle, variant, runtime, _onnx(weights, settings))
+            return cls(bundle, variant, runtime, _torch(weights, precision, settings), origin)
+        return cls(bundle, variant, runtime, _onnx(weights, settings), origin)
 
     def open(self, graph: Blob) -> Backend:
         """One of them, ready to run; BundleError if it cannot be."""
         return self._open(self.bundle.read(graph))
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What graphs were opened from."""
+
+    bundle: Bundle
+    precision: Precision
+    runtime: Runtime
+    threads: int
+    on_cpu: bool
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.bundle.sha256, self.precision, self.runtime, self.threads, self.on_cpu
+
+
+_elsewhere: "weakref.WeakValueDictionary[tuple[object, ...], Graphs]" = (
+    weakref.WeakValueDictionary()
+)
+"""Graphs that came from another process, as long as a stage of theirs is there."""
+
+
+def _opened_once(origin: _Origin) -> Graphs:
+    if (graphs := _elsewhere.get(origin.key)) is None:
+        graphs = _elsewhere[origin.key] = Graphs.of(
+            origin.bundle,
+            precision=origin.precision,
+            runtime=origin.runtime,
+            threads=origin.threads,
+            on_cpu=origin.on_cpu,
+        )
+    return graphs
 
 
 @dataclass(frozen=True, kw_only=True)

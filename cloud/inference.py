@@ -40,15 +40,15 @@ class Inference:
         self._loader = loader
         self._clock = clock
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Takes work for whole models now, for tails as they are loaded in the background."""
         for model in self.repository:
-            self.serve(model)
+            await self.serve(model)
 
-    def serve(self, model: ServedModel) -> None:
+    async def serve(self, model: ServedModel) -> None:
         """Takes work for a model of the repository, whose whole is loaded."""
         self.statistics.add(model.name, model.version)
-        self.worker.add_stage(model.whole)
+        await self.worker.add_stage(model.whole)
         self._loader.start(model.stages[1:])
 
     async def retire(self, model: ServedModel) -> None:

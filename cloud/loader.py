@@ -69,7 +69,7 @@ class Loader:
 
     async def _load(self, stage: Stage) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, stage.load)
-        self._worker.add_stage(stage)
+        await self._worker.add_stage(stage)
         log.info("%s: %.1f ms for one", stage.key, stage.cost.predict_ms(1))
 
     async def _load_all(self, stages: list[Stage]) -> None:

@@ -52,6 +52,18 @@ _ORDER = attrgetter("order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """`instances` compute now; one more from each instant of `coming_s`.
+
+    Where there is none at all, there is one so long after it is asked for: `on_demand_s`.
+    """
+
+    instances: int
+    coming_s: tuple[float, ...] = ()
+    on_demand_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Jobs of one stage that run together, from `started_s` for about `predicted_ms`."""
 
@@ -104,6 +116,8 @@ class Scheduler:
 
     instances: int
     queue_limit: int
+    _coming_s: tuple[float, ...] = ()
+    _on_demand_s: float = 0.0
     _costs: dict[StageKey, OnlineCost] = field(default_factory=dict)
     _queues: dict[StageKey, list[Job]] = field(default_factory=dict)
     _running: dict[int, Batch] = field(default_factory=dict)
@@ -118,6 +132,12 @@ class Scheduler:
         """Forgets a stage; of its jobs none may be waiting, but some may run."""
         assert not self._queues[stage], f"{stage} has jobs waiting"
         del self._costs[stage], self._queues[stage]
+
+    def resize(self, capacity: Capacity) -> None:
+        """Reckons with other instances from now on; what runs is left to finish."""
+        self.instances = capacity.instances
+        self._coming_s = capacity.coming_s
+        self._on_demand_s = capacity.on_demand_s
 
     def cost(self, stage: StageKey) -> OnlineCost:
         return self._costs[stage]
@@ -196,6 +216,8 @@ class Scheduler:
         """Plays the queues forward as `next` would run them, without lingering."""
         free = [self._free_s(batch, now_s) for batch in self._running.values()]
         free += [now_s] * (self.instances - len(free))
+        free += [now_s + abs(at_s - now_s) for at_s in self._coming_s]
+        free = free or [now_s + self._on_demand_s]
         heapq.heapify(free)
         heads = [(queue[0].order, stage, 0) for stage, queue in queues.items() if queue]
         heapq.heapify(heads)

@@ -20,6 +20,7 @@ from ..shared.rpc import FaultInterceptor
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .control import ModelControl
+from .executors.opening import executor_of
 from .fleet import FleetService
 from .front import Front, Served
 from .health import Health
@@ -75,15 +76,16 @@ class CloudServer:
             runtime=config.runtime,
         )
         self._worker = Worker(
-            instances=config.instances,
+            executor=await executor_of(config),
             queue_limit=config.queue_limit,
             on_execution=self._statistics.executed,
         )
+        await self._worker.start()
         self._loader = Loader(self._worker)
         inference = Inference(
             repository, worker=self._worker, loader=self._loader, statistics=self._statistics
         )
-        inference.start()
+        await inference.start()
         if config.preload:
             await self._loader.finished()
         front.open(
@@ -112,7 +114,7 @@ class CloudServer:
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
-            self._worker.close()
+            await self._worker.close()
         log.info("stopped")
 
     async def _listen(self, front: Front) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -66,6 +66,18 @@ class Stage:
             if self._cost is None:
                 self._backend = self.open()
                 self._cost = self._measure()
+
+    def close(self) -> None:
+        """Lets go of the graph, which takes a while; nothing runs any more."""
+        self._backend = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which loads it by itself."""
+        return {**self.__dict__, "_backend": None, "_cost": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def run(self, batch: Array, sides: Tensors) -> Computed:
         """What the model makes of n inputs; ModelFault if it fails on them."""

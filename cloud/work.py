@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from .stage import Computed, Stage
 log = logging.getLogger(__name__)
 
 Load = Callable[[], Array]
-"""Makes the inputs [items, ...] of a job: a codec's decoding, done by the instance."""
+"""Makes the inputs [items, ...] of a job: a codec's decoding, done by the instance.
+
+Can be pickled: the instance may be elsewhere.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,22 @@ class Work:
         return self.answer.done()
 
 
+class Task(Protocol):
+    """A work as whoever carries it out sees it."""
+
+    @property
+    def job(self) -> Job: ...
+
+    @property
+    def load(self) -> Load: ...
+
+    @property
+    def sides(self) -> Tensors: ...
+
+    @property
+    def unwanted(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """What became of a batch: one outcome per work, in order; None for the unwanted."""
@@ -63,7 +83,7 @@ class Execution:
     decode_ms: float
 
 
-def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
+def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
     """Loads, computes and checks a batch on the calling thread; never raises."""
     started_s = clock()
     outcomes: list[Answer | Exception | None] = [None] * len(works)
@@ -106,7 +126,7 @@ class _Loaded:
     sides: Tensors
 
 
-def _load(work: Work, stage: Stage) -> _Loaded:
+def _load(work: Task, stage: Stage) -> _Loaded:
     array = work.load()
     if array.shape != (work.job.items, *stage.contract.shape):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")

@@ -28,11 +28,11 @@ from .test_service import probabilities, request_of
 
 HANG = """
 import threading
-from hybridge.cloud import worker
+from hybridge.cloud.executors import threads
 def hang(*_, **__):
     print("hanging", flush=True)
     threading.Event().wait()
-worker.execute = hang
+threads.execute = hang
 """
 DAEMON = """
 import asyncio, logging, sys

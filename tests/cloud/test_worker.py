@@ -7,6 +7,7 @@ import pytest
 
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
+from hybridge.cloud.executors.threads import Threads
 from hybridge.cloud.loader import Loader
 from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
@@ -64,11 +65,11 @@ def stage(backend: Echo) -> Stage:
 
 @pytest.fixture
 async def worker(stage: Stage, backend: Echo) -> AsyncIterator[Worker]:
-    worker = Worker(instances=1, queue_limit=10)
-    worker.add_stage(stage)
+    worker = Worker(executor=Threads(1), queue_limit=10)
+    await worker.add_stage(stage)
     yield worker
     backend.allowed.set()
-    worker.close()
+    await worker.close()
 
 
 def submit(

@@ -1,0 +1,47 @@
+"""Batches on threads of this process."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from ...shared.deadline import Clock, monotonic
+from ..cost import Cost
+from ..scheduler import Capacity
+from ..stage import Stage
+from ..work import Execution, Work, execute
+from .executor import Demand, Executor, Staff
+
+
+class Threads(Executor):
+    """`instances` threads; what they run, they run on the stage itself."""
+
+    def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
+        self._capacity = Capacity(instances=instances)
+        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._clock = clock
+
+    @property
+    def capacity(self) -> Capacity:
+        return self._capacity
+
+    @property
+    def staff(self) -> Staff | None:
+        return None
+
+    async def start(self, *, demand: Callable[[], Demand], changed: Callable[[], None]) -> None:
+        pass
+
+    async def open(self, stage: Stage) -> Cost:
+        return stage.cost
+
+    async def let_go(self, stage: Stage) -> None:
+        pass
+
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
+        return asyncio.get_running_loop().run_in_executor(
+            self._pool, partial(execute, works, stage=stage, clock=self._clock)
+        )
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
