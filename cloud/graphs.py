@@ -82,7 +82,15 @@ class _Origin:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return self.bundle.sha256, self.precision, self.runtime, self.threads, self.on_cpu
+        bundle = self.bundle
+        return (
+            bundle.path,
+            bundle.sha256,
+            self.precision,
+            self.runtime,
+            self.threads,
+            self.on_cpu,
+        )
 
 
 _elsewhere: "weakref.WeakValueDictionary[tuple[object, ...], Graphs]" = (

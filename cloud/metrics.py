@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from .executors.executor import Staff
 from .front import Front, Served
 from .statistics import BOUNDS_S, BatchFigures, Statistics
 from .web import application
@@ -66,6 +67,7 @@ def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]
     if served is None:
         return
     worker, models = served.inference.worker, {m.name for m in served.inference.repository}
+    yield from _staff(worker.executor.staff)
     running = GaugeMetricFamily("hybridge_batches_running", "Batches that are being computed.")
     running.add_metric((), worker.running)
     yield running
@@ -81,6 +83,21 @@ def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]
     )
     forecast.add_metric((), worker.forecast_ms() / 1e3)
     yield forecast
+
+
+def _staff(staff: Staff | None) -> Iterator[Metric]:
+    if staff is None:
+        return
+    workers = GaugeMetricFamily(
+        "hybridge_workers", "Processes or actors that compute for this cloud.", labels=("state",)
+    )
+    workers.add_metric(("ready",), staff.ready)
+    workers.add_metric(("starting",), staff.starting)
+    deaths = CounterMetricFamily(
+        "hybridge_worker_deaths", "Workers that ended without being asked to."
+    )
+    deaths.add_metric((), staff.deaths)
+    yield from (workers, deaths)
 
 
 def _counters(statistics: Statistics) -> Iterator[Metric]:

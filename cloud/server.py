@@ -61,6 +61,7 @@ class CloudServer:
         config = self.config
         if not list_bundles(config.bundles):
             raise ConfigError(f"no bundle under {config.bundles}; build one first")
+        executor = await executor_of(config)  # a Ray of its own forks: never once gRPC has begun
         self._front = front = Front()
         await self._listen(front)
         await self._open_sites(front)
@@ -76,7 +77,7 @@ class CloudServer:
             runtime=config.runtime,
         )
         self._worker = Worker(
-            executor=await executor_of(config),
+            executor=executor,
             queue_limit=config.queue_limit,
             on_execution=self._statistics.executed,
         )

@@ -200,14 +200,18 @@ class Worker:
 
     def _try_again(self, work: Work, lost: InstanceLost) -> None:
         """Queues once more what can still be in time; the rest is told at once."""
+        now_s = self._clock()
         if work.unwanted:
+            return
+        if work.job.deadline_s <= now_s:
+            _settle(work, DeadlineUnmet("it passed before the answer was there"))
             return
         if work.job.id in self._tried:
             _settle(work, InstanceLost(f"{lost}, as did the one that tried before it"))
             return
         self._tried.add(work.job.id)
         try:
-            self._scheduler.submit(work.job, now_s=self._clock())
+            self._scheduler.submit(work.job, now_s=now_s)
         except (DeadlineRefused, Overloaded) as refusal:
             _settle(work, InstanceLost(f"{lost}; for another try, {refusal}"))
 

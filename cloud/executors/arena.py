@@ -59,6 +59,7 @@ class Arena:
     def write(self, parcel: Parcel, *, start: int = 0) -> bytes:
         """Lays the buffers of a parcel down from `start`; what has to cross by the socket."""
         at = start = _aligned(start)
+        self._reach(at + 1)
         for buffer in parcel.buffers:
             self._reach(at + buffer.nbytes)
             self._view[at : at + buffer.nbytes] = buffer

@@ -34,13 +34,11 @@ log = logging.getLogger(__name__)
 Make = Callable[[str], Replica]
 
 _GIVE_UP_AFTER = 5
-"""Failed starts of a seat, before anything was ever ready, that end the cloud."""
+"""Failed starts of a seat in a row that end a cloud which is starting; later it goes on trying."""
 _STEADY_S = 10.0
 """Whoever lived so long did not die of its start."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 _LOOK_EVERY_S = 0.25
-_HUNG_S = 60.0
-"""How long after the last deadline of a batch its replica may still be busy with it."""
 _ECHOES = 5
 
 
@@ -66,7 +64,7 @@ class ReplicaPool(Executor):
     """Replicas of `slots` batches at a time each, between the bounds.
 
     `start_s` and `hop_ms` stand for how long a start and the way to a replica take until one was
-    measured.
+    measured. A replica that is still busy `hung_s` after the last deadline of a batch is ended.
     """
 
     def __init__(
@@ -77,6 +75,7 @@ class ReplicaPool(Executor):
         slots: int,
         start_s: float,
         hop_ms: float,
+        hung_s: float = 60.0,
         clock: Clock = monotonic,
     ) -> None:
         self._make = make
@@ -84,6 +83,7 @@ class ReplicaPool(Executor):
         self._slots = slots
         self._start_s = start_s
         self._hop_ms = hop_ms
+        self._hung_s = hung_s
         self._clock = clock
         self._seats: list[_Seat] = []
         self._opened: dict[Stage, _Opened] = {}
@@ -91,7 +91,7 @@ class ReplicaPool(Executor):
         self._names = itertools.count(1)
         self._deaths = 0
         self._changed: Callable[[], None] = lambda: None
-        self._some_ready: asyncio.Future[None] | None = None
+        self._all_ready: asyncio.Future[None] | None = None
         self._scaling: asyncio.Task[None] | None = None
 
     @property
@@ -109,13 +109,13 @@ class ReplicaPool(Executor):
         return Staff(ready=ready, starting=len(self._seats) - ready, deaths=self._deaths)
 
     async def start(self, *, demand: Callable[[], Demand], changed: Callable[[], None]) -> None:
-        """Returns once one replica is ready, if any is to be there; ConfigError if none can be."""
+        """Returns once the least number of replicas is ready; ConfigError if they cannot be."""
         self._changed = changed
-        self._some_ready = asyncio.get_running_loop().create_future()
+        self._all_ready = asyncio.get_running_loop().create_future()
         for _ in range(self._bounds.least):
             self._add_seat()
         if self._seats:
-            await self._some_ready
+            await self._all_ready
         if self._bounds.elastic:
             self._scaling = asyncio.create_task(self._scale(demand))
 
@@ -154,7 +154,7 @@ class ReplicaPool(Executor):
         now_s = self._clock()
         left_s = max(work.job.deadline_s for work in works) - now_s
         try:
-            async with asyncio.timeout(max(0.0, left_s) + _HUNG_S):
+            async with asyncio.timeout(max(0.0, left_s) + self._hung_s):
                 order = send(works, stage=opened.stage, place=opened.place, now_s=now_s)
                 told = await replica.call(order)
         except TimeoutError:
@@ -225,6 +225,14 @@ class ReplicaPool(Executor):
         seat = _Seat(name, expected_s=self._clock() + self._start_s)
         self._seats.append(seat)
         seat.keeper = asyncio.create_task(self._keep(seat), name=name)
+        seat.keeper.add_done_callback(self._kept)
+
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        if keeper.cancelled() or (error := keeper.exception()) is None:
+            return
+        log.error("defect in the keeper of %s", keeper.get_name(), exc_info=error)
+        if self._all_ready is not None and not self._all_ready.done():
+            self._all_ready.set_exception(error)
 
     async def _keep(self, seat: _Seat) -> None:
         """Has somebody sit there, until this is cancelled."""
@@ -241,7 +249,7 @@ class ReplicaPool(Executor):
                 await replica.stop()
             lived_s = self._clock() - began_s
             failures = 0 if lived_s > self._start_s + _STEADY_S else failures + 1
-            if failures >= _GIVE_UP_AFTER and not self._ever_ready:
+            if failures >= _GIVE_UP_AFTER and not self._began:
                 self._give_up(f"{seat.name} failed to start {failures} times: {why}")
                 return
             pause_s = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S) if failures else 0
@@ -267,22 +275,22 @@ class ReplicaPool(Executor):
         seat.replica, seat.places, seat.busy = replica, ready.places, 0
         seat.idle_since_s = self._clock()
         log.info("%s is ready", seat.name)
-        assert self._some_ready is not None
-        if not self._some_ready.done():
-            self._some_ready.set_result(None)
+        assert self._all_ready is not None
+        if not self._all_ready.done() and sum(1 for _ in self._ready()) >= self._bounds.least:
+            self._all_ready.set_result(None)
         self._changed()
         why = await replica.ended()
         self._deaths += 1
         return why
 
     @property
-    def _ever_ready(self) -> bool:
-        return self._some_ready is not None and self._some_ready.done()
+    def _began(self) -> bool:
+        return self._all_ready is not None and self._all_ready.done()
 
     def _give_up(self, why: str) -> None:
-        assert self._some_ready is not None
-        if not self._some_ready.done():
-            self._some_ready.set_exception(ConfigError(f"no worker can be started; {why}"))
+        assert self._all_ready is not None
+        if not self._all_ready.done():
+            self._all_ready.set_exception(ConfigError(f"the workers cannot be started; {why}"))
 
     def _leave(self, seat: _Seat, replica: Replica) -> None:
         """Nothing is sent to a replica any more."""

@@ -5,6 +5,7 @@ store the large ones. Every node needs this package, and the bundles at the same
 """
 
 import asyncio
+import os
 import threading
 from typing import Any
 
@@ -19,6 +20,7 @@ from .replica import Replica, ReplicaLost
 
 def join(address: str | None) -> None:
     """Joins a cluster, or begins one on this machine; blocking; once for a process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tells nobody unless told to
     if not ray.is_initialized():
         ray.init(
             address=address,
@@ -34,8 +36,9 @@ class Actor:
     def __init__(self) -> None:
         self._far_end = FarEnd()
 
-    def hello(self) -> None:
-        """Returns once it lives."""
+    def hello(self) -> int:
+        """The process that lives now."""
+        return os.getpid()
 
     def live(self) -> None:
         """Never returns, so that whoever waits for it learns of the end."""
@@ -52,6 +55,7 @@ class RayReplica(Replica):
     def __init__(self, name: str, *, slots: int) -> None:
         self.name = name
         self._slots = slots
+        self.pid: int | None = None
         self._actor: Any = None
         self._life: asyncio.Future[None] | None = None
 
@@ -63,7 +67,7 @@ class RayReplica(Replica):
             max_concurrency=self._slots + 2,
         )
         self._actor = kind.remote()
-        await _got(self._actor.hello.remote())
+        self.pid = await _got(self._actor.hello.remote())
         self._life = asyncio.ensure_future(_got(self._actor.live.remote()))
 
     async def call(self, order: Parcel) -> Parcel:

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from hybridge.cloud.executors.threads import Threads
 from hybridge.cloud.loader import Loader
 from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
-from hybridge.cloud.work import Answer
+from hybridge.cloud.work import Answer, Execution, Work
 from hybridge.cloud.worker import Worker
 from hybridge.shared.contract import Contract
 from hybridge.shared.deadline import Deadline, monotonic
-from hybridge.shared.errors import DeadlineUnmet, FrameError, ModelFault
+from hybridge.shared.errors import DeadlineUnmet, FrameError, InstanceLost, ModelFault
 from hybridge.shared.manifest import OutputKind
 from hybridge.shared.side import Tensors
 from hybridge.shared.tensor import Array
@@ -140,6 +140,37 @@ async def test_a_lingering_batch_starts_by_itself(
     together = [submit(worker, stage, value) for value in (1, 2)]
     await asyncio.gather(*together)
     assert backend.batches == [[1, 2]]
+
+
+class Dying(Threads):
+    """Loses so many batches before it runs any."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(1)
+        self.deaths = deaths
+
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
+        if not self.deaths:
+            return super().run(works, stage)
+        self.deaths -= 1
+        lost: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
+        lost.set_exception(InstanceLost("it died"))
+        return lost
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_what_is_lost_is_tried_once_more(stage: Stage, backend: Echo, deaths: int) -> None:
+    worker = Worker(executor=Dying(deaths), queue_limit=10)
+    await worker.add_stage(stage)
+    backend.allowed.set()
+    call = submit(worker, stage, 1)
+    if deaths == 1:
+        assert (await call).probabilities.tolist() == [[1, 1]]
+    else:
+        with pytest.raises(InstanceLost, match="it died, as did the one that tried before it"):
+            await call
+    assert (await submit(worker, stage, 2)).probabilities.tolist() == [[2, 2]]
+    await worker.close()
 
 
 def unloaded(backend: Echo, *, fails: bool = False) -> Stage:

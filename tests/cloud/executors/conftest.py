@@ -1,0 +1,64 @@
+"""Stages and pools for tests of what computes elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hybridge.cloud.executors.pool import ReplicaPool
+from hybridge.cloud.executors.process import ProcessReplica
+from hybridge.cloud.stage import Stage
+
+if TYPE_CHECKING:
+    from hybridge.shared.signing import TrustStore
+
+PATIENCE_S = 60.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns once something is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def pids(pool: ReplicaPool) -> list[int]:
+    """The processes that are ready."""
+    replicas = [seat.replica for seat in pool._seats if seat.replica is not None]
+    processes = [replica for replica in replicas if isinstance(replica, ProcessReplica)]
+    return [each.pid for each in processes if each.pid is not None]
+
+
+def signal_all(pool: ReplicaPool, number: int) -> None:
+    for pid in pids(pool):
+        os.kill(pid, number)
+
+
+async def stop_all(pool: ReplicaPool) -> None:
+    await stop(pids(pool))
+
+
+async def stop(processes: list[int]) -> None:
+    """Stops processes, and returns once none of their threads goes on."""
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    threads = [thread for pid in processes for thread in Path(f"/proc/{pid}/task").iterdir()]
+    await until(lambda: all(_state(thread) == "T" for thread in threads))
+
+
+def _state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(") ")[2][0]
+
+
+@pytest.fixture
+def stage(bundles: Path, trust: TrustStore) -> Stage:
+    """The whole of tiny/1, loaded here."""
+    from hybridge.cloud.repository import load_repository
+
+    return load_repository(bundles, trust=trust, max_batch=4).model("tiny").whole
