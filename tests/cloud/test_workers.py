@@ -131,7 +131,7 @@ async def test_shutdown_finishes_what_they_compute(cloud: Cloud) -> None:
     for response in await asyncio.gather(*calls):
         assert probabilities(response).shape == (1, CLASSES)
     await stopping
-    assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
+    assert all(_ended(pid) for pid in processes)
 
 
 async def test_they_end_with_a_cloud_that_is_killed(bundles: Path, key: SigningKey) -> None:
@@ -142,14 +142,18 @@ async def test_they_end_with_a_cloud_that_is_killed(bundles: Path, key: SigningK
     address = Address.parse((await process.stdout.readline()).decode().strip())
     async with Security().channel(address) as channel:
         await Stub(channel).ModelInfer(request_of("pixels", random_pixels(0)), timeout=60)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 1
+    (child,) = _children(process.pid)
     process.kill()
     await process.wait()
-    await until(lambda: _ended(children[0]))
+    await until(lambda: _ended(child))
 
 
-def _ended(pid: str) -> bool:
+def _children(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(each) for each in children.split()]
+
+
+def _ended(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

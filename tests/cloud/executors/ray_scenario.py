@@ -35,6 +35,11 @@ NODE = {"include_dashboard": False, "object_store_memory": 80_000_000}
 BOUNDS = Bounds(least=0, most=1, idle_s=3_600.0)
 
 
+def tell(step: str) -> None:
+    sys.stdout.write(f"{step}\n")
+    sys.stdout.flush()
+
+
 async def play(stage: Stage, cluster: Any, node: Any) -> None:
     expected = [stage.run(random_pixels(seed)[None], {}).probabilities for seed in range(2)]
     replicas: list[RayReplica] = []
@@ -58,7 +63,7 @@ async def play(stage: Stage, cluster: Any, node: Any) -> None:
         assert replicas == []
         answer = await submit(0)
         np.testing.assert_allclose(answer.probabilities, expected[0], rtol=1e-5)
-        print("answered from nothing", flush=True)
+        tell("answered from nothing")
 
         stopped = replicas[0].pid
         assert stopped is not None
@@ -72,11 +77,11 @@ async def play(stage: Stage, cluster: Any, node: Any) -> None:
         assert pool.staff is not None
         assert pool.staff.deaths == 1
         assert replicas[-1].pid != stopped
-        print("answered over the death of a node", flush=True)
+        tell("answered over the death of a node")
 
         pool._bounds = replace(BOUNDS, idle_s=0.01)
         await until(lambda: not pool._seats)
-        print("let go", flush=True)
+        tell("let go")
     finally:
         await worker.close()
         if stopped is not None:  # it cannot learn that its node is gone

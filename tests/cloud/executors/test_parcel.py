@@ -1,7 +1,5 @@
 """Parcels, and how they cross between two mappings of one memory."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,9 +18,9 @@ CONTRACT = Contract(tensor="x", shape=(2,), dtype="UINT8", model="none")
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Arena, Arena]]:
+def ends() -> tuple[Arena, Arena]:
     near = Arena.create()
-    yield near, Arena(near.file)
+    return near, Arena(near.file)
 
 
 def crossed(parcel: Parcel, sender: Arena, taker: Arena, *, start: int = 0) -> tuple[Parcel, int]:

@@ -128,7 +128,7 @@ async def test_what_cannot_start_is_given_up_with_a_reason() -> None:
 
 
 async def test_what_does_not_exist_is_given_up_with_a_reason() -> None:
-    with pytest.raises(ConfigError, match="it cannot be started: .* '/no/such/python'"):
+    with pytest.raises(ConfigError, match=r"it cannot be started: .* '/no/such/python'"):
         async with working(command=("/no/such/python",)):
             pass
 

@@ -1,4 +1,4 @@
-"""A real Ray cluster of several nodes on this machine; one of them dies in the middle of a batch."""
+"""A real Ray cluster of several nodes on this machine, one of which dies in mid batch."""
 
 import asyncio
 import dataclasses
