@@ -15,6 +15,7 @@ from ..shared.tensor import Array
 from .weights import SessionSettings, Weights, open_session
 
 _CPU = "CPUExecutionProvider"
+_LOOPS = (b"Loop", b"Scan")
 
 Output = npt.NDArray[np.float32]
 
@@ -31,6 +32,8 @@ class Backend(ABC):
     """Runs one graph on batches. Thread-safe: its instances are the threads that call it."""
 
     device: str
+    bounded = False
+    """Whether every input of a size takes about as long: nothing in the graph can go on and on."""
 
     @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:
@@ -77,6 +80,8 @@ class OnnxBackend(Backend):
         self._outputs = [the_other(given, self._further, "outputs"), *self._further]
         self._single = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+        # Without a look at every node: an operator's name stands in the bytes as it is.
+        self.bounded = self.device == "cpu" and not any(word in graph for word in _LOOPS)
 
     def run(self, batch: Array, sides: Tensors) -> Result:
         if self._single and len(batch) > 1:

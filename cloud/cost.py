@@ -7,6 +7,7 @@ BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
 
 _LINGER_SHARE = 0.25
+_SHORTEST_LINGER_MS = 0.25
 _WINDOW = 256
 _LEARNING_RATE = 0.2
 _FORGET_S = 10.0
@@ -49,8 +50,12 @@ class Cost:
 
     @property
     def linger_ms(self) -> float:
-        """How long a first item may wait for company: a part of what company would save."""
-        return _LINGER_SHARE * self.fixed_ms if self.batch_items > 1 else 0.0
+        """How long a first item may wait for company: a part of what company would save.
+
+        Less than a timer's grain is not worth a timer.
+        """
+        linger_ms = _LINGER_SHARE * self.fixed_ms if self.batch_items > 1 else 0.0
+        return linger_ms if linger_ms >= _SHORTEST_LINGER_MS else 0.0
 
 
 @dataclass(slots=True)

@@ -78,6 +78,7 @@ class Inference:
             answer = await self.worker.run(
                 found.stage,
                 load=found.load,
+                at_hand=found.at_hand,
                 items=found.items,
                 sides=found.sides,
                 deadline=deadline,
@@ -126,9 +127,9 @@ class Inference:
         What any client of the protocol needs; frames and pictures are for who knows us.
         """
         model = self.repository.model(name, version)
-        shape, classes = model.whole.contract.shape, model.bundle.manifest.classes
+        contract, classes = model.whole.contract, model.bundle.manifest.classes
         own = (
-            TensorSpec(oip.PIXELS, "UINT8", shape),
+            TensorSpec(oip.PIXELS, contract.dtype, contract.shape),
             TensorSpec(oip.PROBABILITIES, "FP32", (classes,)),
         )
         return {

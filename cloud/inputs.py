@@ -1,7 +1,8 @@
 """The forms in which a request may bring its input, each checked before it is queued.
 
     frame    UINT8 [bytes]               one frame (shared/frame.py): a cut's tensor, or a picture
-    pixels   UINT8 [S,S,3] or [n,S,S,3]  what any client of the protocol can send
+    pixels   [*item] or [n,*item]        what any client of the protocol can send: UINT8 [S,S,3],
+                                         or what else the model's own contract says
     picture  BYTES [1]                   an encoded picture: one of S x S is taken as prepared, any
                                          other is cropped and resized as the bundle says
 
@@ -39,12 +40,16 @@ Parameters = Mapping[str, oip.Value]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a request is about: `items` inputs for a stage of a model."""
+    """What a request is about: `items` inputs for a stage of a model.
+
+    What is `at_hand` takes no time to load.
+    """
 
     model: ServedModel
     stage: Stage
     items: int
     load: Load = field(repr=False)
+    at_hand: bool = False
     sides: Tensors = field(default_factory=dict, repr=False)
 
 
@@ -81,7 +86,7 @@ async def read_input(
 async def _read_frame(
     tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
 ) -> Input:
-    frame = tensor.raw
+    frame = bytes(tensor.raw)
     _check_tensor(tensor, datatype="UINT8", shape=(len(frame),))
     if len(frame) > _CHECK_ON_LOOP_BYTES:
         header = await asyncio.to_thread(read_header, frame)
@@ -96,25 +101,31 @@ async def _read_frame(
 
 
 def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
-    item = model.whole.contract.shape
+    contract = model.whole.contract
+    item = contract.shape
     single = len(tensor.shape) == len(item)
     items = 1 if single else tensor.shape[0] if tensor.shape else 0
     most = model.whole.max_batch
-    if tensor.datatype != "UINT8" or tensor.shape[-len(item) :] != item or not 1 <= items <= most:
-        size = model.size_px
+    fits = tensor.datatype == contract.dtype and tensor.shape[-len(item) :] == item
+    if not fits or not 1 <= items <= most:
+        sizes = ",".join(map(str, item))
         raise TensorError(
-            f"{tensor.datatype} {list(tensor.shape)} is not UINT8 [{size},{size},3] "
-            f"or [n,{size},{size},3] with n from 1 to {most}"
+            f"{tensor.datatype} {list(tensor.shape)} is not {contract.dtype} [{sizes}] "
+            f"or [n,{sizes}] with n from 1 to {most}"
         )
     if not single and len(tensor.shape) != len(item) + 1:
         raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")
     pixels = tensor.array().reshape(items, *item)
     load = partial(_as_it_is, pixels)
-    return Input(model=model, stage=model.whole, items=items, load=load)
+    return Input(model=model, stage=model.whole, items=items, load=load, at_hand=True)
 
 
 async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
     _check_tensor(tensor, datatype="BYTES", shape=(1,))
+    if model.whole.contract.dtype != "UINT8":
+        raise TensorError(
+            f"{model.name} takes {model.whole.contract.dtype}, which no picture holds"
+        )
     (encoded,) = tensor.elements()
     size = model.size_px
     if picture_size(encoded) == (size, size):

@@ -12,8 +12,9 @@ Every accepted job ends in exactly one way: in a batch, among a step's `dropped`
 """
 
 import heapq
-from bisect import insort
-from collections.abc import Iterable, Iterator
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -49,6 +50,43 @@ class Job:
 
 
 _ORDER = attrgetter("order")
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The waiting jobs of one stage, the most urgent first, and what they cost."""
+
+    cost: OnlineCost
+    jobs: list[Job] = field(default_factory=list)
+    items: int = 0
+
+    def add(self, job: Job) -> None:
+        insort(self.jobs, job, key=_ORDER)
+        self.items += job.items
+
+    def remove(self, job: Job) -> bool:
+        """False if it is not here."""
+        at = bisect_left(self.jobs, job.order, key=_ORDER)
+        if at == len(self.jobs) or self.jobs[at].id != job.id:
+            return False
+        self.items -= self.jobs.pop(at).items
+        return True
+
+    def take(self, count: int) -> None:
+        """The first jobs are no longer waiting."""
+        self.items -= sum(job.items for job in self.jobs[:count])
+        del self.jobs[:count]
+
+    def one_by_one_ms(self, now_s: float) -> float:
+        """What all would take on one instance without a batch."""
+        cost = self.cost.at(now_s)
+        return cost.fixed_ms * len(self.jobs) + cost.per_item_ms * self.items
+
+    def batched_ms(self, now_s: float) -> float:
+        """What all would take on one instance in full batches."""
+        cost = self.cost.at(now_s)
+        runs = len(self.jobs) if cost.batch_items == 1 else -(-self.items // cost.batch_items)
+        return cost.fixed_ms * runs + cost.per_item_ms * self.items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +140,6 @@ class _Group:
         return len(self.jobs) + len(self.hopeless)
 
 
-@dataclass(slots=True)
-class _Forecast:
-    """When each job would be done, and when the first instance would be free after all of them."""
-
-    finish_s: dict[int, float]
-    idle_s: float
-
-
 @dataclass(kw_only=True)
 class Scheduler:
     """The queues of all stages before `instances` that compute in parallel."""
@@ -118,20 +148,18 @@ class Scheduler:
     queue_limit: int
     _coming_s: tuple[float, ...] = ()
     _on_demand_s: float = 0.0
-    _costs: dict[StageKey, OnlineCost] = field(default_factory=dict)
-    _queues: dict[StageKey, list[Job]] = field(default_factory=dict)
+    _queues: dict[StageKey, _Queue] = field(default_factory=dict)
     _running: dict[int, Batch] = field(default_factory=dict)
     _batches: int = 0
 
     def add_stage(self, stage: StageKey, cost: Cost) -> None:
         """Makes a stage known; jobs of it may be submitted from now on."""
-        self._costs[stage] = OnlineCost(cost)
-        self._queues[stage] = []
+        self._queues[stage] = _Queue(OnlineCost(cost))
 
     def remove_stage(self, stage: StageKey) -> None:
         """Forgets a stage; of its jobs none may be waiting, but some may run."""
-        assert not self._queues[stage], f"{stage} has jobs waiting"
-        del self._costs[stage], self._queues[stage]
+        assert not self._queues[stage].jobs, f"{stage} has jobs waiting"
+        del self._queues[stage]
 
     def resize(self, capacity: Capacity) -> None:
         """Reckons with other instances from now on; what runs is left to finish."""
@@ -140,7 +168,7 @@ class Scheduler:
         self._on_demand_s = capacity.on_demand_s
 
     def cost(self, stage: StageKey) -> OnlineCost:
-        return self._costs[stage]
+        return self._queues[stage].cost
 
     @property
     def running(self) -> int:
@@ -149,22 +177,20 @@ class Scheduler:
 
     def queued(self, model: str) -> int:
         """Jobs waiting for a model, all versions and stages together."""
-        return sum(len(queue) for stage, queue in self._queues.items() if stage.model == model)
+        return sum(len(each.jobs) for stage, each in self._queues.items() if stage.model == model)
 
     def submit(self, job: Job, *, now_s: float) -> None:
         """Accepts a job, or raises Overloaded or DeadlineRefused and forgets it."""
         if (waiting := self.queued(job.stage.model)) >= self.queue_limit:
             raise Overloaded(f"{waiting} requests are waiting for {job.stage.model}")
-        self._admit(job, now_s)
-        insort(self._queues[job.stage], job, key=_ORDER)
+        queue = self._queues[job.stage]
+        if not self._unhurried(job, queue, now_s):
+            self._admit(job, queue, now_s)
+        queue.add(job)
 
     def cancel(self, job: Job) -> bool:
         """Forgets a waiting job; False if it is not waiting (any more)."""
-        queue = self._queues[job.stage]
-        if job not in queue:
-            return False
-        queue.remove(job)
-        return True
+        return self._queues[job.stage].remove(job)
 
     def next(self, *, now_s: float) -> Step:
         """The batch to run now, if there is an instance and work for it."""
@@ -174,102 +200,134 @@ class Scheduler:
         wake_s: float | None = None
         for stage in self._stages_by_deadline():
             queue = self._queues[stage]
-            group = _form(queue, self._costs[stage].at(now_s), at_s=now_s)
+            cost = queue.cost.at(now_s)
+            group = _form(queue.jobs, cost, at_s=now_s)
             dropped += group.hopeless
-            del queue[: len(group.hopeless)]
+            queue.take(len(group.hopeless))
             if not group.jobs:
                 continue
-            start_s = self._start_s(group, stage, now_s)
+            start_s = _start_s(group, cost, now_s)
             if start_s <= now_s:
-                del queue[: len(group.jobs)]
-                return Step(batch=self._begin(stage, group, now_s), dropped=tuple(dropped))
+                queue.take(len(group.jobs))
+                batch = self._begin(stage, group, cost, now_s)
+                return Step(batch=batch, dropped=tuple(dropped))
             wake_s = start_s if wake_s is None else min(wake_s, start_s)
         return Step(dropped=tuple(dropped), wake_s=wake_s)
 
     def finish(self, batch: Batch, *, now_s: float, took_ms: float, items: int) -> None:
         """Frees the instance of a batch, of which `items` were computed in `took_ms`."""
         del self._running[batch.id]
-        if items and batch.stage in self._costs:
-            self._costs[batch.stage].observe(items, took_ms=took_ms, now_s=now_s)
+        if items and (queue := self._queues.get(batch.stage)):
+            queue.cost.observe(items, took_ms=took_ms, now_s=now_s)
 
     def forecast_ms(self, *, now_s: float) -> float:
-        """How long a request that arrives now would wait if all before it go first."""
-        return (self._play(self._queues, now_s).idle_s - now_s) * 1e3
+        """How long a request that arrives now would wait if all before it go first.
 
-    def _admit(self, job: Job, now_s: float) -> None:
-        queue = self._queues[job.stage]
-        tried = sorted((*queue, job), key=_ORDER)
-        after = self._play({**self._queues, job.stage: tried}, now_s)
-        done_ms = (after.finish_s[job.id] - now_s) * 1e3
+        The work that waits is poured over the instances like water: the lowest fill up first.
+        """
+        work_s = sum(each.batched_ms(now_s) for each in self._queues.values() if each.jobs) / 1e3
+        free_s = self._free(now_s)
+        level_s = free_s[0]
+        for count, next_s in enumerate((*free_s[1:], math.inf), start=1):
+            room_s = (next_s - level_s) * count
+            if work_s <= room_s:
+                return (level_s + work_s / count - now_s) * 1e3
+            work_s -= room_s
+            level_s = next_s
+        raise AssertionError("the last instance has room for everything")
+
+    def _unhurried(self, job: Job, queue: _Queue, now_s: float) -> bool:
+        """Whether one instance, taking one job after the other, would be in time with them all."""
+        last_s = max(self._free(now_s)) + queue.cost.at(now_s).predict_ms(job.items) / 1e3
+        first_deadline_s = job.deadline_s
+        for each in self._queues.values():
+            if each.jobs:
+                last_s += each.one_by_one_ms(now_s) / 1e3
+                first_deadline_s = min(first_deadline_s, each.jobs[0].deadline_s)
+        return last_s <= first_deadline_s
+
+    def _admit(self, job: Job, queue: _Queue, now_s: float) -> None:
+        tried = sorted((*queue.jobs, job), key=_ORDER)
+        after_s = self._play(now_s, {job.stage: tried})
+        done_ms = (after_s[job.id] - now_s) * 1e3
         left_ms = (job.deadline_s - now_s) * 1e3
-        own_ms = self._costs[job.stage].at(now_s).predict_ms(job.items)
+        own_ms = queue.cost.at(now_s).predict_ms(job.items)
         forecast = f"{done_ms - own_ms:.1f} ms of waiting and {own_ms:.1f} ms of computing"
         if done_ms > left_ms:
             raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
-        late = [other for other in self._waiting() if after.finish_s[other.id] > other.deadline_s]
+        late = [other for other in self._waiting() if after_s[other.id] > other.deadline_s]
         if late:
-            before = self._play(self._queues, now_s)
-            if any(before.finish_s[other.id] <= other.deadline_s for other in late):
+            before_s = self._play(now_s)
+            if any(before_s[other.id] <= other.deadline_s for other in late):
                 raise DeadlineRefused(f"forecast {forecast}, but accepted requests would be late")
 
-    def _play(self, queues: dict[StageKey, list[Job]], now_s: float) -> _Forecast:
-        """Plays the queues forward as `next` would run them, without lingering."""
-        free = [self._free_s(batch, now_s) for batch in self._running.values()]
-        free += [now_s] * (self.instances - len(free))
-        free += [now_s + abs(at_s - now_s) for at_s in self._coming_s]
-        free = free or [now_s + self._on_demand_s]
-        heapq.heapify(free)
-        heads = [(queue[0].order, stage, 0) for stage, queue in queues.items() if queue]
+    def _play(
+        self, now_s: float, changed: Mapping[StageKey, list[Job]] | None = None
+    ) -> dict[int, float]:
+        """When each job would be done, if all ran as `next` would run them without lingering."""
+        queues = {stage: each.jobs for stage, each in self._queues.items() if each.jobs}
+        queues.update(changed or {})
+        free = self._free(now_s)
+        heads = [(jobs[0].order, stage, 0) for stage, jobs in queues.items()]
         heapq.heapify(heads)
-        costs = {stage: self._costs[stage].at(now_s) for _, stage, _ in heads}
+        costs = {stage: self._queues[stage].cost.at(now_s) for stage in queues}
         finish_s: dict[int, float] = {}
         while heads:
-            _, stage, at = heapq.heappop(heads)
-            queue, cost, start_s = queues[stage], costs[stage], free[0]
-            group = _form(queue, cost, at_s=start_s, first=at)
+            _, stage, at = heads[0]
+            jobs, cost, start_s = queues[stage], costs[stage], free[0]
+            group = _form(jobs, cost, at_s=start_s, first=at)
             for job in group.hopeless:
                 finish_s[job.id] = start_s + cost.predict_ms(job.items) / 1e3
             if group.jobs:
                 end_s = start_s + cost.predict_ms(group.items) / 1e3
                 finish_s.update((job.id, end_s) for job in group.jobs)
                 heapq.heapreplace(free, end_s)
-            if (at := at + group.scanned) < len(queue):
-                heapq.heappush(heads, (queue[at].order, stage, at))
-        return _Forecast(finish_s=finish_s, idle_s=free[0])
+            if (at := at + group.scanned) < len(jobs):
+                heapq.heapreplace(heads, (jobs[at].order, stage, at))
+            else:
+                heapq.heappop(heads)
+        return finish_s
 
-    def _begin(self, stage: StageKey, group: _Group, now_s: float) -> Batch:
+    def _free(self, now_s: float) -> list[float]:
+        """When each instance is expected to be free, the first one first."""
+        free = [_free_s(batch, now_s) for batch in self._running.values()]
+        free += [now_s] * (self.instances - len(free))
+        free += [now_s + abs(at_s - now_s) for at_s in self._coming_s]
+        return sorted(free) or [now_s + self._on_demand_s]
+
+    def _begin(self, stage: StageKey, group: _Group, cost: Cost, now_s: float) -> Batch:
         self._batches += 1
         batch = Batch(
             id=self._batches,
             stage=stage,
             jobs=group.jobs,
             started_s=now_s,
-            predicted_ms=self._costs[stage].at(now_s).predict_ms(group.items),
+            predicted_ms=cost.predict_ms(group.items),
         )
         self._running[batch.id] = batch
         return batch
 
-    def _start_s(self, group: _Group, stage: StageKey, now_s: float) -> float:
-        """When a group should start: at once if full, else when its clock or its slack runs out."""
-        cost = self._costs[stage].at(now_s)
-        if group.full or not cost.linger_ms:
-            return now_s
-        clock_s = min(job.arrived_s for job in group.jobs) + cost.linger_ms / 1e3
-        company_ms = cost.predict_ms(cost.batch_items)
-        return min(clock_s, group.jobs[0].deadline_s - company_ms / 1e3)
-
     def _stages_by_deadline(self) -> Iterable[StageKey]:
-        heads = [(queue[0].order, stage) for stage, queue in self._queues.items() if queue]
+        heads = [(each.jobs[0].order, stage) for stage, each in self._queues.items() if each.jobs]
         return [stage for _, stage in sorted(heads)]
 
     def _waiting(self) -> Iterator[Job]:
         for queue in self._queues.values():
-            yield from queue
+            yield from queue.jobs
 
-    @staticmethod
-    def _free_s(batch: Batch, now_s: float) -> float:
-        """When a batch is expected to end; once it is overdue, in as long as it is overdue."""
-        return now_s + abs(batch.started_s + batch.predicted_ms / 1e3 - now_s)
+
+def _start_s(group: _Group, cost: Cost, now_s: float) -> float:
+    """When a group should start: at once if full, else when its clock or its slack runs out."""
+    if group.full or not cost.linger_ms:
+        return now_s
+    clock_s = min(job.arrived_s for job in group.jobs) + cost.linger_ms / 1e3
+    company_ms = cost.predict_ms(cost.batch_items)
+    return min(clock_s, group.jobs[0].deadline_s - company_ms / 1e3)
+
+
+def _free_s(batch: Batch, now_s: float) -> float:
+    """When a batch is expected to end; once it is overdue, in as long as it is overdue."""
+    return now_s + abs(batch.started_s + batch.predicted_ms / 1e3 - now_s)
 
 
 def _form(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> _Group:

@@ -16,7 +16,7 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
-from ..shared.rpc import FaultInterceptor
+from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .control import ModelControl
@@ -120,14 +120,15 @@ class CloudServer:
 
     async def _listen(self, front: Front) -> None:
         self._server = grpc.aio.server(
-            interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
-        add_servicer(self._server, InferenceService(front))
-        add_FleetServicer_to_server(FleetService(front), self._server)
-        add_HealthServicer_to_server(self._health, self._server)
-        add_reflection(self._server)
+        services = guarded(self._server)
+        inference = InferenceService(front)
+        add_servicer(services, inference, infer=inference.infer)
+        add_FleetServicer_to_server(FleetService(front), services)
+        add_HealthServicer_to_server(self._health, services)
+        add_reflection(services)
         self.address = self.config.security.bind(self._server, self.config.address)
         await self._server.start()
 

@@ -6,6 +6,7 @@ from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
 from ..shared.errors import HybridgeError, public_message
+from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
 from .stream import in_order
 
@@ -47,23 +48,24 @@ class InferenceService(Servicer):
         fields = served.inference.metadata(name=request.name, version=request.version)
         return pb.ModelMetadataResponse(**fields)
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
+    async def infer(self, message: bytes, context: Context) -> bytes:
+        """ModelInfer, with messages as they are on the wire."""
         left_s = context.time_remaining()
-        return oip.write_response(await self._front.infer(oip.read_request(request), left_s))
+        return write_infer(await self._front.infer(read_infer(message), left_s))
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                response = await self.ModelInfer(request, context)
+                left_s = context.time_remaining()
+                answer = await self._front.infer(oip.read_request(request), left_s)
             except HybridgeError as error:
                 failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
                 return pb.ModelStreamInferResponse(
                     error_message=public_message(error), infer_response=failed
                 )
+            response = oip.write_response(answer)
             if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
                 response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)

@@ -60,6 +60,11 @@ class Stage:
         assert self._cost is not None, f"{self.key} is not loaded"
         return self._cost
 
+    @property
+    def bounded(self) -> bool:
+        """Whether no input can make a run go on and on."""
+        return self._backend is not None and self._backend.bounded
+
     def load(self) -> None:
         """Opens the graph, tries and measures it; blocking; once, however often it is called."""
         with self._lock:

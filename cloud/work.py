@@ -43,11 +43,13 @@ class Answer:
 class Work:
     """A job, its input and whoever waits for it (faults as values: the waiter may be gone).
 
-    `sides` are the model's further inputs, [items, ...] each.
+    `sides` are the model's further inputs, [items, ...] each. What is `at_hand` takes no time to
+    load.
     """
 
     job: Job
     load: Load = field(repr=False)
+    at_hand: bool = False
     sides: Tensors = field(default_factory=dict, repr=False)
     answer: asyncio.Future[Answer | Exception]
 

@@ -100,6 +100,7 @@ class Worker:
         stage: Stage,
         *,
         load: Load,
+        at_hand: bool = False,
         items: int,
         deadline: Deadline,
         sides: Tensors | None = None,
@@ -111,6 +112,7 @@ class Worker:
         """
         if self._stages.get(stage.key) is not stage or stage.key in self._leaving:
             raise UnknownModel(f"{stage.key} was unloaded")
+        loop = asyncio.get_running_loop()
         now_s = self._clock()
         job = Job(
             id=next(self._ids),
@@ -127,20 +129,23 @@ class Worker:
         work = Work(
             job=job,
             load=load,
+            at_hand=at_hand,
             sides=sides or {},
-            answer=asyncio.get_running_loop().create_future(),
+            answer=loop.create_future(),
         )
         self._works[job.id] = work
+        alarm: asyncio.TimerHandle | None = None
         try:
             self._pump()
-            async with asyncio.timeout(max(0.0, deadline.left_ms(now_s) / 1e3)):
-                outcome = await work.answer
-        except TimeoutError:
-            raise DeadlineUnmet("it passed before the answer was there") from None
+            if not work.answer.done():
+                alarm = loop.call_later(deadline.left_ms(now_s) / 1e3, _overdue, work)
+            outcome = await work.answer
         finally:
             del self._works[job.id]
             self._tried.discard(job.id)
             self._scheduler.cancel(job)
+            if alarm is not None:
+                alarm.cancel()
             if idle := self._leaving.get(stage.key):
                 idle.set()
         if isinstance(outcome, Exception):
@@ -176,19 +181,24 @@ class Worker:
 
     def _start(self, batch: Batch) -> None:
         works = [self._works[job.id] for job in batch.jobs]
-        future = self.executor.run(works, self._stages[batch.stage])
-        future.add_done_callback(partial(self._finish, batch, works))
+        future = self.executor.run(works, self._stages[batch.stage], batch.predicted_ms)
+        if isinstance(future, Execution):
+            self._finish(batch, works, future)
+        else:
+            future.add_done_callback(partial(self._finished, batch, works))
 
-    def _finish(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
+    def _finished(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
         if future.cancelled():  # closed before it ran
             return
         if isinstance(lost := future.exception(), InstanceLost):
             self._scheduler.finish(batch, now_s=self._clock(), took_ms=0.0, items=0)
             for work in works:
                 self._try_again(work, lost)
-            self._pump()
-            return
-        execution = future.result()
+        else:
+            self._finish(batch, works, future.result())
+        self._pump()
+
+    def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
         self._scheduler.finish(
             batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
         )
@@ -196,7 +206,6 @@ class Worker:
             self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):
             _settle(work, outcome)
-        self._pump()
 
     def _try_again(self, work: Work, lost: InstanceLost) -> None:
         """Queues once more what can still be in time; the rest is told at once."""
@@ -227,3 +236,7 @@ class Worker:
 def _settle(work: Work, outcome: Answer | Exception | None) -> None:
     if outcome is not None and not work.unwanted:
         work.answer.set_result(outcome)
+
+
+def _overdue(work: Work) -> None:
+    _settle(work, DeadlineUnmet("it passed before the answer was there"))

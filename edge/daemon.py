@@ -21,7 +21,7 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
-from ..shared.rpc import FaultInterceptor
+from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .agent import Agent, assurance_of
 from .assurance import Assurance
@@ -71,12 +71,12 @@ class EdgeDaemon:
         )
         self._watching = EdgeWatching(agent, results, monitor, clock=monotonic)
         self._server = grpc.aio.server(
-            interceptors=[FaultInterceptor()],
             options=SERVER_OPTIONS,
             compression=grpc.Compression.NoCompression,
         )
-        oip.add_servicer(self._server, self._service)
-        fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, self._server)
+        services = guarded(self._server)
+        oip.add_servicer(services, self._service)
+        fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, services)
         self.address = config.security.bind(self._server, config.listen)
         await self._server.start()
         await self.connect()

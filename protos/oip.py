@@ -6,7 +6,7 @@ the service must be found under the name that every OIP client calls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
@@ -160,9 +160,19 @@ class Stub:
         self.RepositoryModelUnload = _unary(channel, REPOSITORY_MODEL_UNLOAD)
 
 
-def add_servicer(server: grpc.aio.Server, servicer: Servicer) -> None:
-    """Serve `servicer` on `server`, which must not have been started."""
+def add_servicer(
+    server: grpc.aio.Server,
+    servicer: Servicer,
+    *,
+    infer: Callable[[bytes, Context], Awaitable[bytes]] | None = None,
+) -> None:
+    """Serve `servicer` on `server`, which must not have been started.
+
+    `infer` answers ModelInfer in the servicer's place, with messages as they are on the wire.
+    """
     handlers = {method.name: _handler(servicer, method) for method in METHODS}
+    if infer is not None:
+        handlers[MODEL_INFER.name] = grpc.unary_unary_rpc_method_handler(infer)
     generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
     server.add_generic_rpc_handlers((generic,))
 

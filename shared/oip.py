@@ -137,7 +137,7 @@ class InputTensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    raw: bytes
+    raw: bytes | memoryview
 
     def array(self) -> Array:
         return from_raw(self.raw, datatype=self.datatype, shape=self.shape)
@@ -178,14 +178,16 @@ class InferResponse:
     outputs: Mapping[str, Array]
 
 
-def read_request(message: pb.ModelInferRequest) -> InferRequest:
-    """What came over gRPC."""
+def read_request(
+    message: pb.ModelInferRequest, *, contents: Sequence[bytes | memoryview] = ()
+) -> InferRequest:
+    """What came over gRPC; `contents` are the raw ones where they were taken out of the message."""
     return InferRequest(
         model_name=message.model_name,
         model_version=message.model_version,
         id=message.id,
         parameters=get_parameters(message.parameters),
-        inputs=inputs_of(message),
+        inputs=inputs_of(message, contents=contents),
         outputs=[
             RequestedOutput(name=output.name, parameters=get_parameters(output.parameters))
             for output in message.outputs
@@ -204,16 +206,18 @@ def write_response(response: InferResponse) -> pb.ModelInferResponse:
     return message
 
 
-def inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
+def inputs_of(
+    request: pb.ModelInferRequest, *, contents: Sequence[bytes | memoryview] = ()
+) -> Iterator[InputTensor]:
     """The inputs of a request; TensorError for one without contents or with two."""
-    raw = request.raw_input_contents
+    raw = contents or request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise TensorError(f"{len(request.inputs)} inputs came with {len(raw)} raw contents")
     for position, tensor in enumerate(request.inputs):
         if any(size < 0 for size in tensor.shape):
             raise TensorError(f"shape {list(tensor.shape)} has a negative size")
-        contents = raw[position] if raw else _listed(tensor)
-        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), contents)
+        sent = raw[position] if raw else _listed(tensor)
+        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), sent)
 
 
 def _listed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:

@@ -1,7 +1,7 @@
 """The boundary between gRPC and the rest: faults become statuses here, and nowhere else."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -12,44 +12,65 @@ from .errors import HybridgeError, RequestError, meaning, public_message
 log = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]]
 
 
-class FaultInterceptor(grpc.aio.ServerInterceptor):
-    """Answers every fault with the status and the public text of the error table.
+def guarded(server: grpc.aio.Server) -> grpc.aio.Server:
+    """The server, for adding services to: every fault of theirs has the status of the error table.
 
     A fault that is not in the tree is a defect of ours: it is logged whole and told as INTERNAL,
-    without a word of the stack trace.
+    without a word of the stack trace. An interceptor would do the same anew for each call.
     """
+    return cast(grpc.aio.Server, _Guarded(server))
 
-    async def intercept_service(
-        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> "_Handler | None":
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
+
+class _Guarded:
+    """Guards what is added, once."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence["grpc.GenericRpcHandler"]) -> None:
+        self._server.add_generic_rpc_handlers([_GuardedHandlers(each) for each in handlers])
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, _Handler]
+    ) -> None:
+        made = {name: _guard(each, f"/{service}/{name}") for name, each in handlers.items()}
+        self._server.add_registered_method_handlers(service, made)
+
+
+class _GuardedHandlers(grpc.GenericRpcHandler):
+    def __init__(self, inner: "grpc.GenericRpcHandler") -> None:
+        self._inner = inner
+        self._made: dict[str, _Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "_Handler | None":
         method = handler_call_details.method
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                _guard_unary(handler.unary_unary, method, handler.request_deserializer),
-                request_deserializer=None,  # gRPC would tell a DecodeError as UNKNOWN
-                response_serializer=handler.response_serializer,
-            )
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                _guard_watch(cast(Any, handler.unary_stream), method, handler.request_deserializer),
-                request_deserializer=None,
-                response_serializer=handler.response_serializer,
-            )
-        if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                _guard_stream(
-                    cast(Any, handler.stream_stream), method, handler.request_deserializer
-                ),
-                request_deserializer=None,
-                response_serializer=handler.response_serializer,
-            )
-        return handler
+        made = self._made.get(method)
+        if made is None:
+            handler = self._inner.service(handler_call_details)
+            if handler is None:  # whatever strangers ask for is not remembered
+                return None
+            made = self._made[method] = _guard(handler, method)
+        return made
+
+
+def _guard(handler: _Handler, method: str) -> _Handler:
+    parse = handler.request_deserializer
+    options: dict[str, Any] = {
+        "request_deserializer": None,  # gRPC would tell a DecodeError as UNKNOWN
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.unary_unary:
+        behaviour = _guard_unary(handler.unary_unary, method, parse)
+        return grpc.unary_unary_rpc_method_handler(behaviour, **options)
+    if handler.unary_stream:
+        watch = _guard_watch(cast(Any, handler.unary_stream), method, parse)
+        return grpc.unary_stream_rpc_method_handler(watch, **options)
+    if handler.stream_stream:
+        stream = _guard_stream(cast(Any, handler.stream_stream), method, parse)
+        return grpc.stream_stream_rpc_method_handler(stream, **options)
+    return handler
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:

@@ -79,8 +79,11 @@ def to_raw(array: Array) -> bytes:
     return np.ascontiguousarray(array, dtype=DTYPES[datatype_of(array)]).tobytes()
 
 
-def from_raw(raw: bytes, *, datatype: str, shape: Sequence[int]) -> Array:
-    """A read-only view of raw bytes as an array; TensorError if bytes and shape disagree."""
+def from_raw(raw: bytes | memoryview, *, datatype: str, shape: Sequence[int]) -> Array:
+    """Raw bytes as an array, a read-only view where they are aligned.
+
+    TensorError if bytes and shape disagree.
+    """
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise TensorError(f"datatype {datatype!r} is not one of {', '.join(DTYPES)}")
@@ -90,9 +93,10 @@ def from_raw(raw: bytes, *, datatype: str, shape: Sequence[int]) -> Array:
     if len(raw) != expected:
         raise TensorError(f"{datatype} {list(shape)} takes {expected} bytes, {len(raw)} were sent")
     try:
-        return np.frombuffer(raw, dtype).reshape(tuple(shape))
+        array = np.frombuffer(raw, dtype).reshape(tuple(shape))
     except ValueError as error:  # more dimensions, or a wider empty one, than numpy has
         raise TensorError(f"{datatype} with {len(shape)} dimensions: {error}") from None
+    return array if array.flags.aligned else array.copy()
 
 
 def bytes_to_raw(elements: Sequence[bytes]) -> bytes:
@@ -100,7 +104,7 @@ def bytes_to_raw(elements: Sequence[bytes]) -> bytes:
     return b"".join(struct.pack("<I", len(element)) + element for element in elements)
 
 
-def bytes_from_raw(raw: bytes, *, count: int) -> list[bytes]:
+def bytes_from_raw(raw: bytes | memoryview, *, count: int) -> list[bytes]:
     """The BYTES elements of a raw tensor; TensorError unless there are exactly `count`."""
     elements: list[bytes] = []
     at = 0
@@ -111,7 +115,7 @@ def bytes_from_raw(raw: bytes, *, count: int) -> list[bytes]:
         at += 4
         if at + size > len(raw):
             raise TensorError("BYTES tensor is cut off in the middle of an element")
-        elements.append(raw[at : at + size])
+        elements.append(bytes(raw[at : at + size]))
         at += size
     if len(elements) != count:
         raise TensorError(f"BYTES tensor holds {len(elements)} elements, its shape says {count}")

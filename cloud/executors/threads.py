@@ -12,6 +12,9 @@ from ..stage import Stage
 from ..work import Execution, Work, execute
 from .executor import Demand, Executor, Staff
 
+_AT_ONCE_MS = 0.1
+"""To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
+
 
 class Threads(Executor):
     """`instances` threads; what they run, they run on the stage itself."""
@@ -38,10 +41,13 @@ class Threads(Executor):
     async def let_go(self, stage: Stage) -> None:
         pass
 
-    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
-        return asyncio.get_running_loop().run_in_executor(
-            self._pool, partial(execute, works, stage=stage, clock=self._clock)
-        )
+    def run(
+        self, works: Sequence[Work], stage: Stage, predicted_ms: float
+    ) -> asyncio.Future[Execution] | Execution:
+        compute = partial(execute, works, stage=stage, clock=self._clock)
+        if predicted_ms <= _AT_ONCE_MS and stage.bounded and all(work.at_hand for work in works):
+            return compute()
+        return asyncio.get_running_loop().run_in_executor(self._pool, compute)
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -103,12 +103,12 @@ def test_instances_that_are_to_come_count_from_then_on() -> None:
     bench = Bench(instances=0)
     bench.scheduler.resize(Capacity(instances=0, coming_s=(2.0, 1.0)))
     assert bench.scheduler.forecast_ms(now_s=0.0) == 1_000
+    assert bench.scheduler.forecast_ms(now_s=2.5) == 500  # overdue: in as long as it is overdue
     bench.submit(budget_ms=1_011)
     bench.submit(budget_ms=2_011)
     assert bench.scheduler.next(now_s=0.0) == Step()
     with pytest.raises(DeadlineUnmet):
         bench.submit(budget_ms=1_015)
-    assert bench.scheduler.forecast_ms(now_s=2.5) == 500  # overdue: in as long as it is overdue
     bench.scheduler.resize(Capacity(instances=1, coming_s=(2.0,)))
     assert bench.batch(now_s=1.0).jobs[0].id == 1
 

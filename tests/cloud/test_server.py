@@ -33,6 +33,7 @@ def hang(*_, **__):
     print("hanging", flush=True)
     threading.Event().wait()
 threads.execute = hang
+threads._AT_ONCE_MS = 0.0  # on a thread, as what takes longer
 """
 DAEMON = """
 import asyncio, logging, sys

@@ -149,9 +149,11 @@ class Dying(Threads):
         super().__init__(1)
         self.deaths = deaths
 
-    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
+    def run(
+        self, works: Sequence[Work], stage: Stage, predicted_ms: float
+    ) -> asyncio.Future[Execution] | Execution:
         if not self.deaths:
-            return super().run(works, stage)
+            return super().run(works, stage, predicted_ms)
         self.deaths -= 1
         lost: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
         lost.set_exception(InstanceLost("it died"))

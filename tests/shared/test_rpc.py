@@ -10,7 +10,7 @@ import pytest
 from hybridge.protos import fleet_pb2, fleet_pb2_grpc, oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.errors import MEANINGS, HybridgeError
-from hybridge.shared.rpc import FaultInterceptor
+from hybridge.shared.rpc import guarded
 from hybridge.shared.security import Address, Security
 
 Code = grpc.StatusCode
@@ -47,8 +47,8 @@ class Failing(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
 
 @asynccontextmanager
 async def serving(servicer: oip.Servicer) -> AsyncIterator[oip.Stub]:
-    server = grpc.aio.server(interceptors=[FaultInterceptor()])
-    oip.add_servicer(server, servicer)
+    server = grpc.aio.server()
+    oip.add_servicer(guarded(server), servicer)
     address = Security().bind(server, Address("127.0.0.1", 0))
     await server.start()
     try:
@@ -95,8 +95,8 @@ async def test_a_stream_ends_with_the_faults_status() -> None:
 
 @asynccontextmanager
 async def watched(servicer: Failing) -> AsyncIterator[grpc.aio.Channel]:
-    server = grpc.aio.server(interceptors=[FaultInterceptor()])
-    fleet_pb2_grpc.add_EdgeServicer_to_server(servicer, server)
+    server = grpc.aio.server()
+    fleet_pb2_grpc.add_EdgeServicer_to_server(servicer, guarded(server))
     address = Security().bind(server, Address("127.0.0.1", 0))
     await server.start()
     try:

@@ -1,0 +1,64 @@
+"""The cloud as a server: what it answers, how fast, and how it behaves when there is too much.
+
+    python benchmarks/serving [--quick] [--json] [--only throughput,identity,...]
+
+Servers run as processes of their own beside one client, as they would on one machine.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from _common import Report, load, machine, parser, run
+from serving import identity
+from serving.findings import Findings, Part
+
+from hybridge.cli.console import notes
+from hybridge.shared.errors import ConfigError
+
+PARTS: Mapping[str, Part] = {
+    "identity": identity,
+}
+
+
+def measure(options: argparse.Namespace) -> Report:
+    before = load()
+    names = options.only.split(",") if options.only else list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        raise ConfigError(f"no part {unknown[0]!r} (there: {', '.join(PARTS)})")
+    found: dict[str, Findings] = {}
+    for name in names:
+        notes.print(f"{name}: measuring")
+        found[name] = PARTS[name].measure(options)
+    return _report(found, load_before=before)
+
+
+def _report(found: Mapping[str, Findings], *, load_before: float) -> Report:
+    def joined(field: str) -> list[Any]:
+        return [each for part in found.values() for each in getattr(part, field)]
+
+    return Report(
+        benchmark="serving",
+        targets=joined("targets"),
+        figures={name: part.figures for name, part in found.items()},
+        samples={name: part.samples for name, part in found.items()},
+        machine=machine(load_before=load_before),
+        notes=joined("notes"),
+        tables=joined("tables"),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--only", default="", metavar="PARTS", help="with commas; all by default")
+    for part in PARTS.values():
+        part.add_options(made)
+    return run(measure, made.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,30 @@
+"""What one part of the serving benchmark found."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from _common import Target
+from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Targets and figures of a part; names say their units, samples are what medians are of."""
+
+    targets: Sequence[Target]
+    figures: dict[str, Any]
+    samples: dict[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+class Part(Protocol):
+    """A module under benchmarks/serving that is one part of it."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Its own options, named after the part."""
+
+    def measure(self, options: argparse.Namespace) -> Findings:
+        """Runs it; `options.quick` asks for fewer samples."""
