@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, load, machine, parser, run
-from serving import identity
+from serving import growth, identity
 from serving.findings import Findings, Part
 
 from hybridge.cli.console import notes
@@ -22,6 +22,7 @@ from hybridge.shared.errors import ConfigError
 
 PARTS: Mapping[str, Part] = {
     "identity": identity,
+    "growth": growth,
 }
 
 
