@@ -1,9 +1,11 @@
 """The cloud's figures as Prometheus reads them, on a port of their own."""
 
 import asyncio
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import GCCollector, ProcessCollector
@@ -24,6 +26,7 @@ from .web import application
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 _MODEL = ("model", "version")
+_TICKS, _PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 def metrics_app(statistics: Statistics, front: Front) -> web.Application:
@@ -98,6 +101,21 @@ def _staff(staff: Staff | None) -> Iterator[Metric]:
     )
     deaths.add_metric((), staff.deaths)
     yield from (workers, deaths)
+    memory = GaugeMetricFamily(
+        "hybridge_worker_resident_bytes", "Memory of a worker on this machine.", labels=("worker",)
+    )
+    cpu = CounterMetricFamily(
+        "hybridge_worker_cpu_seconds", "Processor time of a worker here.", labels=("worker",)
+    )
+    for name, pid in staff.processes.items():
+        try:
+            resident = Path(f"/proc/{pid}/statm").read_text().split()[1]
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        memory.add_metric((name,), int(resident) * _PAGE_BYTES)
+        cpu.add_metric((name,), (int(stat[11]) + int(stat[12])) / _TICKS)
+    yield from (memory, cpu)
 
 
 def _counters(statistics: Statistics) -> Iterator[Metric]:

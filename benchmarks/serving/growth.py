@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import grpc
 from _common import Summary, Target
 
 from hybridge.cli.console import notes, table
+from hybridge.shared.errors import ConfigError
 
 from .client import closed_loop, infer_caller
 from .findings import Findings
@@ -49,18 +50,15 @@ _TRIALS = 200
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--growth-no-ray", action="store_true", help="leave Ray out")
+    parser.add_argument(
+        "--growth-ways", default="", metavar="WAYS", help=f"of {', '.join(_LOCAL | _RAY)} (all)"
+    )
 
 
 def measure(options: argparse.Namespace) -> Findings:
     store = make_models()
     seconds, rounds = (2.0, 1) if options.quick else (3.0, 3)
-    said: list[str] = []
-    ways: Mapping[str, tuple[str, ...]] = _LOCAL
-    if options.growth_no_ray or importlib.util.find_spec("ray") is None:
-        said.append("growth: Ray was not measured, it is not installed or was left out")
-    else:
-        ways = {**_LOCAL, **_RAY}
+    ways, said = _ways(options.growth_ways)
     rps: dict[str, list[float]] = {name: [] for name in ways}
     p50_ms: dict[str, list[float]] = {name: [] for name in ways}
     p95_ms: dict[str, list[float]] = {name: [] for name in ways}
@@ -73,18 +71,10 @@ def measure(options: argparse.Namespace) -> Findings:
             for kept, value in zip((rps, p50_ms, p95_ms, cpu_ms), seen, strict=True):
                 kept[name].append(value)
     death = _death(store, seconds)
-    ratio = statistics.median(
-        two / one for one, two in zip(rps["1 worker"], rps["2 workers"], strict=True)
-    )
     spread = {count: _spread(count) for count in _CONNECTIONS}
     return Findings(
         targets=[
-            Target.at_least(
-                "growth: throughput of two workers against one",
-                ratio,
-                unit="x",
-                bound=AT_LEAST_TIMES,
-            ),
+            *_gain(rps),
             Target.at_most(
                 "growth: requests that failed when one of two workers was killed",
                 death["failed"],
@@ -129,6 +119,34 @@ def measure(options: argparse.Namespace) -> Findings:
         ],
         notes=said,
     )
+
+
+def _ways(names: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """What is to be measured, and what is to be said of the rest."""
+    every = {**_LOCAL, **_RAY}
+    chosen = names.split(",") if names else list(every)
+    if unknown := [name for name in chosen if name not in every]:
+        raise ConfigError(f"--growth-ways {unknown[0]!r} is none of {', '.join(every)}")
+    if importlib.util.find_spec("ray") is not None:
+        return {name: every[name] for name in chosen}, []
+    there = {name: every[name] for name in chosen if name not in _RAY}
+    return there, ["growth: Ray was not measured: it is not installed"]
+
+
+def _gain(rps: Mapping[str, Sequence[float]]) -> list[Target]:
+    """Two workers against one, round by round."""
+    rounds = zip(rps.get("1 worker", ()), rps.get("2 workers", ()), strict=False)
+    ratios = [two / one for one, two in rounds]
+    if not ratios:
+        return []
+    return [
+        Target.at_least(
+            "growth: throughput of two workers against one",
+            statistics.median(ratios),
+            unit="x",
+            bound=AT_LEAST_TIMES,
+        )
+    ]
 
 
 async def _throughput(running: ServerProcess, s: float) -> tuple[float, float, float, float]:

@@ -1,7 +1,7 @@
 """What carries out the batches that the scheduler forms, wherever that is."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,11 +24,15 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staff:
-    """The processes beneath a cloud: how many compute, are being started, and have died."""
+    """Those beneath a cloud: how many compute, are being started, and have died.
+
+    `processes` are those of this machine, by name.
+    """
 
     ready: int
     starting: int
     deaths: int
+    processes: Mapping[str, int]
 
 
 class Executor(Protocol):
@@ -44,7 +48,7 @@ class Executor(Protocol):
 
     @property
     def staff(self) -> Staff | None:
-        """The processes it has beside this one, if it has any."""
+        """Who computes for it elsewhere, if anybody does."""
 
     async def start(self, *, demand: Callable[[], Demand], changed: Callable[[], None]) -> None:
         """Gets ready; calls `changed` from now on when `capacity` is another."""

@@ -105,8 +105,17 @@ class ReplicaPool(Executor):
 
     @property
     def staff(self) -> Staff | None:
-        ready = sum(1 for _ in self._ready())
-        return Staff(ready=ready, starting=len(self._seats) - ready, deaths=self._deaths)
+        ready = [*self._ready()]
+        return Staff(
+            ready=len(ready),
+            starting=len(self._seats) - len(ready),
+            deaths=self._deaths,
+            processes={
+                seat.name: seat.replica.pid
+                for seat in ready
+                if seat.replica is not None and seat.replica.pid is not None
+            },
+        )
 
     async def start(self, *, demand: Callable[[], Demand], changed: Callable[[], None]) -> None:
         """Returns once the least number of replicas is ready; ConfigError if they cannot be."""
@@ -114,8 +123,9 @@ class ReplicaPool(Executor):
         self._all_ready = asyncio.get_running_loop().create_future()
         for _ in range(self._bounds.least):
             self._add_seat()
-        if self._seats:
-            await self._all_ready
+        if not self._seats:
+            self._all_ready.set_result(None)
+        await self._all_ready
         if self._bounds.elastic:
             self._scaling = asyncio.create_task(self._scale(demand))
 

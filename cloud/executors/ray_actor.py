@@ -55,7 +55,7 @@ class RayReplica(Replica):
     def __init__(self, name: str, *, slots: int) -> None:
         self.name = name
         self._slots = slots
-        self.pid: int | None = None
+        self.far_pid: int | None = None
         self._actor: Any = None
         self._life: asyncio.Future[None] | None = None
 
@@ -67,7 +67,7 @@ class RayReplica(Replica):
             max_concurrency=self._slots + 2,
         )
         self._actor = kind.remote()
-        self.pid = await _got(self._actor.hello.remote())
+        self.far_pid = await _got(self._actor.hello.remote())
         self._life = asyncio.ensure_future(_got(self._actor.live.remote()))
 
     async def call(self, order: Parcel) -> Parcel:

@@ -14,6 +14,11 @@ class Replica(ABC):
 
     name: str
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, if that is one of this machine."""
+        return None
+
     @abstractmethod
     async def start(self) -> None:
         """Begins to live; ReplicaLost if it does not."""

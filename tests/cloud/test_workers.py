@@ -23,7 +23,7 @@ from hybridge.shared.signing import SigningKey
 
 from .bundles import CLASSES, TinyModel, random_pixels, write_bundle
 from .conftest import Cloud, run_cloud
-from .executors.conftest import stop_all, until
+from .executors.conftest import pids, stop_all, until
 from .test_bad_input import inference_of
 from .test_service import frame_of, probabilities, request_of
 
@@ -46,6 +46,7 @@ def config(config: CloudConfig) -> CloudConfig:
         config,
         workers=2,
         instances=1,
+        max_batch=2,
         preload=True,
         model_control=True,
         metrics=Address("127.0.0.1", 0),
@@ -114,22 +115,24 @@ async def test_metrics_are_those_of_all(cloud: Cloud) -> None:
     assert 'hybridge_requests_total{code="OK",model="tiny",version="1"} 8.0' in text
     assert 'hybridge_workers{state="ready"} 2.0' in text
     assert "hybridge_worker_deaths_total 0.0" in text
+    for name in ("worker 1", "worker 2"):
+        assert f'hybridge_worker_resident_bytes{{worker="{name}"}}' in text
+        assert f'hybridge_worker_cpu_seconds_total{{worker="{name}"}}' in text
 
 
 async def test_shutdown_finishes_what_they_compute(cloud: Cloud) -> None:
     pool, worker = pool_of(cloud), inference_of(cloud).worker
     await stop_all(pool)
-    calls = [
-        asyncio.ensure_future(cloud.stub.ModelInfer(request_of("pixels", random_pixels(seed))))
-        for seed in range(3)
-    ]
+    full = np.stack([random_pixels(seed) for seed in range(2)])  # two of these are no one batch
+    requests = [request_of("pixels", full) for _ in range(3)]
+    calls = [asyncio.ensure_future(cloud.stub.ModelInfer(each)) for each in requests]
     await until(lambda: worker.running == 2)
-    processes = [seat.replica.pid for seat in pool._seats]  # type: ignore[union-attr]
+    processes = pids(pool)
     stopping = asyncio.ensure_future(cloud.server.shutdown())
     for pid in processes:
         os.kill(pid, signal.SIGCONT)
     for response in await asyncio.gather(*calls):
-        assert probabilities(response).shape == (1, CLASSES)
+        assert probabilities(response).shape == (2, CLASSES)
     await stopping
     assert all(_ended(pid) for pid in processes)
 

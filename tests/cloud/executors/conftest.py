@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hybridge.cloud.executors.pool import ReplicaPool
-from hybridge.cloud.executors.process import ProcessReplica
 from hybridge.cloud.stage import Stage
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def pids(pool: ReplicaPool) -> list[int]:
     """The processes that are ready."""
-    replicas = [seat.replica for seat in pool._seats if seat.replica is not None]
-    processes = [replica for replica in replicas if isinstance(replica, ProcessReplica)]
-    return [each.pid for each in processes if each.pid is not None]
+    staff = pool.staff
+    assert staff is not None
+    return list(staff.processes.values())
 
 
 def signal_all(pool: ReplicaPool, number: int) -> None:
@@ -58,7 +57,7 @@ def _stopped(pid: int) -> bool:
 
 @pytest.fixture
 def stage(bundles: Path, trust: TrustStore) -> Stage:
-    """The whole of tiny/1, loaded here."""
+    """The whole of tiny/1, loaded here; two requests are never one batch."""
     from hybridge.cloud.repository import load_repository
 
-    return load_repository(bundles, trust=trust, max_batch=4).model("tiny").whole
+    return load_repository(bundles, trust=trust, max_batch=1).model("tiny").whole

@@ -65,7 +65,7 @@ async def play(stage: Stage, cluster: Any, node: Any) -> None:
         np.testing.assert_allclose(answer.probabilities, expected[0], rtol=1e-5)
         tell("answered from nothing")
 
-        stopped = replicas[0].pid
+        stopped = replicas[0].far_pid
         assert stopped is not None
         await stop([stopped])
         call = submit(1)
@@ -76,7 +76,7 @@ async def play(stage: Stage, cluster: Any, node: Any) -> None:
         np.testing.assert_allclose(answer.probabilities, expected[1], rtol=1e-5)
         assert pool.staff is not None
         assert pool.staff.deaths == 1
-        assert replicas[-1].pid != stopped
+        assert replicas[-1].far_pid != stopped
         tell("answered over the death of a node")
 
         pool._bounds = replace(BOUNDS, idle_s=0.01)

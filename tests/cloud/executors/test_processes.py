@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,13 @@ from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer
 from hybridge.cloud.worker import Worker
 from hybridge.shared.deadline import Deadline, monotonic
-from hybridge.shared.errors import ConfigError, DeadlineUnmet, InstanceLost, ModelFault
+from hybridge.shared.errors import (
+    ConfigError,
+    DeadlineRefused,
+    DeadlineUnmet,
+    InstanceLost,
+    ModelFault,
+)
 
 from ..bundles import random_pixels
 from .conftest import pids, signal_all, stop_all, until
@@ -30,14 +37,19 @@ DIES = (sys.executable, "-c", "raise SystemExit(3)")
 
 @asynccontextmanager
 async def working(
-    *, processes: int = 1, command: tuple[str, ...] = COMMAND, hung_s: float = 60.0
+    *,
+    processes: int = 1,
+    bounds: Bounds | None = None,
+    command: tuple[str, ...] = COMMAND,
+    start_s: float = 1.0,
+    hung_s: float = 60.0,
 ) -> AsyncIterator[tuple[Worker, ReplicaPool]]:
     """A worker above processes of one instance each."""
     pool = ReplicaPool(
         lambda name: ProcessReplica(name, slots=1, command=command),
-        bounds=Bounds(least=processes, most=processes),
+        bounds=bounds or Bounds(least=processes, most=processes),
         slots=1,
-        start_s=1.0,
+        start_s=start_s,
         hop_ms=1.0,
         hung_s=hung_s,
     )
@@ -140,3 +152,18 @@ async def test_a_stage_is_forgotten_everywhere(stage: Stage) -> None:
         await worker.remove_stage(stage)
         assert pool._opened == {}
         assert pool._seats[0].places == set()
+
+
+async def test_what_is_refused_for_want_of_a_process_starts_one(stage: Stage) -> None:
+    bounds = Bounds(least=0, most=2, idle_s=3_600.0)
+    async with working(bounds=bounds, start_s=60.0) as (worker, pool):
+        await worker.add_stage(stage)
+        assert pids(pool) == []
+        with pytest.raises(DeadlineRefused, match=r"forecast 60000\.0 ms of waiting"):
+            await submit(worker, stage, 0, budget_ms=1_000.0)
+        await until(lambda: len(pids(pool)) == 1)
+        await check_serves(worker, stage)
+        pool._bounds = replace(bounds, idle_s=0.01)
+        await until(lambda: not pool._seats)
+        assert pool.staff is not None
+        assert pool.staff.deaths == 0
