@@ -20,7 +20,7 @@ from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .control import ModelControl
-from .executors.opening import executor_of
+from .executors.opening import executor_of, join
 from .fleet import FleetService
 from .front import Front, Served
 from .health import Health
@@ -61,7 +61,7 @@ class CloudServer:
         config = self.config
         if not list_bundles(config.bundles):
             raise ConfigError(f"no bundle under {config.bundles}; build one first")
-        executor = await executor_of(config)  # a Ray of its own forks: never once gRPC has begun
+        executor = await executor_of(config)
         self._front = front = Front()
         await self._listen(front)
         await self._open_sites(front)
@@ -163,4 +163,5 @@ class CloudServer:
 
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:
     """Runs a cloud until SIGINT or SIGTERM; ConfigError if it cannot start."""
+    await join(config)
     await daemon.serve(CloudServer(config), on_listening=on_listening)

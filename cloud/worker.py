@@ -190,12 +190,13 @@ class Worker:
     def _finished(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
         if future.cancelled():  # closed before it ran
             return
-        if isinstance(lost := future.exception(), InstanceLost):
+        error = future.exception()
+        if error is None:
+            self._finish(batch, works, future.result())
+        else:
             self._scheduler.finish(batch, now_s=self._clock(), took_ms=0.0, items=0)
             for work in works:
-                self._try_again(work, lost)
-        else:
-            self._finish(batch, works, future.result())
+                self._failed(work, error)
         self._pump()
 
     def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
@@ -207,11 +208,17 @@ class Worker:
         for work, outcome in zip(works, execution.outcomes, strict=True):
             _settle(work, outcome)
 
-    def _try_again(self, work: Work, lost: InstanceLost) -> None:
-        """Queues once more what can still be in time; the rest is told at once."""
-        now_s = self._clock()
+    def _failed(self, work: Work, error: BaseException) -> None:
+        """What was lost with an instance is queued once more; the rest is told at once."""
         if work.unwanted:
             return
+        if isinstance(error, InstanceLost):
+            self._try_again(work, error)
+        else:  # a defect: whoever asked gets it as it is
+            work.answer.set_exception(error)
+
+    def _try_again(self, work: Work, lost: InstanceLost) -> None:
+        now_s = self._clock()
         if work.job.deadline_s <= now_s:
             _settle(work, DeadlineUnmet("it passed before the answer was there"))
             return

@@ -43,17 +43,28 @@ async def executor_of(config: CloudConfig) -> Executor:
     )
 
 
-async def _on_ray(config: CloudConfig) -> Executor:
+async def join(config: CloudConfig) -> None:
+    """Joins the Ray cluster of a configuration, if it has one.
+
+    Ray catches SIGTERM: whoever wants it comes later. It forks: nothing has begun gRPC by then.
+    """
+    if config.engine is not Engine.RAY:
+        return
     try:
-        from .ray_actor import RayReplica, join  # with the extra `ray` alone
+        from . import ray_actor  # with the extra `ray` alone
     except ImportError as error:
         raise ConfigError(
             f'{error.name} is not installed; pip install "hybridge[cloud,ray]"'
         ) from error
     try:
-        await asyncio.to_thread(join, config.ray_address)
+        await asyncio.to_thread(ray_actor.join, config.ray_address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot join the Ray cluster: {error}") from error
+
+
+async def _on_ray(config: CloudConfig) -> Executor:
+    await join(config)
+    from .ray_actor import RayReplica
 
     def make(name: str) -> RayReplica:
         return RayReplica(name, slots=config.instances)

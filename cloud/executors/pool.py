@@ -40,6 +40,7 @@ _STEADY_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 _LOOK_EVERY_S = 0.25
 _ECHOES = 5
+_DEATHS_TO_BLAME = 2
 
 
 @dataclass(eq=False)
@@ -130,7 +131,13 @@ class ReplicaPool(Executor):
             self._scaling = asyncio.create_task(self._scale(demand))
 
     async def open(self, stage: Stage) -> Cost:
-        opened = _Opened(next(self._places), stage, pickle.dumps(stage))
+        try:
+            sent = pickle.dumps(stage)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"{stage.key} cannot be handed to workers ({error}); serve it without them"
+            ) from error
+        opened = _Opened(next(self._places), stage, sent)
         self._opened[stage] = opened
         try:
             cost = await self._open(opened)
@@ -192,17 +199,15 @@ class ReplicaPool(Executor):
         raise InstanceLost("nothing that could compute it is left")
 
     async def _open(self, opened: _Opened) -> Cost:
-        """At one seat first: what kills a replica when it is loaded kills one alone."""
+        """At one seat first: what kills a replica when it is loaded does not kill them all."""
         seats = [*self._ready()]
         if not seats:
             hop_ms = self._hop_ms
             return _with_hop(opened.stage, opened.stage.cost, one_ms=hop_ms, full_ms=hop_ms)
-        try:
-            costs = [await self._open_at(seats[0], opened)]
-        except ReplicaLost as error:
-            raise ModelFault(f"{opened.stage.key}: a worker died of loading it: {error}") from error
+        costs = [await self._open_first(seats, opened)]
         found = await asyncio.gather(
-            *(self._open_at(seat, opened) for seat in seats[1:]), return_exceptions=True
+            *(self._open_at(seat, opened) for seat in seats if opened.place not in seat.places),
+            return_exceptions=True,
         )
         for each in found:
             if isinstance(each, Cost):
@@ -210,6 +215,16 @@ class ReplicaPool(Executor):
             elif not isinstance(each, ReplicaLost):
                 raise each
         return min(costs, key=lambda cost: cost.predict_ms(1))  # the least disturbed
+
+    async def _open_first(self, seats: Sequence[_Seat], opened: _Opened) -> Cost:
+        """At one seat; at another if that dies, which may be chance, and then no more."""
+        why = ""
+        for seat in seats[:_DEATHS_TO_BLAME]:
+            try:
+                return await self._open_at(seat, opened)
+            except ReplicaLost as error:
+                why = str(error)
+        raise ModelFault(f"{opened.stage.key}: a worker died of loading it: {why}")
 
     async def _open_at(self, seat: _Seat, opened: _Opened) -> Cost:
         cost = await _call(seat, Open(opened.place, opened.sent))
@@ -309,6 +324,7 @@ class ReplicaPool(Executor):
         if seat.replica is replica:
             seat.replica = None
             seat.places = set()
+            seat.expected_s = self._clock() + self._start_s
             self._changed()
 
     async def _scale(self, demand: Callable[[], Demand]) -> None:

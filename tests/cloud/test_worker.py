@@ -145,9 +145,10 @@ async def test_a_lingering_batch_starts_by_itself(
 class Dying(Threads):
     """Loses so many batches before it runs any."""
 
-    def __init__(self, deaths: int) -> None:
+    def __init__(self, deaths: int, error: Exception) -> None:
         super().__init__(1)
         self.deaths = deaths
+        self.error = error
 
     def run(
         self, works: Sequence[Work], stage: Stage, predicted_ms: float
@@ -156,13 +157,13 @@ class Dying(Threads):
             return super().run(works, stage, predicted_ms)
         self.deaths -= 1
         lost: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
-        lost.set_exception(InstanceLost("it died"))
+        lost.set_exception(self.error)
         return lost
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
 async def test_what_is_lost_is_tried_once_more(stage: Stage, backend: Echo, deaths: int) -> None:
-    worker = Worker(executor=Dying(deaths), queue_limit=10)
+    worker = Worker(executor=Dying(deaths, InstanceLost("it died")), queue_limit=10)
     await worker.add_stage(stage)
     backend.allowed.set()
     call = submit(worker, stage, 1)
@@ -171,6 +172,16 @@ async def test_what_is_lost_is_tried_once_more(stage: Stage, backend: Echo, deat
     else:
         with pytest.raises(InstanceLost, match="it died, as did the one that tried before it"):
             await call
+    assert (await submit(worker, stage, 2)).probabilities.tolist() == [[2, 2]]
+    await worker.close()
+
+
+async def test_a_defect_of_an_executor_costs_its_batch_alone(stage: Stage, backend: Echo) -> None:
+    worker = Worker(executor=Dying(1, ZeroDivisionError("a defect")), queue_limit=10)
+    await worker.add_stage(stage)
+    backend.allowed.set()
+    with pytest.raises(ZeroDivisionError):
+        await submit(worker, stage, 1)
     assert (await submit(worker, stage, 2)).probabilities.tolist() == [[2, 2]]
     await worker.close()
 

@@ -133,6 +133,13 @@ async def test_a_stage_that_kills_its_process_is_refused(stage: Stage) -> None:
         await check_serves(worker, stage)
 
 
+async def test_a_stage_that_cannot_be_handed_over_says_so(stage: Stage) -> None:
+    stage.open = lambda: None  # type: ignore[assignment, return-value]
+    async with working(bounds=Bounds(least=0, most=1)) as (worker, _):
+        with pytest.raises(ConfigError, match="tiny/1/whole cannot be handed to workers"):
+            await worker.add_stage(stage)
+
+
 async def test_what_cannot_start_is_given_up_with_a_reason() -> None:
     with pytest.raises(ConfigError, match="failed to start 5 times: it ended with exit code 3"):
         async with working(command=DIES):
