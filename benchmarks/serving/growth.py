@@ -10,10 +10,13 @@ import asyncio
 import collections
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import socket
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from hybridge.shared.errors import ConfigError
 
 from .client import closed_loop, infer_caller
 from .findings import Findings
+from .hop import SIZES_BYTES
 from .models import MOBILE_UINT8, Store, make_models
 from .processes import ServerProcess, cloud
 
@@ -45,6 +49,7 @@ _RAY = {
     for count in (1, 2)
 }
 _LOG = Path(os.devnull)
+_HOP = Path(__file__).with_name("hop.py")
 _CONNECTIONS = (1, 2, 4, 8, 32)
 _TRIALS = 200
 
@@ -71,6 +76,7 @@ def measure(options: argparse.Namespace) -> Findings:
             for kept, value in zip((rps, p50_ms, p95_ms, cpu_ms), seen, strict=True):
                 kept[name].append(value)
     death = _death(store, seconds)
+    hops = {kind: _hop_ms(kind) for kind in _hop_kinds(ways)}
     spread = {count: _spread(count) for count in _CONNECTIONS}
     return Findings(
         targets=[
@@ -93,9 +99,13 @@ def measure(options: argparse.Namespace) -> Findings:
                 for name in ways
             },
             "killed": death,
+            "hop_p50_ms": {
+                kind: {size: round(statistics.median(took), 3) for size, took in sizes.items()}
+                for kind, sizes in hops.items()
+            },
             "busiest_of_two_listeners": spread,
         },
-        samples={"rps": rps, "p50_ms": p50_ms, "p95_ms": p95_ms, "cpu_ms": cpu_ms},
+        samples={"rps": rps, "p50_ms": p50_ms, "p95_ms": p95_ms, "cpu_ms": cpu_ms, "hop_ms": hops},
         tables=[
             table(
                 f"{MOBILE_UINT8.name}, {CONCURRENCY} at a time over one connection",
@@ -106,6 +116,14 @@ def measure(options: argparse.Namespace) -> Findings:
                         *(str(Summary.of(kept[name])) for kept in (rps, p50_ms, p95_ms, cpu_ms)),
                     )
                     for name in ways
+                ],
+            ),
+            table(
+                "the way of a batch there and back, ms: p10, p50, p90",
+                ("to", *(f"{size:,} bytes" for size in SIZES_BYTES)),
+                [
+                    (kind, *(_quantiles(sizes[str(size)]) for size in SIZES_BYTES))
+                    for kind, sizes in hops.items()
                 ],
             ),
             table(
@@ -165,6 +183,23 @@ async def _throughput(running: ServerProcess, s: float) -> tuple[float, float, f
         seen.quantile_ms(0.95),
         spent_ms / len(seen.latencies_ms),
     )
+
+
+def _hop_kinds(ways: Mapping[str, object]) -> tuple[str, ...]:
+    return ("process", "ray") if any(name in _RAY for name in ways) else ("process",)
+
+
+def _hop_ms(kind: str) -> dict[str, list[float]]:
+    """By the size of a batch in bytes, sorted."""
+    run = subprocess.run(
+        [sys.executable, _HOP, kind], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+    )
+    return dict(json.loads(run.stdout))
+
+
+def _quantiles(took_ms: Sequence[float]) -> str:
+    tenths = statistics.quantiles(took_ms, n=10)
+    return f"{tenths[0]:.2f}, {tenths[4]:.2f}, {tenths[8]:.2f}"
 
 
 def _death(store: Store, seconds: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -36,6 +36,7 @@ def check_same(found: list[Array], expected: list[Array]) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@settings(deadline=None)
 @given(values=st.lists(VALUES, max_size=4))
 def test_arrays_come_through(values: list[Array]) -> None:
     near = Arena.create()

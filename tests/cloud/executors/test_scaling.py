@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridge.cloud.executors.executor import Demand
@@ -46,6 +46,7 @@ def test_no_pressure_starts_none() -> None:
     assert missing(limits, short, refused_before=3, ready=0, starting=0) == 1
 
 
+@settings(deadline=None)
 @given(limits=bounds, demand=demands, before=st.integers(0, 10), data=st.data())
 def test_never_beyond_the_bounds(
     limits: Bounds, demand: Demand, before: int, data: st.DataObject
@@ -57,6 +58,7 @@ def test_never_beyond_the_bounds(
     assert limits.least <= ready + starting + more <= limits.most
 
 
+@settings(deadline=None)
 @given(limits=bounds, idle_s=st.lists(st.floats(0, 200), max_size=10))
 def test_only_idlers_go_and_the_least_stay(limits: Bounds, idle_s: list[float]) -> None:
     less = superfluous(limits, idle_s, starting=0)
