@@ -16,9 +16,9 @@ from hybridge.devices.models import DeviceModels, Pixels
 from hybridge.edge.agent import Agent
 from hybridge.edge.answer import Answer
 from hybridge.edge.bench import DeviceBench
-from hybridge.edge.demand import Demand
 from hybridge.edge.policy import RouterPolicy
-from hybridge.edge.router import Decision, Light, Option, Sight
+from hybridge.edge.question import Question
+from hybridge.edge.router import Decision, Light, Option, choose
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.protos import fleet_pb2
@@ -62,30 +62,13 @@ class InstantCloud:
 
 @dataclass(frozen=True)
 class Insisting(RouterPolicy):
-    """Asks the router, and takes one plan whatever it says."""
+    """Asks the router, and takes one plan whatever it says: that of a row of the table."""
 
-    plan: Plan
+    at: int
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
-        super().choose(
-            options,
-            left_ms=left_ms,
-            demand=demand,
-            sight=sight,
-            spent_bytes=spent_bytes,
-            sure_share=sure_share,
-        )
-        option = next(option for option in options if option.plan == self.plan)
-        return Decision(option, 1.0, Light.NET)
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
+        choose(options, question)
+        return Decision(options[self.at], 1.0, Light.NET)
 
 
 @dataclass
@@ -159,6 +142,6 @@ async def split_agent(
         times=times,
         uplink=uplink,
         clock=monotonic,
-        policy=Insisting(plan),
+        policy=Insisting([row.parsed() for row in manifest.table].index(plan)),
     )
     return AgentCpu(agent, models, pixels, plan), uplink

@@ -8,25 +8,28 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import msgspec
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+
+from hybridge.devices.pixel_input import PixelInput
+from hybridge.shared.preprocess import PreprocessSpec
 
 METHOD = "/bare/Infer"
 
 
 def serve(preprocessing: str, model: str) -> None:
-    normalize = Interpreter(model_path=preprocessing, num_threads=1).get_signature_runner(
-        "normalize"
-    )
+    spec = msgspec.json.decode(preprocessing, type=PreprocessSpec)
     light = Interpreter(model_path=model, num_threads=1)
     light.allocate_tensors()
-    given = light.get_input_details()[0]["index"]
+    taken = light.get_input_details()[0]
+    given, (scale, zero_point) = taken["index"], taken["quantization"]
+    as_input = PixelInput(spec, taken["dtype"], scale=scale, zero_point=zero_point)
     made = light.get_output_details()[0]["index"]
-    shape = normalize.get_input_details()["pixels"]["shape"]
+    shape = (spec.size_px, spec.size_px, 3)
 
     def infer(request: bytes, context: grpc.ServicerContext) -> bytes:
-        (tensor,) = normalize(pixels=np.frombuffer(request, np.uint8).reshape(shape)).values()
-        light.set_tensor(given, tensor)
+        light.set_tensor(given, as_input(np.frombuffer(request, np.uint8).reshape(shape)))
         light.invoke()
         return bytes(light.get_tensor(made).tobytes())
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from _common import Summary
 
 from hybridge.edge.agent import Agent
+from hybridge.edge.question import Question
 from hybridge.edge.router import Option, choose
 from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.plan import PlanKind
@@ -20,7 +21,7 @@ def decision_times_us(agent: Agent) -> dict[str, Summary]:
     """What deciding costs, in µs: with the cloud, then without."""
     found = _decisions(agent, "with a cloud")
     many = as_many(agent.options(_deadline()), PLANS)
-    found[MANY_PLANS] = _times_us(lambda: choose(many, left_ms=_LEFT_MS))
+    found[MANY_PLANS] = _times_us(lambda: choose(many, Question(left_ms=_LEFT_MS)))
     agent.uplink = None
     return found | _decisions(agent, "alone")
 
@@ -30,7 +31,7 @@ def _decisions(agent: Agent, name: str) -> dict[str, Summary]:
     plans = f"{len(options)} plans, {name}"
     return {
         f"options() of {plans}": _times_us(lambda: agent.options(_deadline())),
-        f"choose() among {plans}": _times_us(lambda: choose(options, left_ms=_LEFT_MS)),
+        f"choose() among {plans}": _times_us(lambda: choose(options, Question(left_ms=_LEFT_MS))),
     }
 
 

@@ -7,7 +7,7 @@ order that is drawn anew each round, so that all of them meet the same load.
     in process   Agent.answer(pixels) on this process's event loop, as its caller sees it, with a
                  cloud that the router knows, weighs, and finds too far away for the budget
                  - resize_light          as the answer's steps say
-                 - normalization, bare   the bundle's `normalize`, called in this process
+                 - normalization, bare   from pixels to the model's input, in this process
                  - LiteRT, bare
     gRPC         Client.infer in this process, through the service of an edge process of its own
                  - decode, bare          JPEG only: the same call in this process
@@ -40,6 +40,7 @@ from typing import cast
 
 import _bare_server
 import grpc
+import msgspec
 from _agent_cpu import LOCAL_CPU, SPLIT_CPU, AgentCpu, split_agent
 from _common import Report, Summary, Target, demo_bundle, load, machine, parser, progress, run
 from _decisions import MANY_PLANS, decision_times_us
@@ -50,6 +51,7 @@ from hybridge.cli.console import table
 from hybridge.cli.demo.processes import Daemon
 from hybridge.client import Client
 from hybridge.devices.models import DeviceModels, Pixels, measure_stages
+from hybridge.devices.pixel_input import PixelInput
 from hybridge.edge.agent import Agent
 from hybridge.edge.bench import DeviceBench
 from hybridge.edge.connection import GrpcConnection
@@ -73,8 +75,8 @@ CHOICE_BOUND_US = 50.0
 BUDGET_MS = 10_000.0
 """So much that no deadline ever decides."""
 NEAR_BUDGET_MS = 40.0
-"""Less than the way to the cloud and back."""
-RTT_MS, BYTES_PER_MS = 51.0, 1_400.0
+"""So much less than the way to the cloud and back that no ageing of the link makes up for it."""
+RTT_MS, BYTES_PER_MS = 151.0, 1_400.0
 JPEG_QUALITY = 90
 ROUNDS, QUICK_ROUNDS = 1_000, 200
 WARM_UP = 30
@@ -149,20 +151,20 @@ class Bare:
 
     def __init__(self, bundle: Bundle, pixels: Pixels) -> None:
         light = bundle.manifest.light
-        self._normalize = Interpreter(
-            model_path=str(bundle.file(light.preprocessing.blob)), num_threads=1
-        ).get_signature_runner("normalize")
-        self.pixels = pixels.tobytes()
-        self._pixels = pixels[None]
-        self._tensor = self.normalize()
         self._model = Interpreter(model_path=str(bundle.file(light.blob)), num_threads=1)
         self._model.allocate_tensors()
-        self._input = self._model.get_input_details()[0]["index"]
-        self._output = self._model.get_output_details()[0]["index"]
+        (taken,), (made,) = self._model.get_input_details(), self._model.get_output_details()
+        self._input, self._output = taken["index"], made["index"]
+        scale, zero_point = taken["quantization"]
+        self._as_input = PixelInput(
+            light.preprocessing.spec, taken["dtype"], scale=scale, zero_point=zero_point
+        )
+        self.pixels = pixels.tobytes()
+        self._pixels = pixels
+        self._tensor = self.normalize()
 
     def normalize(self) -> Array:
-        (tensor,) = self._normalize(pixels=self._pixels).values()
-        return cast(Array, tensor)
+        return self._as_input(self._pixels)
 
     def light(self) -> Array:
         self._model.set_tensor(self._input, self._tensor)
@@ -375,7 +377,7 @@ def _parts(taken: Taken, name: str, left: Sequence[float]) -> dict[str, Summary]
 
 @contextlib.contextmanager
 def _local_agent(models: DeviceModels) -> Iterator[Agent]:
-    """An agent in this process that knows a cloud 51 ms away."""
+    """An agent in this process that knows a cloud far away."""
     stages = measure_stages(models, golden_picture(models.bundle), runs=3)
     agent = Agent(
         models.bundle,
@@ -407,9 +409,9 @@ def _edge(bundle: Bundle) -> Iterator[Client]:
 def _shortest_server(bundle: Bundle) -> Iterator[Callable[[bytes], bytes]]:
     """A call to the bare gRPC server, in a process of its own."""
     light = bundle.manifest.light
-    files = [str(bundle.file(blob)) for blob in (light.preprocessing.blob, light.blob)]
+    spec = msgspec.json.encode(light.preprocessing.spec).decode()
     with subprocess.Popen(
-        [sys.executable, _bare_server.__file__, *files],
+        [sys.executable, _bare_server.__file__, spec, str(bundle.file(light.blob))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

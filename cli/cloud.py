@@ -2,11 +2,17 @@
 
 import argparse
 import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
+from ..shared.sizes import parse_bytes
 from .console import console
 from .options import add_bundles, add_tls, security, trust
+
+if TYPE_CHECKING:
+    from ..cloud.remote import RemoteUrl
 
 _SAGEMAKER = "127.0.0.1:8080"
 ENGINES = ("local", "ray")
@@ -78,6 +84,40 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--model-control", action="store_true", help="let callers load and unload bundles of DIR"
     )
     parser.add_argument(
+        "--model-repository",
+        type=Path,
+        metavar="DIR",
+        help="serve the models there too: MODEL/config.pbtxt, MODEL/1/model.onnx, as Triton does",
+    )
+    parser.add_argument(
+        "--remote",
+        action="append",
+        default=[],
+        metavar="BUNDLE=URL",
+        help="the whole large model of a bundle is computed there: grpc://HOST:PORT/MODEL, by "
+        "Triton, KServe or another of these; may be repeated",
+    )
+    parser.add_argument(
+        "--poll", type=float, metavar="SECONDS", help="follow what changes in DIR, so often (off)"
+    )
+    parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="take at most so much memory (4GiB): models are loaded when called, the least "
+        "recently used unloaded, and of one that does not fit a part is read for every run (off)",
+    )
+    parser.add_argument(
+        "--idle-unload-s",
+        type=float,
+        metavar="S",
+        help="load models when they are called, and unload those nobody has called for S seconds",
+    )
+    parser.add_argument(
+        "--shared-memory",
+        action="store_true",
+        help="let callers on this machine pass tensors in shared memory (POSIX objects they name)",
+    )
+    parser.add_argument(
         "--advertise", action="store_true", help="announce it to edges on the local network (mDNS)"
     )
     add_bundles(parser)
@@ -97,6 +137,8 @@ def run(options: argparse.Namespace) -> int:
     cores_each = 1 if engine is Engine.RAY else max(1, usable_cores() // max(1, workers))
     config = CloudConfig(
         bundles=options.bundles,
+        model_repository=options.model_repository,
+        remotes=dict(_remote(text) for text in options.remote),
         address=Address.parse(options.listen),
         http=_address(options.http),
         sagemaker=_address(options.sagemaker),
@@ -109,6 +151,10 @@ def run(options: argparse.Namespace) -> int:
         runtime=Runtime(options.runtime) if options.runtime else None,
         preload=options.preload,
         model_control=options.model_control,
+        poll_s=options.poll,
+        memory_limit_bytes=parse_bytes(options.memory_limit) if options.memory_limit else None,
+        idle_unload_s=options.idle_unload_s,
+        shared_memory=options.shared_memory,
         advertise=options.advertise,
         instances=cores_each if options.instances is None else options.instances,
         workers=workers,
@@ -119,6 +165,13 @@ def run(options: argparse.Namespace) -> int:
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0
+
+
+def _remote(text: str) -> "tuple[str, RemoteUrl]":
+    from ..cloud.remote import RemoteUrl
+
+    name, _, url = text.partition("=")
+    return name, RemoteUrl.parse(url)
 
 
 def _address(text: str | None) -> Address | None:

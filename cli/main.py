@@ -7,10 +7,40 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..shared.errors import ConfigError, HybridgeError, meaning, public_message
-from . import build, cloud, demo, distill, edge, infer, inspect, key, plan, probe, profile, watch
+from . import (
+    build,
+    cloud,
+    demo,
+    distill,
+    edge,
+    infer,
+    inspect,
+    key,
+    plan,
+    probe,
+    profile,
+    rollback,
+    watch,
+)
 from .console import complain
 
-_COMMANDS = (demo, build, distill, inspect, plan, cloud, edge, infer, watch, probe, profile, key)
+_COMMANDS = (
+    *(
+        demo,
+        build,
+        distill,
+        inspect,
+        plan,
+        cloud,
+        rollback,
+        edge,
+        infer,
+        watch,
+        probe,
+        profile,
+        key,
+    ),
+)
 _EXTRAS = {
     "ai_edge_litert": "edge",
     "zeroconf": "edge",

@@ -6,6 +6,7 @@ from math import inf, isfinite
 from ..devices.boards import read_board
 from ..devices.probe import probe
 from ..devices.profile import Origin, Profile, load_profile, load_profiles
+from ..edge.question import Question
 from ..edge.router import Option, explain
 from ..report.inspect.machines import Link, Machine, cloud_of, options_on
 from ..shared.bundle import Bundle, find_bundle, open_bundle
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     shown = options_on(
         bundle.manifest, machine, cloud=cloud, link=link, cloud_speed=options.cloud_speed
     )
-    rows = explain(shown, left_ms=budget_ms)
+    rows = explain(shown, Question(left_ms=budget_ms))
     if options.json:
         print_json(
             {

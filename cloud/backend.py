@@ -22,10 +22,28 @@ Output = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A graph's answer [n, classes], and its further outputs by name."""
+    """A classifier's answer [n, classes], and all further outputs by name."""
 
-    answer: Output
+    answer: Output | None
     outputs: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offloaded:
+    """Weights that do not fit: what stays in memory, and what is read again for every run.
+
+    `computing_ms` is what a run takes that reads nothing and computes with whatever weights lie in
+    its buffers: as long as if all were in memory.
+    """
+
+    resident_bytes: int
+    read_bytes: int
+    run_ms: float
+    computing_ms: float
+
+    @property
+    def slowdown(self) -> float:
+        return self.run_ms / self.computing_ms
 
 
 class Backend(ABC):
@@ -34,6 +52,18 @@ class Backend(ABC):
     device: str
     bounded = False
     """Whether every input of a size takes about as long: nothing in the graph can go on and on."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer, as far as is known without asking it."""
+        return True
+
+    def close(self) -> None:  # noqa: B027  most hold nothing else
+        """Lets go of what it holds beside memory; nothing runs any more."""
+
+    def offloaded(self, batch: Array, sides: Tensors) -> Offloaded | None:
+        """What reading weights costs a run of this batch; None where all are in memory."""
+        return None
 
     @abstractmethod
     def run(self, batch: Array, sides: Tensors) -> Result:
@@ -46,7 +76,7 @@ class Backend(ABC):
 def one_by_one(run: Callable[[Array, Tensors], Result], batch: Array, sides: Tensors) -> Result:
     """For a graph that was exported with a fixed batch of 1."""
     singles = [run(batch[at : at + 1], items_of(sides, at, at + 1)) for at in range(len(batch))]
-    answer = np.concatenate([single.answer for single in singles])
+    answer = np.concatenate([cast(Output, single.answer) for single in singles])
     return Result(answer, joined([single.outputs for single in singles]))
 
 

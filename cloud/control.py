@@ -1,63 +1,137 @@
-"""Which models are served: told, loaded and unloaded while requests run."""
+"""Which models are served: told, loaded, switched and unloaded while requests run."""
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
-from ..shared.bundle import list_bundles
-from ..shared.errors import BundleError, ModelFault, NotAllowed, RequestError, UnknownModel
-from .config import CloudConfig
+from ..shared.errors import (
+    BundleError,
+    ConfigError,
+    HybridgeError,
+    ModelFault,
+    NotAllowed,
+    RequestError,
+    UnknownModel,
+)
+from .choices import choose, chosen
 from .inference import Inference
-from .model import ServedModel
-from .repository import load_version
+from .model import Model
+from .opening import Opened, in_order, open_one
+from .shelf import Found, Shelf
+from .stage import Stage
+from .trial import try_out
 
 log = logging.getLogger(__name__)
 
+VERSION = "version"
+"""The parameter of a load that makes a version the default: a number, or one of these words."""
+PREVIOUS, NEWEST = "previous", "newest"
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    name: str
-    version: str
-    path: Path
+Parameters = Mapping[str, object]
+
+_NICE = 10
+_Key = tuple[str, str]
+_T = TypeVar("_T")
+
+Try = Callable[[Shelf, Found], Awaitable[None]]
 
 
 class ModelControl:
-    """Loads and unloads models where that is allowed; one change at a time."""
+    """Loads and unloads models where that is allowed; one change at a time.
 
-    def __init__(self, inference: Inference, config: CloudConfig) -> None:
+    A new version is tried in a process of its own (`trial.py`), loaded and warmed up behind the
+    traffic, and only then switched to; the old ones end with their last request.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        shelf: Shelf,
+        *,
+        allowed: bool,
+        opened: Opened,
+        try_out: Try = try_out,
+    ) -> None:
+        """`opened` is what the repository was made of."""
         self._inference = inference
-        self._config = config
-        self._reasons: dict[tuple[str, str], str] = {}
+        self._shelf = shelf
+        self._allowed = allowed
+        self._reasons = dict(opened.reasons)
+        self._seen = opened.seen
+        self._marks = {
+            each.key: each.mark for seen in opened.seen.values() for each in seen.versions
+        }
+        self._states: dict[_Key, str] = {}
+        self._try_out = try_out
+        self._pool = ThreadPoolExecutor(1, "new-version", initializer=_stand_back)
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
 
     async def index(self, *, ready_only: bool = False) -> list[dict[str, Any]]:
         """The fields of RepositoryIndexResponse.ModelIndex, for each version there is."""
-        there = await asyncio.to_thread(self._versions)
+        there, choices = await asyncio.to_thread(self._on_disk)
         served = {(model.name, model.version) for model in self._inference.repository}
+        keys = {*there, *served, *self._states}
         return [
-            {"name": name, "version": version, **self._state(name, version, served)}
-            for name, version in sorted({(each.name, each.version) for each in there} | served)
+            {"name": name, "version": version, **self._state((name, version), served, choices)}
+            for name, version in sorted(keys, key=lambda key: (key[0], int(key[1])))
             if not ready_only or (name, version) in served
         ]
 
-    async def load(self, name: str, *, parameters: bool = False) -> None:
+    async def load(self, name: str, *, parameters: Parameters | None = None) -> None:
         """Serves all good versions of a model as they are on disk now.
 
-        What is served goes on until the new is ready, and stays if none of the new is good.
+        What is served goes on until the new is ready, and stays if none of the new is good. With
+        the parameter `version` nothing but that version is loaded, if need be, and it becomes the
+        default for ever; `newest` ends that, `previous` is the good one before the default.
         """
         self._allow("load")
-        if parameters:
-            raise RequestError("load takes no parameters here: a bundle holds all there is")
-        await self._to_the_end(self._load(name))
+        given = dict(parameters or {})
+        version = str(given.pop(VERSION, ""))
+        if given:
+            raise RequestError(f"load takes no parameter {min(given)!r} here, only {VERSION!r}")
+        await self._to_the_end(self._choose(name, version) if version else self._load(name))
 
     async def unload(self, name: str) -> None:
         """Serves a model no more; returns once its accepted requests have ended."""
         self._allow("unload")
         await self._to_the_end(self._unload(name))
+
+    async def follow(self, *, every_s: float) -> None:
+        """Follows what changes on disk, for ever.
+
+        A directory that cannot be read or has nothing in it is taken for one that is away.
+        """
+        before = self._seen
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                now = await asyncio.to_thread(self._shelf.snapshot)
+            except OSError as error:
+                log.warning("the models are served as before: %s", error)
+                continue
+            if not now:
+                continue
+            changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            for name in changed:
+                try:
+                    await self._to_the_end(self._load(name) if name in now else self._unload(name))
+                except HybridgeError as error:
+                    log.warning("%s is served as before: %s", name, error)
+            before = now
+
+    async def close(self) -> None:
+        """Loads nothing more."""
+        changes = [*self._changes]
+        for change in changes:
+            change.cancel()
+        await asyncio.gather(*changes, return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _to_the_end(self, change: Coroutine[None, None, None]) -> None:
         """A change that has begun is finished, also if whoever asked has left."""
@@ -68,73 +142,149 @@ class ModelControl:
 
     async def _load(self, name: str) -> None:
         async with self._changing:
-            there = [each for each in await asyncio.to_thread(self._versions) if each.name == name]
-            if not there:
-                raise UnknownModel(f"{name!r} is not in the repository")
-            await self._replace(name, await asyncio.to_thread(self._open_all, there))
+            await self._load_all(name)
+
+    async def _load_all(self, name: str) -> None:
+        there = (await asyncio.to_thread(self._shelf.snapshot)).get(name)
+        if there is None:
+            raise UnknownModel(f"{name!r} is not in the repository")
+        opened = [await self._open(found) for found in there.versions]
+        if models := [model for model in opened if model is not None]:
+            await self._replace(name, in_order(models, default=there.chosen))
+        else:
+            raise BundleError(self._reasons[there.versions[-1].key])
+
+    async def _choose(self, name: str, version: str) -> None:
+        async with self._changing:
+            folder = await asyncio.to_thread(self._shelf.folder, name)
+            if version == NEWEST:
+                choose(folder, "")
+                await self._load_all(name)
+                return
+            for found in await asyncio.to_thread(self._candidates, name, version):
+                if model := await self._open(found):
+                    break
+            else:
+                raise BundleError(
+                    self._reasons.get((name, version), "no version before it is good")
+                )
+            try:
+                choose(folder, model.version)
+            except ConfigError:
+                if model not in self._served(name):
+                    await self._inference.retire(model)
+                raise
+            versions = {each.version: each for each in self._served(name)}
+            versions[model.version] = model
+            await self._replace(name, in_order(versions.values(), default=model.version))
 
     async def _unload(self, name: str) -> None:
         async with self._changing:
             self._inference.repository.versions(name)
             await self._replace(name, ())
 
-    async def _replace(self, name: str, models: tuple[ServedModel, ...]) -> None:
-        repository = self._inference.repository
-        before = [model for model in repository if model.name == name]
-        for model in models:
-            if model not in before:
-                await self._inference.serve(model)
-        repository.put(name, models)
-        for model in before:
-            if model not in models:
-                await self._inference.retire(model)
-        log.info("%s: %s", name, ", ".join(each.version for each in models) or "unloaded")
+    def _candidates(self, name: str, version: str) -> list[Found]:
+        """The versions on disk that a choice may mean, the first that is good will be it."""
+        there = [each for each in self._shelf.found(everything=True) if each.name == name]
+        if version == PREVIOUS:
+            current = int(self._inference.repository.model(name).version)
+            wanted = [each for each in reversed(there) if int(each.version) < current]
+        else:
+            wanted = [each for each in there if each.version == version]
+        if not wanted:
+            known = ", ".join(each.version for each in there) or "none"
+            raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")
+        return wanted
 
-    def _open_all(self, there: list[_Version]) -> tuple[ServedModel, ...]:
-        served = {(model.name, model.version): model for model in self._inference.repository}
-        models: list[ServedModel] = []
-        for each in reversed(there):
-            key = (each.name, each.version)
-            if key in served:  # a bundle never changes; its next state is the next version
-                models.append(served[key])
-                continue
-            try:
-                models.append(self._open(each.path))
-                self._reasons.pop(key, None)
-            except (BundleError, ModelFault) as error:
-                log.warning("bundle %s/%s is not served: %s", *key, error)
-                self._reasons[key] = str(error)
-        if not models:
-            raise BundleError(self._reasons[there[-1].name, there[-1].version])
-        return tuple(models)
+    async def _open(self, found: Found) -> Model | None:
+        """The version, ready to be switched to; what is served of it if it is no good."""
+        served = {model.version: model for model in self._served(found.name)}.get(found.version)
+        if served and self._marks.get(found.key) == found.mark:
+            return served
+        self._states[found.key] = "LOADING"
+        try:
+            await self._try_out(self._shelf, found)
+            model = await self._ready(found)
+        except (BundleError, ModelFault) as error:
+            log.warning("%s is not served: %s", found, error)
+            self._reasons[found.key] = str(error)
+            return served
+        finally:
+            del self._states[found.key]
+        self._reasons.pop(found.key, None)
+        self._marks[found.key] = found.mark
+        return model
 
-    def _open(self, path: Path) -> ServedModel:
-        config = self._config
-        return load_version(
-            path,
-            trust=config.trust,
-            max_batch=config.max_batch,
-            precision=config.precision,
-            runtime=config.runtime,
-        )
+    async def _ready(self, found: Found) -> Model:
+        """A version that takes work, though nobody is sent to it yet.
 
-    def _versions(self) -> list[_Version]:
-        """Oldest first."""
-        return list(self._walk())
+        Where memory is limited the loader makes room for it, and tails come with their first call.
+        """
+        limited = self._inference.loader.residence.limits.any
+        model = await self._aside(partial(open_one, self._shelf, found, load=not limited))
+        if not limited:
+            for stage in self._as_warm(model):
+                await self._aside(stage.load)
+        await self._inference.begin(model)
+        return model
 
-    def _walk(self) -> Iterator[_Version]:
-        for name, paths in list_bundles(self._config.bundles).items():
-            for path in paths:
-                yield _Version(name, path.name, path)
-
-    def _state(self, name: str, version: str, served: set[tuple[str, str]]) -> dict[str, str]:
-        if (name, version) in served:
-            return {"state": "READY", "reason": ""}
-        return {
-            "state": "UNAVAILABLE",
-            "reason": self._reasons.get((name, version), "not loaded"),
+    def _as_warm(self, model: Model) -> list[Stage]:
+        """The tails that traffic may be at already, because another version's are loaded."""
+        loaded = {
+            stage.key.cut
+            for other in self._served(model.name)
+            for stage in other.stages
+            if self._inference.worker.cost(stage) is not None
         }
+        return [stage for stage in model.stages[1:] if stage.key.cut in loaded]
+
+    async def _replace(self, name: str, models: tuple[Model, ...]) -> None:
+        before = self._served(name)
+        self._inference.repository.put(name, models)
+        kept = {(model.name, model.version) for model in models}
+        log.info("%s: %s", name, ", ".join(each.version for each in models) or "unloaded")
+        for model in before:
+            if model in models:
+                continue
+            key = (model.name, model.version)
+            self._states[key] = "READY" if key in kept else "UNLOADING"
+            try:
+                await self._inference.retire(model)
+            finally:
+                del self._states[key]
+            if key not in kept:
+                self._marks.pop(key, None)
+
+    def _served(self, name: str) -> tuple[Model, ...]:
+        return tuple(model for model in self._inference.repository if model.name == name)
+
+    async def _aside(self, work: Callable[[], _T]) -> _T:
+        """Does what takes long behind the traffic."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _on_disk(self) -> tuple[set[_Key], dict[str, str]]:
+        """The versions there are, and which of them was chosen to be the default."""
+        there = {found.key: found for found in self._shelf.found(everything=True)}
+        folders = {found.name: found.path.parent for found in there.values()}
+        return set(there), {name: chosen(folder) for name, folder in folders.items()}
+
+    def _state(self, key: _Key, served: set[_Key], choices: Mapping[str, str]) -> dict[str, str]:
+        reason = self._reasons.get(key, "")
+        if key in served:
+            name, version = key
+            default = "the default, as chosen" if choices.get(name) == version else ""
+            return {"state": "READY", "reason": reason or default}
+        state = self._states.get(key, "UNAVAILABLE")
+        return {"state": state, "reason": reason or ("" if key in self._states else "not loaded")}
 
     def _allow(self, verb: str) -> None:
-        if not self._config.model_control:
+        if not self._allowed:
             raise NotAllowed(f"this server does not {verb} models; start it with --model-control")
+
+
+def _stand_back() -> None:
+    """Makes the calling thread wait for all others, and for good: nobody may undo it.
+
+    Threads that it starts are as patient, so sessions of several threads must not be made on it.
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,7 +1,8 @@
 """What a run costs: a + b*n milliseconds for n items, measured at the start, corrected online."""
 
+import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
@@ -9,6 +10,8 @@ BATCHING_GAIN = 0.10
 _LINGER_SHARE = 0.25
 _SHORTEST_LINGER_MS = 0.25
 _WINDOW = 256
+_EXCESSES = 64
+_SURE, _MOST_SLACK = 0.95, 1.0
 _LEARNING_RATE = 0.2
 _FORGET_S = 10.0
 _SLOWEST, _FASTEST = 8.0, 0.25
@@ -18,12 +21,16 @@ _SLOWEST, _FASTEST = 8.0, 0.25
 class Cost:
     """One execution of n items takes `fixed_ms + per_item_ms * n`.
 
-    `batch_items` is the largest batch worth forming out of several requests; 1: none is.
+    `batch_items` is the largest batch worth forming out of several requests; 1: none is. A first
+    item never waits longer than `most_linger_ms` for company. Of twenty executions about one takes
+    more than `slack` times as long again.
     """
 
     fixed_ms: float
     per_item_ms: float
     batch_items: int = 1
+    most_linger_ms: float = field(default=math.inf, repr=False)
+    slack: float = 0.0
 
     @classmethod
     def fit(cls, *, one_ms: float, full_ms: float, full_items: int) -> "Cost":
@@ -48,13 +55,19 @@ class Cost:
     def predict_ms(self, items: int) -> float:
         return self.fixed_ms + self.per_item_ms * items
 
+    def surely_ms(self, items: int) -> float:
+        """What an execution hardly ever takes more than: for whoever must not be late."""
+        return self.predict_ms(items) * (1.0 + self.slack)
+
     @property
     def linger_ms(self) -> float:
         """How long a first item may wait for company: a part of what company would save.
 
         Less than a timer's grain is not worth a timer.
         """
-        linger_ms = _LINGER_SHARE * self.fixed_ms if self.batch_items > 1 else 0.0
+        if self.batch_items <= 1:
+            return 0.0
+        linger_ms = min(_LINGER_SHARE * self.fixed_ms, self.most_linger_ms)
         return linger_ms if linger_ms >= _SHORTEST_LINGER_MS else 0.0
 
 
@@ -68,16 +81,20 @@ class OnlineCost:
 
     base: Cost
     _factor: float = 1.0
+    _slack: float = 0.0
     _learned_s: float = 0.0
     _recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    _recent_excess: deque[float] = field(default_factory=lambda: deque(maxlen=_EXCESSES))
 
     def at(self, now_s: float) -> Cost:
         """The cost to reckon with now."""
-        factor = self._faded(now_s)
-        return Cost(
+        fresh = self._fresh(now_s)
+        factor = 1.0 + (self._factor - 1.0) * fresh
+        return replace(
+            self.base,
             fixed_ms=self.base.fixed_ms * factor,
             per_item_ms=self.base.per_item_ms * factor,
-            batch_items=self.base.batch_items,
+            slack=self._slack * fresh,
         )
 
     def observe(self, items: int, *, took_ms: float, now_s: float) -> None:
@@ -87,7 +104,10 @@ class OnlineCost:
         if expected_ms <= 0:
             return
         seen = min(max(took_ms / expected_ms, _FASTEST), _SLOWEST)
-        old = self._faded(now_s)
+        old = 1.0 + (self._factor - 1.0) * self._fresh(now_s)
+        self._recent_excess.append(seen / old - 1.0)
+        ordered = sorted(self._recent_excess)
+        self._slack = min(max(0.0, ordered[int(_SURE * (len(ordered) - 1))]), _MOST_SLACK)
         self._factor = old + _LEARNING_RATE * (seen - old)
         self._learned_s = now_s
 
@@ -98,6 +118,7 @@ class OnlineCost:
         ordered = sorted(self._recent_ms)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
-    def _faded(self, now_s: float) -> float:
+    def _fresh(self, now_s: float) -> float:
+        """How much of what was learnt still counts, from 1 down to 0."""
         age_s = max(0.0, now_s - self._learned_s)
-        return 1.0 + (self._factor - 1.0) * max(0.0, 1.0 - age_s / _FORGET_S)
+        return max(0.0, 1.0 - age_s / _FORGET_S)

@@ -32,7 +32,7 @@ def _tails(inference: Inference, request: pb.ProbeRequest) -> Iterator[pb.TailSt
             continue
         if request.model_version not in ("", model.version):
             continue
-        for stage in model.stages:
+        for stage in model.by_contract.values():
             if cost := inference.worker.cost(stage):
                 yield pb.TailState(
                     contract=stage.contract.id,

@@ -10,9 +10,10 @@ from ..shared.errors import DeadlineUnmet, UnknownModel
 from .control import ModelControl
 from .inference import Inference
 from .model_statistics import model_statistics
+from .shared_memory import SharedMemory
 
 SERVER_NAME = "hybridge-cloud"
-EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,10 @@ class Served:
     inference: Inference
     control: ModelControl
     since_s: float
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        return self.inference.shared_memory
 
     def statistics(self, name: str, version: str) -> dict[str, Any]:
         """The fields of ModelStatisticsResponse."""
@@ -82,7 +87,6 @@ class Front:
         if self.now is None:
             return False
         try:
-            self.now.inference.repository.model(name, version)
+            return self.now.inference.repository.model(name, version).ready
         except UnknownModel:
             return False
-        return True

@@ -5,21 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..shared import oip
-from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineRefused, HybridgeError
-from ..shared.manifest import Runtime
-from ..shared.side import wanted_outputs
-from ..shared.tensor import TensorSpec
+from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
+from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError
 from .inputs import Input, ModelName, read_input
 from .loader import Loader
-from .model import ServedModel
+from .model import Model, Told
+from .passage import Passages
 from .repository import Repository
+from .shared_memory import SharedMemory
 from .statistics import Record, Statistics
 from .work import Answer
 from .worker import Worker
-
-_PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_libtorch"}
-"""As Triton calls them."""
 
 
 class Inference:
@@ -32,30 +28,50 @@ class Inference:
         worker: Worker,
         loader: Loader,
         statistics: Statistics,
+        shared_memory: SharedMemory | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.repository = repository
         self.worker = worker
         self.statistics = statistics
-        self._loader = loader
+        self.shared_memory = shared_memory or SharedMemory(allowed=False)
+        self._passages = Passages()
+        self.loader = loader
         self._clock = clock
 
     async def start(self) -> None:
-        """Takes work for whole models now, for tails as they are loaded in the background."""
+        """Takes work for what is loaded now; the rest is loaded in the background, or when called.
+
+        In the background only where nothing limits what is in memory.
+        """
         for model in self.repository:
-            await self.serve(model)
+            self.serve(model)
+        if not self.loader.residence.limits.any:
+            for model in self.repository:
+                with await self.loader.ready(model.whole, deadline=None):
+                    pass
 
-    async def serve(self, model: ServedModel) -> None:
-        """Takes work for a model of the repository, whose whole is loaded."""
+    def serve(self, model: Model) -> None:
+        """Takes work for a model of the repository."""
         self.statistics.add(model.name, model.version)
-        await self.worker.add_stage(model.whole)
-        self._loader.start(model.stages[1:])
+        self.loader.add(model.stages)
+        if not self.loader.residence.limits.any:
+            self.loader.start(model.stages)
 
-    async def retire(self, model: ServedModel) -> None:
-        """Takes no more work for a model; returns once what was accepted has ended."""
-        await self._loader.forget(model.stages)
-        for stage in model.stages:
-            await self.worker.remove_stage(stage)
+    async def begin(self, model: Model) -> None:
+        """The same, once its whole is loaded; raises what that raises, and serves it not then."""
+        self.serve(model)
+        try:
+            with await self.loader.ready(model.whole, deadline=None):
+                pass
+        except HybridgeError:
+            await self.loader.forget(model.stages)
+            raise
+
+    async def retire(self, model: Model) -> None:
+        """Ends a model that is in the repository no more; returns once its requests have ended."""
+        await self._passages.cleared(model.name)
+        await self.loader.forget(model.stages)
 
     async def infer(
         self,
@@ -69,23 +85,31 @@ class Inference:
         `transport_left_s` is the time after which the transport itself ends the call, if it does;
         `arrived_s` is when its budget began to run, if not now.
         """
-        with self.statistics.request(arrived_s) as record:
-            found, deadline = await self._read(request, record, transport_left_s)
-            wanted = wanted_outputs(
-                request.outputs, own=(oip.PROBABILITIES,), specs=found.stage.outputs
-            )
-            await self._loader.ready(found.stage, deadline=deadline)
-            answer = await self.worker.run(
-                found.stage,
-                load=found.load,
-                at_hand=found.at_hand,
-                items=found.items,
-                sides=found.sides,
-                deadline=deadline,
-            )
+        through = self._passages.through(request.model_name)
+        with self.statistics.request(arrived_s) as record, through:
+            found, deadline, last = await self._read(request, record, transport_left_s)
+            wanted = found.model.wanted(request.outputs)
+            with await self.loader.ready(found.stage, deadline=last, items=found.items):
+                try:
+                    answer = await self._computed(found, deadline)
+                except (DeadlineRefused, DeadlineUnmet):
+                    if last is deadline:
+                        raise
+                    answer = await self._computed(found, last)
             response = self._response(request.id, found, answer, wanted=wanted)
+            response = self.shared_memory.place(response, request.outputs)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
+
+    async def _computed(self, found: Input, deadline: Deadline) -> Answer:
+        return await self.worker.run(
+            found.stage,
+            load=found.load,
+            at_hand=found.at_hand,
+            items=found.items,
+            sides=found.sides,
+            deadline=deadline,
+        )
 
     @contextmanager
     def reading(self, name: str, version: str) -> Iterator[None]:
@@ -101,25 +125,32 @@ class Inference:
 
     async def _read(
         self, request: oip.InferRequest, record: Record, transport_left_s: float | None
-    ) -> tuple[Input, Deadline]:
+    ) -> tuple[Input, Deadline, Deadline]:
+        """What is asked, when it is due, and until when an answer is wanted at all."""
         named = ModelName(name=request.model_name, version=request.model_version)
         model = self.repository.model(named.name, named.version)
         record.model = self.statistics.of(model.name, model.version)
         budget_ms = oip.requested_budget_ms(
             request.parameters,
             rpc_left_s=transport_left_s,
-            default_ms=model.bundle.manifest.default_budget_ms,
+            default_ms=model.default_budget_ms,
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
-        record.deadline = deadline
+        record.deadline = last = deadline
+        if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):
+            left_ms = min(transport_left_s * 1e3, MAX_BUDGET_MS)
+            record.deadline = last = Deadline.after_ms(left_ms, now_s=record.started_s)
         found = await read_input(
-            request.inputs, request.parameters, named=named, repository=self.repository
+            self.shared_memory.fetch(request.inputs),
+            request.parameters,
+            named=named,
+            repository=self.repository,
         )
         if found.model is not model:
             record.model = self.statistics.of(found.model.name, found.model.version)
-        return found, deadline
+        return found, deadline, last
 
     def metadata(self, *, name: str, version: str) -> dict[str, Any]:
         """The fields of ModelMetadataResponse.
@@ -127,17 +158,12 @@ class Inference:
         What any client of the protocol needs; frames and pictures are for who knows us.
         """
         model = self.repository.model(name, version)
-        contract, classes = model.whole.contract, model.bundle.manifest.classes
-        own = (
-            TensorSpec(oip.PIXELS, contract.dtype, contract.shape),
-            TensorSpec(oip.PROBABILITIES, "FP32", (classes,)),
-        )
         return {
             "name": model.name,
             "versions": [other.version for other in self.repository.versions(name)],
-            "platform": _PLATFORMS[model.runtime],
-            "inputs": [_described(spec) for spec in (own[0], *model.whole.inputs)],
-            "outputs": [_described(spec) for spec in (own[1], *model.whole.outputs)],
+            "platform": model.platform,
+            "inputs": [_described(spec) for spec in model.takes],
+            "outputs": [_described(spec) for spec in model.gives],
         }
 
     def _response(
@@ -153,12 +179,9 @@ class Inference:
                 oip.FORECAST_MS: self.worker.forecast_ms(),
                 oip.CONTRACT: found.stage.contract.id,
             },
-            outputs={
-                oip.PROBABILITIES: answer.probabilities,
-                **{name: answer.outputs[name] for name in wanted},
-            },
+            outputs=found.model.answered(answer, wanted=wanted),
         )
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}
+def _described(tensor: Told) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

@@ -23,7 +23,8 @@ from ..shared.frame import FrameHeader, decode_payload, read_header
 from ..shared.picture import decode_picture, picture_size
 from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
-from .model import ServedModel
+from .model import Model, ServedModel
+from .named import NamedModel
 from .repository import Repository
 from .resize import prepare
 from .stage import Stage
@@ -45,7 +46,7 @@ class Input:
     What is `at_hand` takes no time to load.
     """
 
-    model: ServedModel
+    model: Model
     stage: Stage
     items: int
     load: Load = field(repr=False)
@@ -70,6 +71,17 @@ async def read_input(
 ) -> Input:
     """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
     model = repository.model(named.name, named.version)
+    if isinstance(model, NamedModel):
+        first, others = model.read(sent)
+        return Input(
+            model=model,
+            stage=model.whole,
+            items=len(first),
+            load=lambda: first,
+            at_hand=True,
+            sides=others,
+        )
+    assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
     if tensor.name == oip.FRAME:
         found = await _read_frame(tensor, parameters, named=named, repository=repository)

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from .executors.executor import Staff
 from .front import Front, Served
+from .residence import Residence
 from .statistics import BOUNDS_S, BatchFigures, Statistics
 from .web import application
 
@@ -69,6 +70,7 @@ def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]
     yield flying
     if served is None:
         return
+    yield from _resident(served.inference.loader.residence)
     worker, models = served.inference.worker, {m.name for m in served.inference.repository}
     yield from _staff(worker.executor.staff)
     running = GaugeMetricFamily("hybridge_batches_running", "Batches that are being computed.")
@@ -118,6 +120,24 @@ def _staff(staff: Staff | None) -> Iterator[Metric]:
     yield from (memory, cpu)
 
 
+def _resident(residence: Residence) -> Iterator[Metric]:
+    there = list(residence.resident())
+    count = GaugeMetricFamily("hybridge_resident_models", "Models that are in memory.")
+    count.add_metric((), len(there))
+    size = GaugeMetricFamily(
+        "hybridge_resident_bytes", "What a model in memory takes, as measured.", labels=_MODEL
+    )
+    for model, taken in there:
+        size.add_metric(model, taken)
+    yield from (count, size)
+    if (budget_bytes := residence.limits.budget_bytes) is not None:
+        budget = GaugeMetricFamily(
+            "hybridge_resident_limit_bytes", "What all models in memory may take together."
+        )
+        budget.add_metric((), budget_bytes)
+        yield budget
+
+
 def _counters(statistics: Statistics) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "hybridge_requests",
@@ -138,15 +158,26 @@ def _counters(statistics: Statistics) -> Iterator[Metric]:
     items = CounterMetricFamily(
         "hybridge_inferences", "Answered items: a request with n pictures counts n.", labels=_MODEL
     )
+    failed = CounterMetricFamily(
+        "hybridge_load_failures", "Graphs that could not be loaded.", labels=_MODEL
+    )
+    evictions = CounterMetricFamily(
+        "hybridge_evictions",
+        "Models unloaded because nobody called them, or to make room for another.",
+        labels=(*_MODEL, "reason"),
+    )
     for name, version, figures in statistics:
         model = (name, version)
+        failed.add_metric(model, figures.failed_loads)
+        for why, count in sorted(figures.evictions.items()):
+            evictions.add_metric((*model, why), count)
         for code, count in sorted(figures.codes.items()):
             requests.add_metric((*model, code), count)
         for reason, count in sorted(figures.refusals.items()):
             refusals.add_metric((*model, reason), count)
         missed.add_metric(model, figures.missed)
         items.add_metric(model, figures.items)
-    yield from (requests, refusals, missed, items)
+    yield from (requests, refusals, missed, items, failed, evictions)
 
 
 def _histograms(statistics: Statistics) -> Iterator[Metric]:
@@ -158,14 +189,22 @@ def _histograms(statistics: Statistics) -> Iterator[Metric]:
     sizes = HistogramMetricFamily(
         "hybridge_batch_items", "Items in each batch that was computed.", labels=_MODEL
     )
+    loads = HistogramMetricFamily(
+        "hybridge_load_duration_seconds",
+        "How long a graph took to be loaded, from when it was its turn.",
+        labels=_MODEL,
+    )
     for name, version, figures in statistics:
         if not name:
             continue  # what has no model is never computed
+        loads.add_metric(
+            (name, version), _buckets(BOUNDS_S, figures.loads.counts), figures.loads.sum_s
+        )
         for step, durations in figures.steps.items():
             buckets = _buckets(BOUNDS_S, durations.counts)
             steps.add_metric((name, version, step), buckets, durations.sum_s)
         sizes.add_metric((name, version), *_sizes(figures.batches))
-    yield from (steps, sizes)
+    yield from (steps, sizes, loads)
 
 
 def _sizes(batches: dict[int, BatchFigures]) -> tuple[list[tuple[str, float]], float]:

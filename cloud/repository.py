@@ -8,7 +8,8 @@ from ..shared.bundle import list_bundles, open_bundle
 from ..shared.errors import BundleError, ConfigError, ModelFault, UnknownContract, UnknownModel
 from ..shared.manifest import Precision, Runtime
 from ..shared.signing import TrustStore
-from .model import ServedModel
+from .golden import check_golden
+from .model import Model, OpenRemote, ServedModel
 from .stage import Stage
 
 log = logging.getLogger(__name__)
@@ -17,22 +18,22 @@ log = logging.getLogger(__name__)
 class Repository:
     """The served models: every good version of every name."""
 
-    def __init__(self, models: Mapping[str, tuple[ServedModel, ...]]) -> None:
+    def __init__(self, models: Mapping[str, tuple[Model, ...]]) -> None:
         self._models = dict(models)
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[Model]:
         for versions in self._models.values():
             yield from versions
 
-    def versions(self, name: str) -> tuple[ServedModel, ...]:
-        """The versions of a model, newest first; UnknownModel if there is none."""
+    def versions(self, name: str) -> tuple[Model, ...]:
+        """The versions of a model, the default first; UnknownModel if there is none."""
         try:
             return self._models[name]
         except KeyError:
             raise UnknownModel(f"{name!r} (there: {', '.join(self._models)})") from None
 
-    def model(self, name: str, version: str = "") -> ServedModel:
-        """One version of a model, the newest unless one is named; UnknownModel if there is none."""
+    def model(self, name: str, version: str = "") -> Model:
+        """A version of a model, the default unless one is named; UnknownModel if there is none."""
         versions = self.versions(name)
         for model in versions:
             if version in ("", model.version):
@@ -40,13 +41,13 @@ class Repository:
         known = ", ".join(model.version for model in versions)
         raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")
 
-    def put(self, name: str, versions: tuple[ServedModel, ...]) -> None:
-        """Serves these versions of a model, newest first, in place of what was served; or none."""
+    def put(self, name: str, versions: tuple[Model, ...]) -> None:
+        """Serves these versions of a model, the default first, instead of the former; or none."""
         self._models.pop(name, None)
         if versions:
             self._models[name] = versions
 
-    def stage(self, digest: bytes, *, name: str, version: str = "") -> tuple[ServedModel, Stage]:
+    def stage(self, digest: bytes, *, name: str, version: str = "") -> tuple[Model, Stage]:
         """The stage that goes on from a contract, and its model.
 
         Without a version all are searched: a fleet that moves to a new bundle sends contracts of
@@ -69,18 +70,26 @@ def load_repository(
     max_batch: int,
     precision: Precision = Precision.FLOAT32,
     runtime: Runtime | None = None,
+    budget_bytes: int | None = None,
+    load: bool = True,
 ) -> Repository:
-    """Opens every bundle under a directory and loads its whole model; blocking.
+    """Opens every bundle under a directory, and loads its whole model unless told not to; blocking.
 
     A broken bundle is logged and left out; ConfigError if none is left.
     """
-    models: dict[str, tuple[ServedModel, ...]] = {}
+    models: dict[str, tuple[Model, ...]] = {}
     reasons: list[str] = []
     for name, paths in list_bundles(root).items():
         for path in reversed(paths):
             try:
                 model = load_version(
-                    path, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
+                    path,
+                    trust=trust,
+                    max_batch=max_batch,
+                    precision=precision,
+                    runtime=runtime,
+                    budget_bytes=budget_bytes,
+                    load=load,
                 )
             except (BundleError, ModelFault) as error:
                 log.warning("bundle %s/%s is not served: %s", name, path.name, error)
@@ -100,14 +109,32 @@ def load_version(
     max_batch: int,
     precision: Precision,
     runtime: Runtime | None = None,
+    revision: int = 0,
+    remote: OpenRemote | None = None,
+    budget_bytes: int | None = None,
+    load: bool = True,
 ) -> ServedModel:
-    """Opens one bundle and loads its whole model; blocking; BundleError or ModelFault if bad."""
+    """Opens one bundle, and loads its whole model unless told not to; blocking.
+
+    BundleError or ModelFault if it is bad.
+    """
     bundle = open_bundle(path, trust=trust)
     manifest = bundle.manifest
     if (manifest.name, manifest.version) != (path.parent.name, path.name):
         raise BundleError(f"it calls itself {manifest.name}/{manifest.version}")
-    model = ServedModel.of(bundle, max_batch=max_batch, precision=precision, runtime=runtime)
+    model = ServedModel.of(
+        bundle,
+        max_batch=max_batch,
+        precision=precision,
+        runtime=runtime,
+        revision=revision,
+        remote=remote,
+        budget_bytes=budget_bytes,
+    )
+    if not load:
+        return model
     model.whole.load()
+    check_golden(model)
     cost = model.whole.cost
     log.info(
         "%s in %s by %s: %.1f ms for one picture%s",

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from google.protobuf.json_format import MessageToDict
 
 from ..shared.deadline import monotonic
 from ..shared.errors import RequestError
@@ -38,6 +39,7 @@ def rest_app(front: Front) -> web.Application:
             [
                 web.get(path, rest.model),
                 web.get(f"{path}/ready", rest.model_ready),
+                web.get(f"{path}/config", rest.config),
                 web.get(f"{path}/stats", rest.statistics),
                 web.post(f"{path}/infer", rest.infer),
             ]
@@ -103,6 +105,12 @@ class _Rest:
         repository.model(_model(request), _version(request))
         return _json({"name": _model(request), "ready": True})
 
+    async def config(self, request: web.Request) -> web.Response:
+        repository = served_now(self._front).inference.repository
+        config = repository.model(_model(request), _version(request)).config
+        fields = MessageToDict(config, preserving_proto_field_name=True)
+        return _json({**fields, "max_batch_size": config.max_batch_size})
+
     async def statistics(self, request: web.Request) -> web.Response:
         served = served_now(self._front)
         return _json(served.statistics(_model(request), _version(request)))
@@ -125,9 +133,10 @@ class _Rest:
         return _json(await served_now(self._front).control.index(ready_only=ready_only))
 
     async def load(self, request: web.Request) -> web.Response:
-        parameters = (await _fields(request)).get("parameters")
-        control = served_now(self._front).control
-        await control.load(_model(request), parameters=bool(parameters))
+        parameters = (await _fields(request)).get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise RequestError("parameters must be an object")
+        await served_now(self._front).control.load(_model(request), parameters=parameters)
         return web.Response()
 
     async def unload(self, request: web.Request) -> web.Response:

@@ -77,7 +77,7 @@ class _Container:
     async def _classify(
         self, request: web.Request, picture: bytes, model: str, version: str, arrived_s: float
     ) -> web.Response:
-        labels = served_now(self._front).inference.repository.model(model, version).bundle.labels
+        labels = served_now(self._front).inference.repository.model(model, version).labels
         tensor = oip.InputTensor(oip.PICTURE, "BYTES", (1,), bytes_to_raw([picture]))
         response = await self._front.infer(
             oip.InferRequest(

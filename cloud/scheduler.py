@@ -14,7 +14,7 @@ Every accepted job ends in exactly one way: in a batch, among a step's `dropped`
 import heapq
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -24,11 +24,15 @@ from .cost import Cost, OnlineCost
 
 @dataclass(frozen=True, slots=True, order=True)
 class StageKey:
-    """One graph of one version of one model; `cut` is empty for the whole."""
+    """One graph of one version of one model; `cut` is empty for the whole.
+
+    `revision` tells it from another of the same name, while one takes the other's place.
+    """
 
     model: str
     version: str
     cut: str = ""
+    revision: int = 0
 
     def __str__(self) -> str:
         return f"{self.model}/{self.version}/{self.cut or 'whole'}"
@@ -74,13 +78,14 @@ class _Queue:
 
     def take(self, count: int) -> None:
         """The first jobs are no longer waiting."""
-        self.items -= sum(job.items for job in self.jobs[:count])
+        for job in self.jobs[:count]:
+            self.items -= job.items
         del self.jobs[:count]
 
     def one_by_one_ms(self, now_s: float) -> float:
-        """What all would take on one instance without a batch."""
+        """What all would surely take on one instance without a batch."""
         cost = self.cost.at(now_s)
-        return cost.fixed_ms * len(self.jobs) + cost.per_item_ms * self.items
+        return (cost.fixed_ms * len(self.jobs) + cost.per_item_ms * self.items) * (1 + cost.slack)
 
     def batched_ms(self, now_s: float) -> float:
         """What all would take on one instance in full batches."""
@@ -123,6 +128,9 @@ class Step:
     batch: Batch | None = None
     dropped: tuple[Job, ...] = ()
     wake_s: float | None = None
+
+
+_NOTHING = Step()
 
 
 @dataclass(slots=True)
@@ -195,11 +203,10 @@ class Scheduler:
     def next(self, *, now_s: float) -> Step:
         """The batch to run now, if there is an instance and work for it."""
         if len(self._running) >= self.instances:
-            return Step()
+            return _NOTHING
         dropped: list[Job] = []
         wake_s: float | None = None
-        for stage in self._stages_by_deadline():
-            queue = self._queues[stage]
+        for stage, queue in self._by_deadline():
             cost = queue.cost.at(now_s)
             group = _form(queue.jobs, cost, at_s=now_s)
             dropped += group.hopeless
@@ -214,10 +221,14 @@ class Scheduler:
             wake_s = start_s if wake_s is None else min(wake_s, start_s)
         return Step(dropped=tuple(dropped), wake_s=wake_s)
 
-    def finish(self, batch: Batch, *, now_s: float, took_ms: float, items: int) -> None:
-        """Frees the instance of a batch, of which `items` were computed in `took_ms`."""
+    def finish(self, batch: Batch, *, now_s: float, items: int) -> None:
+        """Frees the instance of a batch, of which `items` were computed.
+
+        It was taken from the batch's start until now, however much of that was computing.
+        """
         del self._running[batch.id]
         if items and (queue := self._queues.get(batch.stage)):
+            took_ms = (now_s - batch.started_s) * 1e3
             queue.cost.observe(items, took_ms=took_ms, now_s=now_s)
 
     def forecast_ms(self, *, now_s: float) -> float:
@@ -238,7 +249,7 @@ class Scheduler:
 
     def _unhurried(self, job: Job, queue: _Queue, now_s: float) -> bool:
         """Whether one instance, taking one job after the other, would be in time with them all."""
-        last_s = max(self._free(now_s)) + queue.cost.at(now_s).predict_ms(job.items) / 1e3
+        last_s = max(self._free(now_s)) + queue.cost.at(now_s).surely_ms(job.items) / 1e3
         first_deadline_s = job.deadline_s
         for each in self._queues.values():
             if each.jobs:
@@ -251,7 +262,7 @@ class Scheduler:
         after_s = self._play(now_s, {job.stage: tried})
         done_ms = (after_s[job.id] - now_s) * 1e3
         left_ms = (job.deadline_s - now_s) * 1e3
-        own_ms = queue.cost.at(now_s).predict_ms(job.items)
+        own_ms = queue.cost.at(now_s).surely_ms(job.items)
         forecast = f"{done_ms - own_ms:.1f} ms of waiting and {own_ms:.1f} ms of computing"
         if done_ms > left_ms:
             raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
@@ -264,7 +275,10 @@ class Scheduler:
     def _play(
         self, now_s: float, changed: Mapping[StageKey, list[Job]] | None = None
     ) -> dict[int, float]:
-        """When each job would be done, if all ran as `next` would run them without lingering."""
+        """When each job would surely be done, if all ran as `next` would run them, never lingering.
+
+        What goes before it is reckoned with as it usually is: some take longer, others do not.
+        """
         queues = {stage: each.jobs for stage, each in self._queues.items() if each.jobs}
         queues.update(changed or {})
         free = self._free(now_s)
@@ -277,11 +291,11 @@ class Scheduler:
             jobs, cost, start_s = queues[stage], costs[stage], free[0]
             group = _form(jobs, cost, at_s=start_s, first=at)
             for job in group.hopeless:
-                finish_s[job.id] = start_s + cost.predict_ms(job.items) / 1e3
+                finish_s[job.id] = _ends_s(cost, job.items, start_s)
             if group.jobs:
-                end_s = start_s + cost.predict_ms(group.items) / 1e3
+                end_s = _ends_s(cost, group.items, start_s)
                 finish_s.update((job.id, end_s) for job in group.jobs)
-                heapq.heapreplace(free, end_s)
+                heapq.heapreplace(free, start_s + cost.predict_ms(group.items) / 1e3)
             if (at := at + group.scanned) < len(jobs):
                 heapq.heapreplace(heads, (jobs[at].order, stage, at))
             else:
@@ -307,13 +321,17 @@ class Scheduler:
         self._running[batch.id] = batch
         return batch
 
-    def _stages_by_deadline(self) -> Iterable[StageKey]:
-        heads = [(each.jobs[0].order, stage) for stage, each in self._queues.items() if each.jobs]
-        return [stage for _, stage in sorted(heads)]
+    def _by_deadline(self) -> list[tuple[StageKey, _Queue]]:
+        waiting = [(stage, queue) for stage, queue in self._queues.items() if queue.jobs]
+        return sorted(waiting, key=_head_order) if len(waiting) > 1 else waiting
 
     def _waiting(self) -> Iterator[Job]:
         for queue in self._queues.values():
             yield from queue.jobs
+
+
+def _head_order(waiting: tuple[StageKey, _Queue]) -> tuple[float, int]:
+    return waiting[1].jobs[0].order
 
 
 def _start_s(group: _Group, cost: Cost, now_s: float) -> float:
@@ -321,7 +339,7 @@ def _start_s(group: _Group, cost: Cost, now_s: float) -> float:
     if group.full or not cost.linger_ms:
         return now_s
     clock_s = min(job.arrived_s for job in group.jobs) + cost.linger_ms / 1e3
-    company_ms = cost.predict_ms(cost.batch_items)
+    company_ms = cost.surely_ms(cost.batch_items)
     return min(clock_s, group.jobs[0].deadline_s - company_ms / 1e3)
 
 
@@ -354,4 +372,4 @@ def _form(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> _Grou
 
 
 def _ends_s(cost: Cost, items: int, at_s: float) -> float:
-    return at_s + cost.predict_ms(items) / 1e3
+    return at_s + cost.surely_ms(items) / 1e3

@@ -11,7 +11,6 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from ..protos.fleet_pb2_grpc import add_FleetServicer_to_server
 from ..protos.oip import SERVICE_NAME, add_servicer
 from ..shared import daemon
-from ..shared.bundle import list_bundles
 from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
@@ -25,13 +24,17 @@ from .fleet import FleetService
 from .front import Front, Served
 from .health import Health
 from .inference import Inference
+from .limits import limits_of
 from .loader import Loader
 from .metrics import metrics_app
+from .opening import open_shelf
 from .reflection import FLEET, add_reflection
-from .repository import load_repository
+from .repository import Repository
 from .rest import rest_app
 from .sagemaker import sagemaker_app
 from .service import InferenceService
+from .shared_memory import SharedMemory
+from .stage import Stage
 from .statistics import Statistics
 from .web import Site
 from .worker import Worker
@@ -52,15 +55,20 @@ class CloudServer:
         self._health = Health((SERVICE_NAME, FLEET))
         self._worker: Worker | None = None
         self._loader: Loader | None = None
+        self._control: ModelControl | None = None
+        self._following: asyncio.Task[None] | None = None
         self._advertisement: Advertisement | None = None
         self._statistics = Statistics()
+        self._shared_memory = SharedMemory(allowed=config.shared_memory)
         self._sites: list[Site] = []
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         """Listens, then loads all whole models; ConfigError if either cannot be."""
         config = self.config
-        if not list_bundles(config.bundles):
-            raise ConfigError(f"no bundle under {config.bundles}; build one first")
+        shelf = config.shelf()
+        if not shelf.found():
+            where = " or ".join(map(str, filter(None, (config.bundles, config.model_repository))))
+            raise ConfigError(f"no bundle under {where}; build one first")
         executor = await executor_of(config)
         self._front = front = Front()
         await self._listen(front)
@@ -68,36 +76,36 @@ class CloudServer:
         log.info("listening on %s", self.address)
         if on_listening is not None:
             on_listening(self.address)
-        repository = await asyncio.to_thread(
-            load_repository,
-            config.bundles,
-            trust=config.trust,
-            max_batch=config.max_batch,
-            precision=config.precision,
-            runtime=config.runtime,
-        )
+        limits = await asyncio.to_thread(limits_of, config)
+        shelf = config.shelf(budget_bytes=limits.budget_bytes)
+        opened = await asyncio.to_thread(open_shelf, shelf, load=not limits.any)
         self._worker = Worker(
             executor=executor,
             queue_limit=config.queue_limit,
             on_execution=self._statistics.executed,
         )
         await self._worker.start()
-        self._loader = Loader(self._worker)
+        self._loader = Loader(self._worker, limits=limits, statistics=self._statistics)
         inference = Inference(
-            repository, worker=self._worker, loader=self._loader, statistics=self._statistics
+            opened.repository,
+            worker=self._worker,
+            loader=self._loader,
+            statistics=self._statistics,
+            shared_memory=self._shared_memory,
         )
         await inference.start()
-        if config.preload:
+        if limits.any:
+            self._loader.start(_at_start(opened.repository, preload=config.preload))
+        if config.preload or limits.any:
             await self._loader.finished()
-        front.open(
-            Served(
-                inference=inference,
-                control=ModelControl(inference, config),
-                since_s=monotonic(),
-            )
+        self._control = control = ModelControl(
+            inference, shelf, allowed=config.model_control, opened=opened
         )
+        if config.poll_s is not None:
+            self._following = asyncio.create_task(control.follow(every_s=config.poll_s))
+        front.open(Served(inference=inference, control=control, since_s=monotonic()))
         self._health.set(serving=True)
-        log.info("ready: %s", ", ".join(str(model.whole.key) for model in repository))
+        log.info("ready: %s", ", ".join(str(model.whole.key) for model in opened.repository))
         await self._advertise()
 
     async def shutdown(self) -> None:
@@ -112,10 +120,15 @@ class CloudServer:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
             stopping.append(self._server.stop(self.config.grace_ms / 1e3))
         await asyncio.gather(*stopping)
+        if self._following is not None:
+            self._following.cancel()
+        if self._control is not None:
+            await self._control.close()
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
             await self._worker.close()
+        self._shared_memory.unregister("")
         log.info("stopped")
 
     async def _listen(self, front: Front) -> None:
@@ -159,6 +172,16 @@ class CloudServer:
             log.warning("cannot announce this cloud on the network: %s", error)
         else:
             self._advertisement = advertisement
+
+
+def _at_start(repository: Repository, *, preload: bool) -> list[Stage]:
+    """What is loaded at the start although models are loaded when they are called.
+
+    Everything once to be tried and measured, or at least what does not fit, whose price is told.
+    """
+    if preload:
+        return [stage for model in repository for stage in model.stages]
+    return [model.whole for model in repository if model.offloads]
 
 
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:

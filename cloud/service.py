@@ -48,6 +48,13 @@ class InferenceService(Servicer):
         fields = served.inference.metadata(name=request.name, version=request.version)
         return pb.ModelMetadataResponse(**fields)
 
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        served = await self._front.served(context.time_remaining())
+        model = served.inference.repository.model(request.name, request.version)
+        return pb.ModelConfigResponse(config=model.config)
+
     async def infer(self, message: bytes, context: Context) -> bytes:
         """ModelInfer, with messages as they are on the wire."""
         left_s = context.time_remaining()
@@ -92,7 +99,8 @@ class InferenceService(Servicer):
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         served = await self._front.served(context.time_remaining())
-        await served.control.load(request.model_name, parameters=bool(request.parameters))
+        given = {name: _value(parameter) for name, parameter in request.parameters.items()}
+        await served.control.load(request.model_name, parameters=given)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -101,3 +109,34 @@ class InferenceService(Servicer):
         served = await self._front.served(context.time_remaining())
         await served.control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
+
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        shared_memory = (await self._front.served(context.time_remaining())).shared_memory
+        response = pb.SystemSharedMemoryStatusResponse()
+        for told in shared_memory.status(request.name):
+            region = pb.SystemSharedMemoryStatusResponse.RegionStatus(**told)
+            response.regions[region.name].CopyFrom(region)
+        return response
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        shared_memory = (await self._front.served(context.time_remaining())).shared_memory
+        shared_memory.register(
+            request.name, key=request.key, offset=request.offset, size_bytes=request.byte_size
+        )
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        served = await self._front.served(context.time_remaining())
+        served.shared_memory.unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+
+def _value(parameter: pb.ModelRepositoryParameter) -> object:
+    choice = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, choice) if choice else None

@@ -15,7 +15,7 @@ from ..shared.errors import HybridgeError, ModelFault
 from ..shared.manifest import OutputKind
 from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array, TensorSpec
-from .backend import Backend
+from .backend import Backend, Offloaded, Result
 from .cost import Cost
 from .scheduler import StageKey
 
@@ -25,9 +25,9 @@ _MEASURE_AT_MOST_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """Probabilities [n, classes], and the model's further outputs [n, ...] by name."""
+    """Probabilities [n, classes] of a classifier, and all further outputs [n, ...] by name."""
 
-    probabilities: Probabilities
+    probabilities: Probabilities | None
     outputs: Tensors
 
 
@@ -46,18 +46,38 @@ class Stage:
     open: Callable[[], Backend] = field(repr=False)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    shared_bytes: int = 0
+    """The weights that all graphs of its model share in memory."""
+    own_bytes: int = 0
+    """What it takes beside them, as far as one knows before it is loaded."""
+    reads_weights: bool = False
+    """Whether they do not fit, so that a part of them is read for every run."""
+    load_ms: float = field(default=0.0, init=False)
+    """How long its last load took until it could run, without what was measured after that."""
+    offloaded: Offloaded | None = field(default=None, init=False)
+    """What reading weights costs, once it was loaded, where they do not fit in memory."""
     _backend: Backend | None = field(default=None, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def loaded(self) -> bool:
-        return self._cost is not None
+        return self._backend is not None and self._cost is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its backend can answer, as far as is known without asking it."""
+        return self._backend is None or self._backend.ready
 
     @property
     def cost(self) -> Cost:
-        """As measured when it was loaded."""
-        assert self._cost is not None, f"{self.key} is not loaded"
+        """As measured when it was first loaded."""
+        assert self._cost is not None, f"{self.key} was never loaded"
+        return self._cost
+
+    @property
+    def known_cost(self) -> Cost | None:
+        """The same; None before it was ever loaded."""
         return self._cost
 
     @property
@@ -66,15 +86,34 @@ class Stage:
         return self._backend is not None and self._backend.bounded
 
     def load(self) -> None:
-        """Opens the graph, tries and measures it; blocking; once, however often it is called."""
-        with self._lock:
-            if self._cost is None:
-                self._backend = self.open()
-                self._cost = self._measure()
+        """Opens the graph, tries it, and measures it the first time; blocking; once until `unload`.
 
-    def close(self) -> None:
-        """Lets go of the graph, which takes a while; nothing runs any more."""
-        self._backend = None
+        ModelFault or BundleError if it cannot be.
+        """
+        with self._lock:
+            if self.loaded:
+                return
+            started_s = time.perf_counter()
+            self._backend = self.open()
+            try:
+                self.run(*self._zeros(1))  # the first run allocates
+                self.load_ms = (time.perf_counter() - started_s) * 1e3
+                if self._cost is None:
+                    self._cost = self._measure()
+            except BaseException:
+                self._backend = None
+                raise
+
+    def unload(self) -> None:
+        """Lets go of the graph, which takes a while; nobody may be running it."""
+        with self._lock:
+            backend, self._backend = self._backend, None
+            if backend is not None:
+                backend.close()
+
+    def fits(self, batch: Array, *, items: int) -> bool:
+        """Whether an array is n inputs of this stage."""
+        return batch.shape == (items, *self.contract.shape)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which loads it by itself."""
@@ -86,20 +125,24 @@ class Stage:
 
     def run(self, batch: Array, sides: Tensors) -> Computed:
         """What the model makes of n inputs; ModelFault if it fails on them."""
-        assert self._backend is not None, f"{self.key} is not loaded"
-        try:
-            result = self._backend.run(batch, sides)
-        except HybridgeError:
-            raise
-        except Exception as error:  # a runtime raises what it likes
-            raise ModelFault(f"{self.key}: {_first_line(error)}") from error
+        result = self._result(batch, sides)
         answer = result.answer
+        assert answer is not None, f"{self.key} is no classifier"
         self._check("its answer", answer, (len(batch), self.classes), np.dtype(np.float32))
         if not np.isfinite(answer).all():
             raise ModelFault(f"{self.key} gave numbers that are not finite")
         for spec in self.outputs:
             self._check(spec.name, result.outputs[spec.name], (len(batch), *spec.shape), spec.dtype)
         return Computed(to_probabilities(answer, self.output), result.outputs)
+
+    def _result(self, batch: Array, sides: Tensors) -> Result:
+        assert self._backend is not None, f"{self.key} is not loaded"
+        try:
+            return self._backend.run(batch, sides)
+        except HybridgeError:
+            raise
+        except Exception as error:  # a runtime raises what it likes
+            raise ModelFault(f"{self.key}: {_first_line(error)}") from error
 
     def _check(
         self, what: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic]
@@ -113,21 +156,34 @@ class Stage:
     def _measure(self) -> Cost:
         one_ms = self._time_ms(1, _ONE_RUNS)
         full_ms = self._time_ms(self.max_batch, _FULL_RUNS) if self.max_batch > 1 else one_ms
+        assert self._backend is not None
+        self.offloaded = self._backend.offloaded(*self._zeros(1))
         return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
 
     def _time_ms(self, items: int, runs: int) -> float:
+        batch, sides = self._zeros(items)
+        if items > 1:
+            self.run(batch, sides)  # the first run allocates
+        clock = self._clock()
+        times_s: list[float] = []
+        while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
+            start_s = clock()
+            self.run(batch, sides)
+            times_s.append(clock() - start_s)
+        return statistics.median(times_s) * 1e3
+
+    def _clock(self) -> Callable[[], float]:
+        """A version is measured behind running traffic, which is no part of what it costs."""
+        assert self._backend is not None
+        waits = self._backend.device != "cpu" or self.reads_weights
+        return time.perf_counter if waits else time.thread_time
+
+    def _zeros(self, items: int) -> tuple[Array, Tensors]:
         batch = cast(Array, np.zeros((items, *self.contract.shape), DTYPES[self.contract.dtype]))
-        sides = {
+        return batch, {
             spec.name: cast(Array, np.zeros((items, *spec.shape), spec.dtype))
             for spec in self.inputs
         }
-        self.run(batch, sides)  # the first run allocates
-        times_s: list[float] = []
-        while len(times_s) < runs and sum(times_s) < _MEASURE_AT_MOST_S:
-            start_s = time.perf_counter()
-            self.run(batch, sides)
-            times_s.append(time.perf_counter() - start_s)
-        return statistics.median(times_s) * 1e3
 
 
 def _first_line(error: Exception) -> str:

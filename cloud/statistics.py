@@ -25,6 +25,7 @@ from ..shared.errors import (
     UnknownModel,
     meaning,
 )
+from .residence import Reason
 from .scheduler import StageKey
 from .work import Answer, Execution
 
@@ -98,6 +99,14 @@ class ModelFigures:
     compute: Durations = field(default_factory=Durations)
     total: Durations = field(default_factory=Durations)
     batches: dict[int, BatchFigures] = field(default_factory=dict)
+    loads: Durations = field(default_factory=Durations)
+    """Of one graph into memory each, failed ones too."""
+    failed_loads: int = 0
+    evictions: Counter[Reason] = field(default_factory=Counter)
+
+    def loaded(self, took_s: float, *, failed: bool) -> None:
+        self.loads.add(took_s)
+        self.failed_loads += failed
 
     @property
     def steps(self) -> dict[str, Durations]:

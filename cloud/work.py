@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +12,13 @@ import numpy as np
 
 from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
-from ..shared.errors import DeadlineUnmet, ModelFault, TensorError
+from ..shared.errors import (
+    DeadlineUnmet,
+    ModelFault,
+    RemoteTooLate,
+    RemoteUnavailable,
+    TensorError,
+)
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
 from .scheduler import Job
@@ -27,12 +35,12 @@ Can be pickled: the instance may be elsewhere.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Probabilities [items, classes], the model's further outputs, and where the time went.
+    """Probabilities [items, classes] of a classifier, all further outputs, where the time went.
 
     `decode_ms` is the part of `compute_ms` in which the inputs of the batch were made.
     """
 
-    probabilities: Probabilities
+    probabilities: Probabilities | None
     outputs: Tensors = field(default_factory=dict)
     queue_ms: float
     compute_ms: float
@@ -58,6 +66,10 @@ class Work:
         """True once nobody waits any more; may be asked from any thread."""
         return self.answer.done()
 
+    def when_done(self, act: Callable[[object], object]) -> None:
+        """Calls `act` on the waiter's event loop once nobody waits any more; from any thread."""
+        self.answer.get_loop().call_soon_threadsafe(self.answer.add_done_callback, act)
+
 
 class Task(Protocol):
     """A work as whoever carries it out sees it."""
@@ -73,6 +85,49 @@ class Task(Protocol):
 
     @property
     def unwanted(self) -> bool: ...
+
+    def when_done(self, act: Callable[[object], object]) -> None:
+        """Calls `act` on the waiter's event loop once nobody waits any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Those who wait for what the calling thread computes."""
+
+    works: Sequence[Task]
+
+    @property
+    def deadline_s(self) -> float:
+        """The last of theirs, on the clock of `shared/deadline`."""
+        return max(work.job.deadline_s for work in self.works)
+
+    def when_gone(self, act: Callable[[], object]) -> None:
+        """Calls `act` once nobody waits any more, on their event loop."""
+
+        def look(_: object) -> None:
+            if all(work.unwanted for work in self.works):
+                act()
+
+        for work in self.works:
+            work.when_done(look)
+
+
+_AUDIENCE: ContextVar[Audience | None] = ContextVar("audience", default=None)
+
+
+def audience() -> Audience | None:
+    """Who waits for what the calling thread computes; None where a model is tried."""
+    return _AUDIENCE.get()
+
+
+@contextmanager
+def waited_for_by(works: Sequence[Task]) -> Iterator[None]:
+    """Within, the calling thread computes for these."""
+    token = _AUDIENCE.set(Audience(works))
+    try:
+        yield
+    finally:
+        _AUDIENCE.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +156,8 @@ def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
         except Exception as error:  # whatever it is, it belongs to this request alone
             outcomes[at] = error
     decode_ms = (clock() - started_s) * 1e3
-    results = _compute(inputs, stage)
+    with waited_for_by(works):
+        results = _compute(inputs, stage)
     took_ms = (clock() - started_s) * 1e3
     for at, result in results.items():
         if isinstance(result, Exception):
@@ -130,7 +186,7 @@ class _Loaded:
 
 def _load(work: Task, stage: Stage) -> _Loaded:
     array = work.load()
-    if array.shape != (work.job.items, *stage.contract.shape):
+    if not stage.fits(array, items=work.job.items):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
     return _Loaded(array, work.sides)
 
@@ -144,15 +200,18 @@ def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | E
         batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         computed = stage.run(batch, joined([loaded.sides for loaded in inputs.values()]))
     except Exception as error:
-        if len(inputs) > 1:
+        if len(inputs) > 1 and not isinstance(error, RemoteUnavailable | RemoteTooLate):
             return {at: _compute({at: loaded}, stage)[at] for at, loaded in inputs.items()}
         if isinstance(error, ModelFault):
             log.warning("%s", error)
         return dict.fromkeys(inputs, error)
+    if len(inputs) == 1:
+        return dict.fromkeys(inputs, computed)
+    made = computed.probabilities
     ends = np.cumsum([len(tensor) for tensor in tensors])
     return {
         at: Computed(
-            computed.probabilities[end - len(tensor) : end],
+            None if made is None else made[end - len(tensor) : end],
             items_of(computed.outputs, end - len(tensor), end),
         )
         for at, tensor, end in zip(inputs, tensors, ends, strict=True)

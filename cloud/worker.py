@@ -14,7 +14,7 @@ from ..shared.errors import (
     UnknownModel,
 )
 from ..shared.side import Tensors
-from .cost import OnlineCost
+from .cost import Cost, OnlineCost
 from .executors.executor import Demand, Executor
 from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
@@ -54,14 +54,16 @@ class Worker:
         await self.executor.start(demand=self._demand, changed=self._resized)
         self._resized()
 
-    async def add_stage(self, stage: Stage) -> None:
+    async def open_stage(self, stage: Stage) -> None:
         """Has a loaded stage opened where it will run, and takes work for it from then on."""
-        if stage.key in self._stages:
-            return
-        cost = await self.executor.open(stage)
+        if stage.key not in self._stages:
+            self.add_stage(stage, await self.executor.open(stage))
+
+    def add_stage(self, stage: Stage, cost: Cost | None = None) -> None:
+        """Takes work for a stage from now on; one that runs here needs no opening."""
         if stage.key not in self._stages:
             self._stages[stage.key] = stage
-            self._scheduler.add_stage(stage.key, cost)
+            self._scheduler.add_stage(stage.key, cost or stage.cost)
 
     async def remove_stage(self, stage: Stage) -> None:
         """Takes no more work for a stage, and forgets it once what was accepted has ended."""
@@ -81,6 +83,11 @@ class Worker:
     def cost(self, stage: Stage) -> OnlineCost | None:
         """What a stage costs lately; None before `add_stage`."""
         return self._scheduler.cost(stage.key) if stage.key in self._stages else None
+
+    @property
+    def queue_limit(self) -> int:
+        """How many requests may wait for a model."""
+        return self._scheduler.queue_limit
 
     def queued(self, model: str) -> int:
         """Requests waiting for a model."""
@@ -194,15 +201,13 @@ class Worker:
         if error is None:
             self._finish(batch, works, future.result())
         else:
-            self._scheduler.finish(batch, now_s=self._clock(), took_ms=0.0, items=0)
+            self._scheduler.finish(batch, now_s=self._clock(), items=0)
             for work in works:
                 self._failed(work, error)
         self._pump()
 
     def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
-        self._scheduler.finish(
-            batch, now_s=self._clock(), took_ms=execution.took_ms, items=execution.items
-        )
+        self._scheduler.finish(batch, now_s=self._clock(), items=execution.items)
         if self._on_execution is not None:
             self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):

@@ -3,10 +3,13 @@
 import importlib
 import importlib.metadata
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..shared.errors import ConfigError, ModelFault, TensorError
 from ..shared.tensor import Array
@@ -107,10 +110,20 @@ class LiteRtModel:
         return tuple(int(size) for size in self._input_details["shape_signature"])
 
     @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """What the model takes."""
+        dtype: np.dtype[Any] = np.dtype(self._input_details["dtype"])
+        return dtype
+
+    @property
+    def input_quantization(self) -> tuple[float, int]:
+        """Scale and zero point of the input; (0.0, 0) if it is not quantized."""
+        return _quantization(self._input_details)
+
+    @property
     def quantization(self) -> tuple[float, int]:
         """Scale and zero point of the first output; (0.0, 0) if it is not quantized."""
-        scale, zero_point = self._outputs[self._names[0]]["quantization"]
-        return float(scale), int(zero_point)
+        return _quantization(self._outputs[self._names[0]])
 
     def run(self, tensor: Array) -> Array:
         """The only output for one input, or the first by name; errors as `outputs`."""
@@ -138,3 +151,8 @@ class LiteRtModel:
         return len(shape) == len(declared) and all(
             size == want or want == -1 for size, want in zip(shape, declared, strict=True)
         )
+
+
+def _quantization(details: Mapping[str, Any]) -> tuple[float, int]:
+    scale, zero_point = details["quantization"]
+    return float(scale), int(zero_point)

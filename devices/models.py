@@ -15,8 +15,10 @@ from ..shared.errors import TensorError
 from ..shared.frame import encode_frame
 from ..shared.manifest import Manifest, Precision, Preprocessing
 from ..shared.plan import Plan, PlanKind
+from ..shared.preprocess import PreprocessSpec
 from ..shared.tensor import Array
 from .litert import LiteRtFile, LiteRtModel
+from .pixel_input import PixelInput
 from .profile import StageTime, measure
 
 Pixels = npt.NDArray[np.uint8]
@@ -36,20 +38,36 @@ def encode_stage(plan: Plan) -> str:
     return f"encode:{plan}"
 
 
-class _Preprocess:
-    """Resizes any picture to a model's pixels, and normalizes pixels to its tensor."""
+class _Resize:
+    """Resizes any picture to a model's pixels."""
 
     def __init__(self, bundle: Bundle, part: Preprocessing, *, threads: int) -> None:
-        file = LiteRtFile(bundle.file(part.blob), threads=threads)
-        self._resize = LiteRtModel(file, signature="resize")
-        self._normalize = LiteRtModel(file, signature="normalize")
+        self._model = LiteRtModel(bundle.file(part.blob), signature="resize", threads=threads)
 
-    def resize(self, picture: Array) -> Pixels:
+    def __call__(self, picture: Array) -> Pixels:
         check_picture(picture)
-        return cast(Pixels, self._resize.run(picture[None])[0])
+        return cast(Pixels, self._model.run(picture[None])[0])
 
-    def normalize(self, pixels: Pixels) -> Array:
-        return self._normalize.run(pixels[None])
+
+class _OnPixels:
+    """A model and what it takes of pixels."""
+
+    def __init__(self, model: LiteRtModel, spec: PreprocessSpec) -> None:
+        scale, zero_point = model.input_quantization
+        self._takes = PixelInput(spec, model.input_dtype, scale=scale, zero_point=zero_point)
+        self._model = model
+
+    def outputs(self, pixels: Pixels) -> list[Array]:
+        """As they leave the model."""
+        return self._model.outputs(self._takes(pixels))
+
+    def values(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """The first output in real values."""
+        made = self.outputs(pixels)[0]
+        if made.dtype == np.float32:
+            return cast(npt.NDArray[np.float32], made)
+        scale, zero_point = self._model.quantization
+        return (made.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
 class DeviceModels:
@@ -62,11 +80,14 @@ class DeviceModels:
         manifest = bundle.manifest
         self.bundle = bundle
         self.threads = threads
-        self._for_light = _Preprocess(bundle, manifest.light.preprocessing, threads=threads)
-        self._for_large = _Preprocess(bundle, manifest.large.preprocessing, threads=threads)
-        self._light = LiteRtModel(bundle.file(manifest.light.blob), threads=threads)
+        light = manifest.light
+        self._resize_light = _Resize(bundle, light.preprocessing, threads=threads)
+        self._resize_large = _Resize(bundle, manifest.large.preprocessing, threads=threads)
+        self._light = _OnPixels(
+            LiteRtModel(bundle.file(light.blob), threads=threads), light.preprocessing.spec
+        )
         self._head_files: dict[Precision, LiteRtFile] = {}
-        self._heads: dict[tuple[str, str], LiteRtModel] = {}
+        self._heads: dict[tuple[str, str], _OnPixels] = {}
         self._lock = threading.Lock()
 
     def warm_up(self, picture: Array) -> None:
@@ -80,16 +101,15 @@ class DeviceModels:
 
     def resize_light(self, picture: Array) -> Pixels:
         """A picture, uint8 RGB [h, w, 3] of any size, as the light model's pixels [S, S, 3]."""
-        return self._for_light.resize(picture)
+        return self._resize_light(picture)
 
     def resize_large(self, picture: Array) -> Pixels:
         """A picture, uint8 RGB [h, w, 3] of any size, as the large model's pixels [S, S, 3]."""
-        return self._for_large.resize(picture)
+        return self._resize_large(picture)
 
     def light(self, pixels: Pixels) -> Probabilities:
         """The light model's probabilities [classes] for its pixels."""
-        output = cast(npt.NDArray[np.float32], self._light.run(self._for_light.normalize(pixels)))
-        light = self.bundle.manifest.light
+        light, output = self.bundle.manifest.light, self._light.values(pixels)
         return cast(
             Probabilities,
             to_probabilities(output, light.output, temperature=light.temperature)[0],
@@ -101,11 +121,15 @@ class DeviceModels:
         Several tensors come as one flat one.
         """
         contract = self.bundle.manifest.cut(cut).contract
-        outputs = self._head(cut, precision).outputs(self._for_large.normalize(pixels))
+        outputs = self.head_outputs(cut, precision, pixels)
         if not contract.parts:
             return on_grid(outputs[0][0], contract)
         parts = zip(outputs, contract.parts, strict=True)
         return np.concatenate([on_grid(output[0], part).ravel() for output, part in parts])
+
+    def head_outputs(self, cut: str, precision: Precision, pixels: Pixels) -> list[Array]:
+        """The tensors of a cut as its head makes them, for the large model's pixels."""
+        return self._head(cut, precision).outputs(pixels)
 
     def tensor(self, plan: Plan, pixels: Pixels) -> Array:
         """What a remote plan sends, not yet encoded: the pixels themselves, or a head's tensor."""
@@ -113,14 +137,14 @@ class DeviceModels:
             return cast(Array, pixels)
         return self.head(plan.cut, Precision(plan.head), pixels)
 
-    def _head(self, cut: str, precision: Precision) -> LiteRtModel:
-        key = (cut, precision)
+    def _head(self, cut: str, precision: Precision) -> _OnPixels:
+        key, manifest = (cut, precision), self.bundle.manifest
         with self._lock:
             if key not in self._heads:
-                self._heads[key] = LiteRtModel(
-                    self._head_file(precision),
-                    signature=self.bundle.manifest.cut(cut).heads[precision],
+                head = LiteRtModel(
+                    self._head_file(precision), signature=manifest.cut(cut).heads[precision]
                 )
+                self._heads[key] = _OnPixels(head, manifest.large.preprocessing.spec)
             return self._heads[key]
 
     def _head_file(self, precision: Precision) -> LiteRtFile:
@@ -158,10 +182,15 @@ def on_grid(output: Array, grid: Grid) -> npt.NDArray[np.int8]:
 
 
 def quantize(tensor: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.int8]:
-    """A float32 tensor on an int8 grid: round to nearest even, then saturate."""
+    """A float32 tensor on an int8 grid: round to nearest even, then saturate.
+
+    Infinities saturate too; TensorError for NaN, which stands for no value at all.
+    """
     if grid.scale is None or grid.zero_point is None:
         raise ValueError(f"no quantization in {grid}")
     scaled = np.rint(tensor / np.float32(grid.scale)) + grid.zero_point
+    if np.isnan(scaled).any():
+        raise TensorError("a head gave NaN, which no int8 stands for")
     return cast(npt.NDArray[np.int8], np.clip(scaled, -128, 127).astype(np.int8))
 
 

@@ -27,15 +27,16 @@ from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
 from .demand import ANYTHING, Demand
-from .duration import NEVER, NO_TIME, Duration
+from .duration import NEVER, Duration
 from .lateness import Lateness
 from .later import best_answer, finish_later
 from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
 from .processor import ProcessorLoad
+from .question import Question, Sight
 from .rate import Rate as Frequency
-from .router import Decision, Option, Sight, explain
+from .router import Decision, Option, explain
 from .run import DECODE, OnFinal, Run, Sent
 from .stage_times import StageTimes
 from .uplink import NOTHING, Beside, Uplink
@@ -85,7 +86,7 @@ class Agent:
         agreement = _light_agreement(bundle.manifest)
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
-        self._outlook = Outlook(self.manifest, prices=prices)
+        self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms)
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
@@ -144,19 +145,17 @@ class Agent:
     ) -> Decision:
         """What the policy says of a request now."""
         options = self.options(deadline)
-        now_s = self.clock()
-        spent = self.uplink.ledger.spent_bytes(now_s=now_s) if self.uplink is not None else 0
-        if log.isEnabledFor(logging.DEBUG):
-            why = explain(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
-            log.debug("%.0f ms left: %s", left_ms, why)
-        return self.policy.choose(
-            options,
+        question = Question(
             left_ms=left_ms,
             demand=demand,
             sight=sight,
-            spent_bytes=spent,
+            spent_bytes=self._spent_bytes(),
             sure_share=self.assurance.share_enough(demand.enough),
+            price_per_ms=self._processor.price_per_ms,
         )
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%.0f ms left: %s", left_ms, explain(options, question))
+        return self.policy.choose(options, question)
 
     def options(self, deadline: Deadline) -> list[Option]:
         """Every plan as a request of this deadline would meet it now."""
@@ -164,7 +163,7 @@ class Agent:
         waits = self._waits(deadline, now_s)
         if uplink is None:
             return self._outlook.options(
-                stage=self.times.duration,
+                device=self.times.whole,
                 transfer=lambda p50, p95: NEVER,
                 cloud=lambda contract: NEVER,
                 reachable=False,
@@ -172,14 +171,26 @@ class Agent:
             )
         transfer = uplink.link.transfer(now_s=now_s)
         return self._outlook.options(
-            stage=self.times.duration,
-            alone=self.times.alone_ms,
+            device=self.times.whole,
             transfer=transfer.forecast,
             cloud=lambda contract: uplink.cloud.forecast(contract, now_s=now_s),
             precision=uplink.cloud.precision,
             reachable=uplink.breaker.closed,
             waits=waits,
         )
+
+    def allowed(self, deadline: Deadline, *, demand: Demand) -> list[Option]:
+        """Of these, what a request may take."""
+        spent = self._spent_bytes()
+        return [
+            option
+            for option in self.options(deadline)
+            if not demand.forbids(option.plan, option.size_bytes, spent_bytes=spent)
+        ]
+
+    def _spent_bytes(self) -> int:
+        uplink = self.uplink
+        return uplink.ledger.spent_bytes(now_s=self.clock()) if uplink is not None else 0
 
     def _waits(self, deadline: Deadline, now_s: float) -> Waits:
         """What stands before a request on the device: jobs, and what the others will need."""
@@ -189,8 +200,8 @@ class Agent:
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
         before = Duration(max(self.unlit - 1, 0) * needed_ms)
-        return replace(
-            waits,
+        return Waits(
+            light=waits.light,
             remote=waits.remote.then(before),
             busy=self._came.hz(now_s=now_s) * needed_ms / 1e3,
             remote_hz=self._sent.hz(now_s=now_s),
@@ -204,10 +215,7 @@ class Agent:
 
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""
-        whole = NO_TIME
-        for stage in device_stages(plan):
-            whole = whole.then(self.times.duration(stage))
-        return whole
+        return self.times.whole(device_stages(plan))
 
     def follow(self, run: Run, sent: Sent | None, given: Answer) -> None:
         """Sees to the final answer of a request that was answered provisionally."""

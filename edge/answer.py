@@ -13,7 +13,8 @@ class Answer:
 
     `provisional`: the deadline came before the cloud's answer. `final`: it is the one that
     followed. `fallback`: why the device answered although another plan had been taken, or would
-    have been with a cloud in reach; else empty. `outputs` are the model's further ones, `missing`
+    have been with a cloud in reach, or, where a final answer is asked for, with more time; else
+    empty. `outputs` are the model's further ones, `missing`
     those that were wanted and that the device cannot make.
     """
 

@@ -62,13 +62,15 @@ class CloudTimes:
         A queue is served while one looks away: what was forecast is what is left of it.
         """
         computing = self._compute.get(contract) or max(self._compute.values(), default=NEVER)
-        waiting_ms = max(self._queue_ms - max(now_s - self._queue_at_s, 0.0) * 1e3, 0.0)
+        waiting_ms = self._queue_ms - max(now_s - self._queue_at_s, 0.0) * 1e3
+        if waiting_ms <= 0.0:
+            return computing
         return computing.then(Duration(waiting_ms, (0.3 * waiting_ms) ** 2))
 
     def precision(self, contract: str) -> Precision:
         """What a tail computes in; a tail still to be loaded will be as the others are."""
-        others = next(iter(self._precision.values()), Precision.FLOAT32)
-        return self._precision.get(contract, others)
+        found = self._precision.get(contract)
+        return found or next(iter(self._precision.values()), Precision.FLOAT32)
 
 
 def _through(p50_ms: float, p95_ms: float) -> Duration:

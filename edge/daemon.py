@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from statistics import median
 
 import grpc
 import numpy as np
@@ -208,8 +209,8 @@ async def rehearse(agent: Agent, *, max_pixels: int) -> None:
 
 def stretch(profile: Profile) -> float:
     """How much longer stages take alone than their processor time: 4 on a quarter of a core."""
-    stages = profile.stages.values()
-    return max((s.p50_ms / s.cpu_ms for s in stages if s.cpu_ms >= _LONG_MS), default=1.0)
+    long = [s.p50_ms / s.cpu_ms for s in profile.stages.values() if s.cpu_ms >= _LONG_MS]
+    return median(long) if long else 1.0
 
 
 def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:

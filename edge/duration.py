@@ -35,15 +35,13 @@ class Duration(NamedTuple):
         >>> round(Duration(10.0, 25.0).within(20.0), 3)
         0.956
         """
-        mean = self.mean_ms
-        if mean == math.inf:
+        mean, variance = self
+        if ms <= 0.0 < mean or mean == math.inf:
             return 0.0
-        unsure = self.variance > 0.0 and mean > _NOTHING_MS
-        spread2 = math.log1p(self.variance / (mean * mean)) if unsure else 0.0
+        unsure = variance > 0.0 and mean > _NOTHING_MS
+        spread2 = math.log1p(variance / (mean * mean)) if unsure else 0.0
         if spread2 == 0.0:
             return 1.0 if ms >= mean else 0.0
-        if ms <= 0.0:
-            return 0.0
         z = (math.log(ms / mean) + 0.5 * spread2) / math.sqrt(spread2)
         return 0.5 * math.erfc(-z * _SQRT_HALF)
 

@@ -1,11 +1,14 @@
 """How late this process is for what it set itself to do, and what it does beside models. Pure."""
 
+import math
 from collections import deque
 
 _WINDOW = 128
 _QUANTILE = 0.99
-_UNKNOWN_MS = 10.0
-"""Believed of a process that has just started, until enough waits have ended."""
+_UNKNOWN_MS = 20.0
+"""Believed at least, each, of a process of which little is known yet."""
+_KNOWN = 32
+"""So many waits and answers make one known."""
 _WAYS = 2.0
 """A request takes as long on its way in, which nobody here sees, as its answer on the way out."""
 _SERVICE = 2.0
@@ -19,8 +22,8 @@ class Lateness:
     """
 
     def __init__(self) -> None:
-        self._late_ms: deque[float] = deque([_UNKNOWN_MS] * 3, maxlen=_WINDOW)
-        self._out_ms: deque[float] = deque([_UNKNOWN_MS] * 3, maxlen=_WINDOW)
+        self._late_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._out_ms: deque[float] = deque(maxlen=_WINDOW)
         self._beside_ms: deque[float] = deque(maxlen=_WINDOW)
         self._reserve_ms, self._overhead_ms = (1 + _WAYS) * _UNKNOWN_MS, 0.0
 
@@ -35,7 +38,7 @@ class Lateness:
         self._reckon()
 
     def _reckon(self) -> None:
-        self._reserve_ms = _upper(self._late_ms) + _WAYS * _upper(self._out_ms)
+        self._reserve_ms = _expected(self._late_ms) + _WAYS * _expected(self._out_ms)
 
     def took(self, beside_ms: float) -> None:
         """A local answer took so much more than its stages."""
@@ -54,6 +57,7 @@ class Lateness:
         return self._overhead_ms
 
 
-def _upper(values: deque[float]) -> float:
-    ordered = sorted(values)
-    return ordered[int(_QUANTILE * (len(ordered) - 1))]
+def _expected(values: deque[float]) -> float:
+    if len(values) < _KNOWN:
+        return max([_UNKNOWN_MS, *values])
+    return sorted(values)[math.ceil(_QUANTILE * (len(values) - 1))]

@@ -5,7 +5,6 @@ import random
 from dataclasses import replace
 
 from ..shared.errors import RemoteUnavailable
-from ..shared.plan import Plan, PlanKind
 from .answer import Answer
 from .run import Run, Sent, fault_of
 from .uplink import CloudAnswer
@@ -22,18 +21,20 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
     agent, uplink, on_final = run.agent, run.agent.uplink, run.on_final
     assert on_final is not None, "only those who asked are followed up"
     task = sent.task if sent is not None else None
-    plan = sent.option.plan if sent is not None else best_remote(run)
+    option = sent.option if sent is not None else run.best_remote()
     reason = given.fallback
     try:
         async with asyncio.timeout(agent.follow_ms / 1e3):
-            while uplink is not None and plan is not None:
+            while uplink is not None and option is not None:
                 if task is None:
                     await uplink.reachable()
-                    task = asyncio.ensure_future(run.through_cloud(plan, grace_ms=agent.follow_ms))
+                    task = asyncio.ensure_future(
+                        run.through_cloud(option.plan, grace_ms=agent.follow_ms)
+                    )
                 await asyncio.wait((task,))
                 fault = fault_of(task)
                 if fault is None:
-                    on_final(run.from_cloud(task.result(), plan, final=True))
+                    on_final(run.from_cloud(task.result(), option.plan, final=True))
                     return
                 task, reason = None, str(fault)
                 await asyncio.sleep(random.uniform(*_AGAIN_S))  # noqa: S311  jitter
@@ -47,22 +48,7 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
 
 async def best_answer(run: Run, *, grace_ms: float) -> CloudAnswer:
     """The cloud's answer by the best plan there is; RemoteError if none comes."""
-    plan = best_remote(run)
-    if plan is None:
+    best = run.best_remote()
+    if best is None:
         raise RemoteUnavailable("no plan may be taken")
-    return await run.through_cloud(plan, grace_ms=grace_ms)
-
-
-def best_remote(run: Run) -> Plan | None:
-    """The plan of the highest agreement that may be taken, of those the one soonest done."""
-    agent = run.agent
-    now_s = agent.clock()
-    spent = agent.uplink.ledger.spent_bytes(now_s=now_s) if agent.uplink is not None else 0
-    options = [
-        option
-        for option in agent.options(run.deadline)
-        if option.plan.kind is not PlanKind.LOCAL
-        and not run.demand.forbids(option.plan, option.size_bytes, spent_bytes=spent)
-    ]
-    best = max(options, key=lambda o: (o.agreement.value, -o.total_ms), default=None)
-    return best.plan if best is not None else None
+    return await run.through_cloud(best.plan, grace_ms=grace_ms)

@@ -17,6 +17,10 @@ proven, and an outage that has lasted for s seconds is expected to last about as
 holds for exchanges that were given up as well, because their bytes are still under way, until an
 answer to a later one shows that they passed.
 
+What a link does with a few bytes says little of many: a size is taken to need the longer the
+further it lies beyond what has lately passed, and less is tried after what took too long. So sizes
+grow step by step and shrink by halves, as TCP's window does (Jacobson, SIGCOMM 1988).
+
 One surprise is an odd exchange, and its weight is bounded. Two in a row the same way mean that the
 link has changed: the filter then forgets how sure it was. Exchanges that were under way in the same
 outage are one surprise, not many.
@@ -24,9 +28,10 @@ outage are one surprise, not many.
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from .duration import Duration
+from .duration import NEVER, Duration
 from .rate import Rate, crowd_ms
 
 _RTT, _UP, _DOWN = range(3)
@@ -44,6 +49,9 @@ _CHANGED = 0.5
 """How unsure the coefficients are at least once the link has changed."""
 _UNCLEAN_NOISE = 1.0
 _CENSORED = 1.25
+_BEYOND = 0.5
+"""A size n times beyond what was tried is taken to need longer by this power of n."""
+_LEAST_REACH_KB, _REACH_S = 1.0, 600.0
 _Z_95 = 1.6449
 _MOST_DUE_MS = 5_000.0
 _OVERDUE = 2.0
@@ -83,8 +91,7 @@ class LinkReading:
     stalled_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """The link at one instant: how long an exchange begun now would take, by its size.
 
     Variances and the covariance are those of the coefficients' logarithms.
@@ -101,39 +108,42 @@ class Transfer:
     up_noise2: float
     stall_ms: float
     rate_hz: float
+    reach_kb: float
 
-    def duration(self, up_bytes: float, down_bytes: float = 0.0) -> Duration:
-        """Mean and variance of the time from sending to hearing back."""
-        rtt_ms = self.rtt_ms
-        fixed_ms = rtt_ms + self.down_ms * down_bytes / 1e3
+    def duration(self, up_bytes: float, *, spread_bytes: float = 0.0) -> Duration:
+        """Mean and variance of the time from sending to hearing back.
+
+        `spread_bytes`: the standard deviation of the number of bytes, where that is not known yet.
+        """
+        if self.rtt_ms == math.inf:
+            return NEVER
         own_ms = self.up_ms * up_bytes / 1e3
+        own_ms *= max(up_bytes / (1e3 * self.reach_kb), 1.0) ** _BEYOND
         # A size is judged by what becomes of the link when every request takes it: what suits one
         # may stand before all the others.
-        crowd = crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
-        up_ms = self.ahead_ms + own_ms + crowd
-        ms = fixed_ms + up_ms
-        variance = (
-            rtt_ms * rtt_ms * self.rtt_var
-            + 2.0 * rtt_ms * up_ms * self.rtt_up_cov
-            + up_ms * up_ms * (self.up_var + self.up_noise2)
-            + fixed_ms * fixed_ms * self.fixed_noise2
+        up_ms = self.ahead_ms + own_ms + crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
+        ms = self.rtt_ms + up_ms
+        up = up_ms / ms
+        fixed = 1.0 - up
+        spread2 = (
+            fixed * fixed * (self.rtt_var + self.fixed_noise2)
+            + 2.0 * fixed * up * self.rtt_up_cov
+            + up * up * (self.up_var + self.up_noise2)
         )
-        if not ms < math.inf:
-            return Duration(ms)
         # ms is the median; a lognormal's mean lies above it.
-        spread2 = variance / (ms * ms)
         mean_ms = ms * math.exp(0.5 * spread2)
-        variance = mean_ms * mean_ms * math.expm1(spread2)
-        return Duration(mean_ms + self.stall_ms, variance + self.stall_ms * self.stall_ms)
+        stall_ms, spread_ms = self.stall_ms, self.up_ms * spread_bytes / 1e3
+        return Duration(
+            mean_ms + stall_ms,
+            mean_ms * mean_ms * math.expm1(spread2) + stall_ms * stall_ms + spread_ms * spread_ms,
+        )
 
-    def forecast(self, up_p50: int, up_p95: int, *, down_bytes: float = 0.0) -> Duration:
+    def forecast(self, up_p50: int, up_p95: int) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
-        mean_ms, variance = self.duration(up_p50, down_bytes)
-        spread_ms = self.up_ms * (up_p95 - up_p50) / (1e3 * _Z_95)
-        return Duration(mean_ms, variance + spread_ms * spread_ms)
+        return self.duration(up_p50, spread_bytes=(up_p95 - up_p50) / _Z_95)
 
 
-NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 class LinkEstimate:
@@ -145,6 +155,8 @@ class LinkEstimate:
         self._fixed_noise2 = self._up_noise2 = _NOISE_START**2
         self._surprise = 0.0
         self._seen = 0
+        self._reach_kb = self._reach_at_s = 0.0
+        self._shortened_s = -math.inf
         self._learnt_s = 0.0
         self._stalled_until_s = -math.inf
         self._begun = Rate()
@@ -168,7 +180,7 @@ class LinkEstimate:
         up_kb = up_bytes / 1e3
         ahead_kb = self._ahead_kb(now_s)
         stall_ms = self.stall_ms(now_s=now_s)
-        expected = replace(self.transfer(now_s=now_s), stall_ms=0.0).duration(up_bytes)
+        expected = self._transfer(now_s, stall_ms=0.0).duration(up_bytes)
         # Longer than as long again an outage is not waited for without a word.
         due_ms = expected.quantile(_OVERDUE) + stall_ms + cloud_ms
         due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
@@ -198,6 +210,9 @@ class LinkEstimate:
             self._learn(size, max(ms, 0.01))
         if overdue:
             self._stalled_until_s = now_s
+            self._shorten(exchange, now_s)
+        else:
+            self._reach(max(self._reach_at(now_s), size[_UP]), now_s)
         self._seen += 1
         if self._unproven and self._unproven[0].end_kb <= exchange.end_kb:
             rtt, _, down = map(math.exp, self._x)
@@ -211,6 +226,8 @@ class LinkEstimate:
         """
         ms = (now_s - exchange.began_s) * 1e3 - cloud_ms
         size = (1.0, exchange.up_kb + exchange.ahead_kb, 0.0)
+        if ms > self._expected_ms(size):
+            self._shorten(exchange, now_s)
         alone = exchange.clean and exchange.began_s >= self._stalled_until_s
         if alone and self._seen and ms > self._expected_ms(size):
             self._drift(now_s)
@@ -230,6 +247,9 @@ class LinkEstimate:
 
     def transfer(self, *, now_s: float) -> Transfer:
         """The link as it is now; `NO_LINK` while nothing has crossed it."""
+        return self._transfer(now_s, stall_ms=self.stall_ms(now_s=now_s))
+
+    def _transfer(self, now_s: float, *, stall_ms: float) -> Transfer:
         if not self._seen:
             return NO_LINK
         rtt, up, down = map(math.exp, self._x)
@@ -245,8 +265,9 @@ class LinkEstimate:
             rtt_up_cov=p[_RTT][_UP],
             fixed_noise2=self._fixed_noise2,
             up_noise2=self._up_noise2,
-            stall_ms=self.stall_ms(now_s=now_s),
+            stall_ms=stall_ms,
             rate_hz=self._begun.hz(now_s=now_s),
+            reach_kb=self._reach_at(now_s),
         )
 
     def reading(self, *, now_s: float) -> LinkReading:
@@ -284,6 +305,20 @@ class LinkEstimate:
             return flowing_kb
         stuck = stall_ms / (stall_ms + rtt_ms)
         return flowing_kb + stuck * (self._sent_kb - self._proven_kb - flowing_kb)
+
+    def _reach(self, kb: float, now_s: float) -> None:
+        self._reach_kb, self._reach_at_s = kb, now_s
+
+    def _shorten(self, exchange: Exchange, now_s: float) -> None:
+        """What was sent since the last such disappointment took too long: less is tried."""
+        if exchange.began_s >= self._shortened_s:
+            self._shortened_s = now_s
+            self._reach(min(self._reach_at(now_s), exchange.up_kb) / 2, now_s)
+
+    def _reach_at(self, now_s: float) -> float:
+        """How much has lately passed at a time and when it was expected; it fades."""
+        faded = math.exp(min(self._reach_at_s - now_s, 0.0) / _REACH_S)
+        return max(self._reach_kb * faded, _LEAST_REACH_KB)
 
     def _prove(self, exchange: Exchange, *, now_s: float, back_ms: float) -> None:
         """Whatever was sent up to this exchange has passed."""

@@ -1,25 +1,25 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from ..shared.manifest import Manifest, PlanRow, Precision
+from ..shared.manifest import Manifest, PlanRow, Precision, Rate
 from ..shared.plan import Plan, PlanKind
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
 from .rate import crowd_ms
 from .router import Option
 
-StageForecast = Callable[[str], Duration]
-"""How long a device stage takes, by its name."""
+DeviceForecast = Callable[[tuple[str, ...]], Duration]
+"""How long stages of the device take one after the other, by their names."""
 TransferForecast = Callable[[int, int], Duration]
 """How long it takes to send bytes and hear back, by the median of their number and its p95."""
 CloudForecast = Callable[[str], Duration]
 """How long the cloud takes with waiting and computing, by contract id."""
 CloudPrecision = Callable[[str], Precision]
 """What the cloud computes in, by contract id."""
-
 
 _STEADY = 0.5
 """Of the wait behind others, where each takes as long as the next (M/D/1 instead of M/M/1)."""
@@ -34,15 +34,19 @@ def _nothing(stage: str) -> float:
     return 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row of the table, read once."""
+class _Row(NamedTuple):
+    """A row of the table, read once. Energy is what sending takes, money what the network does."""
 
-    row: PlanRow
     plan: Plan
-    stages: Sequence[str]
+    stages: tuple[str, ...]
+    alone_ms: float
     contract: str
-    local: bool
+    agreement: Rate
+    variants: dict[Precision, Rate]
+    bytes_p50: int
+    bytes_p95: int
+    energy_j: float
+    money: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,77 +66,80 @@ class Waits:
     overhead_ms: float = 0.0
     used: float = 0.0
 
+    def among_others_ms(self, alone_ms: float) -> float:
+        """How long a remote plan that takes so long alone takes among others like itself."""
+        whole_ms = alone_ms + self.overhead_ms
+        load = max(self.busy + self.remote_hz * whole_ms / 1e3, self.used)
+        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
+
 
 NO_WAITS = Waits()
 
 
 class Outlook:
-    """A bundle's table, ready to be turned into options again with every request."""
+    """A bundle's table, ready to be turned into options again with every request.
 
-    def __init__(self, manifest: Manifest, *, prices: Prices | None = None) -> None:
+    `alone` is how long a stage takes, in ms, when nothing else runs.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        prices: Prices | None = None,
+        alone: Callable[[str], float] = _nothing,
+    ) -> None:
         self._prices = prices or Prices()
-        self._rows = [_read(row, manifest) for row in manifest.table]
-        self._stages = tuple(dict.fromkeys(each for row in self._rows for each in row.stages))
+        self._rows = [_read(row, manifest, self._prices, alone) for row in manifest.table]
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
 
     def options(
         self,
         *,
-        stage: StageForecast,
-        alone: Callable[[str], float] = _nothing,
+        device: DeviceForecast,
         transfer: TransferForecast,
         cloud: CloudForecast,
         precision: CloudPrecision = in_float32,
         reachable: bool = True,
         waits: Waits = NO_WAITS,
     ) -> list[Option]:
-        """One option per row; remote ones never finish if nothing is reachable.
-
-        `alone` is how long a stage takes, in ms, when nothing else runs.
-        """
-        stages = {name: stage(name) for name in self._stages}
+        """One option per row; remote ones never finish if nothing is reachable."""
         clouds = {contract: (cloud(contract), precision(contract)) for contract in self._contracts}
-        prices = self._prices
+        joules_per_ms = self._prices.device_w / 1e3
+        money_per_ms = self._prices.per_cloud_hour / 3.6e6
+        wait_ms, wait_variance = waits.remote
+        crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
         options: list[Option] = []
         for row in self._rows:
-            own_ms = variance = 0.0
-            for each in row.stages:
-                took = stages[each]
-                own_ms += took.mean_ms
-                variance += took.variance
-            size_bytes = row.row.bytes_p95
-            energy_j = prices.energy_j(device_ms=own_ms, size_bytes=size_bytes)
-            wait = waits.light if row.local else waits.remote
-            device_ms = own_ms + wait.mean_ms
-            variance += wait.variance
-            if not row.local and waits.remote_hz:
-                alone_ms = sum([alone(each) for each in row.stages]) + waits.overhead_ms
-                load = max(waits.busy + waits.remote_hz * alone_ms / 1e3, waits.used)
-                device_ms += _STEADY * crowd_ms(alone_ms, load=load)
-            if row.local:
-                options.append(
-                    Option(row.plan, row.row.agreement, 0, device_ms, 0.0, 0.0, variance, energy_j)
-                )
+            plan, stages, alone_ms, contract, agreement, variants, p50, p95, energy_j, money = row
+            own_ms, variance = device(stages)
+            energy_j += joules_per_ms * own_ms
+            if not contract:
+                device_ms, variance = waits.light.then(Duration(own_ms, variance))
+                options.append(Option(plan, agreement, 0, device_ms, 0.0, 0.0, variance, energy_j))
                 continue
-            network = transfer(row.row.bytes_p50, size_bytes) if reachable else NEVER
-            computing, computed_in = clouds[row.contract]
+            network_ms, network_variance = transfer(p50, p95) if reachable else NEVER
+            (cloud_ms, cloud_variance), computed_in = clouds[contract]
+            if crowded:
+                own_ms = max(own_ms, waits.among_others_ms(alone_ms))
             options.append(
                 Option(
-                    plan=row.plan,
-                    agreement=row.row.rates(computed_in).agreement,
-                    size_bytes=size_bytes,
-                    device_ms=device_ms,
-                    network_ms=network.mean_ms,
-                    cloud_ms=computing.mean_ms,
-                    variance=variance + network.variance + computing.variance,
-                    energy_j=energy_j,
-                    cost=prices.money(size_bytes=size_bytes, cloud_ms=computing.mean_ms),
+                    plan,
+                    variants.get(computed_in, agreement) if variants else agreement,
+                    p95,
+                    own_ms + wait_ms,
+                    network_ms,
+                    cloud_ms,
+                    variance + wait_variance + network_variance + cloud_variance,
+                    energy_j,
+                    money + money_per_ms * cloud_ms,
+                    alone_ms + overhead_ms,
                 )
             )
         return options
 
 
-def device_stages(plan: Plan) -> Sequence[str]:
+def device_stages(plan: Plan) -> tuple[str, ...]:
     """The stages a plan runs on the device, in order."""
     match plan.kind:
         case PlanKind.LOCAL:
@@ -143,7 +150,18 @@ def device_stages(plan: Plan) -> Sequence[str]:
             return (RESIZE_LARGE, head_stage(plan.cut, plan.head), encode_stage(plan))
 
 
-def _read(row: PlanRow, manifest: Manifest) -> _Row:
+def _read(row: PlanRow, manifest: Manifest, prices: Prices, alone: Callable[[str], float]) -> _Row:
     plan = row.parsed()
-    contract = "" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id
-    return _Row(row, plan, device_stages(plan), contract, local=not contract)
+    stages = device_stages(plan)
+    return _Row(
+        plan=plan,
+        stages=stages,
+        alone_ms=sum(map(alone, stages)),
+        contract="" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id,
+        agreement=row.agreement,
+        variants={precision: rates.agreement for precision, rates in row.variants.items()},
+        bytes_p50=row.bytes_p50,
+        bytes_p95=row.bytes_p95,
+        energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
+        money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
+    )

@@ -3,23 +3,16 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from . import router
 from .demand import Demand
-from .router import Decision, Option, Sight, choose, worth_waiting
+from .question import Question, Sight
+from .router import Decision, Option
 
 
 class Policy(Protocol):
     """Asked when a request comes, when the light model has answered, and as a wait drags on."""
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         """Which plan to take with the time left."""
         ...
 
@@ -33,26 +26,5 @@ class Policy(Protocol):
 class RouterPolicy:
     """The router's rule."""
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
-        return choose(
-            options,
-            left_ms=left_ms,
-            demand=demand,
-            sight=sight,
-            spent_bytes=spent_bytes,
-            sure_share=sure_share,
-        )
-
-    def worth_waiting(
-        self, running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
-    ) -> bool:
-        return worth_waiting(running, local, in_time=in_time, demand=demand, sight=sight)
+    choose = staticmethod(router.choose)
+    worth_waiting = staticmethod(router.worth_waiting)

@@ -3,11 +3,13 @@
 Beneath every choice lies the agent's net: the light model starts no later than deadline - its
 p99.9, so that an answer of the device's own is there. What a remote plan adds is therefore
 
-    gain = P(its answer comes in time) * (its agreement - the light model's)
+    gain = P(its answer comes in time) * (its agreement - the light model's) - price * its work
 
 and the plan of the largest gain is taken: the highest expected agreement of the answer given in the
-end. Gains within the standard error of the best plan's agreement are ties, broken by the
-earlier finish, then by fewer bytes, then by energy.
+end. The price of the device's time is zero while there is time to spare; on a full processor
+(processor.py) it lets go first what gains least for what it takes from others. Gains within the
+standard error of the best plan's agreement are ties, broken by the earlier finish, then by fewer
+bytes, then by energy.
 
 The rule is asked again when the light model has answered. How sure it was says how much there is
 left to gain: of pictures on which it agrees with the large model with probability a, remote plans
@@ -30,6 +32,7 @@ from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
 from .demand import ANYTHING, Demand
 from .duration import Duration
+from .question import Question, Sight
 
 _TRIED = 0.1
 """A remote plan less likely than this to come in time is not tried: it would only be in the way."""
@@ -46,6 +49,7 @@ class Option(NamedTuple):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
+    `work_ms` is what the device does for it, were it alone.
     """
 
     plan: Plan
@@ -57,6 +61,7 @@ class Option(NamedTuple):
     variance: float = 0.0
     energy_j: float = 0.0
     cost: float = 0.0
+    work_ms: float = 0.0
 
     @property
     def total_ms(self) -> float:
@@ -64,7 +69,8 @@ class Option(NamedTuple):
 
     @property
     def total(self) -> Duration:
-        return Duration(self.total_ms, self.variance)
+        whole_ms = self.device_ms + self.network_ms + self.cloud_ms
+        return Duration(whole_ms, self.variance)
 
 
 class Light(StrEnum):
@@ -93,17 +99,6 @@ class Decision:
         return self.in_time > 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What the light model's answer says: it agrees with probability `agrees`.
-
-    `enough`: it is as sure as the caller demands.
-    """
-
-    agrees: float
-    enough: bool = False
-
-
 class _Candidate(NamedTuple):
     option: Option
     finish_ms: float
@@ -111,33 +106,21 @@ class _Candidate(NamedTuple):
     gain: float
 
 
-def choose(
-    options: Sequence[Option],
-    *,
-    left_ms: float,
-    demand: Demand = ANYTHING,
-    sight: Sight | None = None,
-    spent_bytes: float = 0.0,
-    sure_share: float = 0.0,
-) -> Decision:
-    """The best option for the time left; `options` must hold the local plan.
-
-    Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
-    sure as the caller demands.
-    """
-    local = _local(options)
-    candidates = _candidates(options, local, left_ms, demand, sight, spent_bytes)
+def choose(options: Sequence[Option], question: Question) -> Decision:
+    """The best option for the time left; `options` must hold the local plan."""
+    local, demand, sight = _local(options), question.demand, question.sight
+    candidates = _candidates(options, local, question)
     if demand.outputs:
         candidates = [each for each in candidates if each.option is not local] or candidates
     if not candidates:
         return Decision(local, 0.0, Light.FIRST, alone=True)
     if sight is not None and sight.enough and candidates[0].option is local:
         return Decision(local, 1.0, Light.FIRST)
-    taken = _pick(candidates, local, demand, sight)
+    taken = _pick(candidates, local, demand, sight, question.price_per_ms)
     if taken.option is local or sight is not None:
         alone = taken.option is local and len(candidates) == 1
         return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
-    light = _light(taken, local, left_ms, demand, sure_share)
+    light = _light(taken, local, question)
     return Decision(taken.option, taken.in_time, light)
 
 
@@ -161,18 +144,12 @@ def _left_to_gain(sight: Sight | None, local: Option) -> float:
     return (1.0 - sight.agrees) / (1.0 - base) if sight is not None and base < 1.0 else 1.0
 
 
-def _candidates(
-    options: Sequence[Option],
-    local: Option,
-    left_ms: float,
-    demand: Demand,
-    sight: Sight | None,
-    spent_bytes: float,
-) -> list[_Candidate]:
+def _candidates(options: Sequence[Option], local: Option, question: Question) -> list[_Candidate]:
     """What may be taken and may come in time, with what it adds to the device's own answer.
 
     The local option, if it is among them, stands first.
     """
+    left_ms, demand, sight = question.left_ms, question.demand, question.sight
     scale = _left_to_gain(sight, local)
     found: list[_Candidate] = []
     in_time = 1.0 if sight is not None else local.total.within(left_ms)
@@ -180,21 +157,26 @@ def _candidates(
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0))
-    free = demand is ANYTHING
+    free, price = demand is ANYTHING, question.price_per_ms
     for option in options:
         if option is local:
             continue
-        if not free and demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes):
+        if not free and _forbidden(option, question):
             continue
-        in_time = option.total.within(left_ms)
+        total = option.total
+        in_time = total.within(left_ms)
         if in_time >= _TRIED:
-            gain = scale * in_time * (option.agreement.value - floor)
-            found.append(_Candidate(option, option.total_ms, in_time, gain))
+            gain = scale * in_time * (option.agreement.value - floor) - price * option.work_ms
+            found.append(_Candidate(option, total.mean_ms, in_time, gain))
     return found
 
 
 def _pick(
-    candidates: Sequence[_Candidate], local: Option, demand: Demand, sight: Sight | None
+    candidates: Sequence[_Candidate],
+    local: Option,
+    demand: Demand,
+    sight: Sight | None,
+    price: float,
 ) -> _Candidate:
     enough = demand.enough
     if enough is not None and demand.objective is not Objective.ACCURACY:
@@ -205,7 +187,9 @@ def _pick(
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
     ties = [
-        e for e in candidates if e.option.agreement.value >= least or e.gain >= best.gain - error
+        e
+        for e in candidates
+        if e.gain >= best.gain - error or (e.option.agreement.value >= least and not price)
     ]
     return min(ties, key=_tie_break)
 
@@ -235,61 +219,54 @@ def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
     return each.finish_ms, option.size_bytes, option.energy_j, option.plan
 
 
-def _light(
-    taken: _Candidate, local: Option, left_ms: float, demand: Demand, sure_share: float
-) -> Light:
+def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
     Who wants to be quick waits for it only if it spares more time than it takes.
     """
+    demand = question.demand
     if demand.objective is Objective.LATENCY:
-        spared_ms = sure_share * taken.option.total_ms
+        spared_ms = question.sure_share * taken.option.total_ms
         return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
     wait_ms = local.total.quantile(_SURE)
-    later = taken.option.total.within(left_ms - wait_ms)
+    later = taken.option.total.within(question.left_ms - wait_ms)
     worth = max(taken.option.agreement.value - local.agreement.value, 0.0)
     if not demand.outputs and (taken.in_time - later) * worth <= _PATIENCE:
         return Light.FIRST
-    return Light.NET if taken.in_time >= _SAFE else Light.BESIDE
+    return Light.NET if taken.in_time >= _SAFE or question.price_per_ms > 0.0 else Light.BESIDE
 
 
 def _local(options: Sequence[Option]) -> Option:
     return next(option for option in options if option.plan.kind is PlanKind.LOCAL)
 
 
-def explain(
-    options: Sequence[Option],
-    *,
-    left_ms: float,
-    demand: Demand = ANYTHING,
-    sight: Sight | None = None,
-    spent_bytes: float = 0.0,
-) -> list[tuple[Option, str]]:
+def explain(options: Sequence[Option], question: Question) -> list[tuple[Option, str]]:
     """Every option, best first, with the reason why it was or was not taken."""
-    decision = choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
+    decision = choose(options, question)
     taken = decision.option
     order = sorted(
         options,
         key=lambda o: (o is not taken, -o.agreement.value, o.total_ms, o.size_bytes, o.plan),
     )
     return [
-        (
-            option,
-            demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
-            or _reason(option, decision, left_ms=left_ms, demand=demand, sight=sight),
-        )
+        (option, _forbidden(option, question) or _reason(option, decision, question))
         for option in order
     ]
 
 
-def _reason(
-    option: Option, decision: Decision, *, left_ms: float, demand: Demand, sight: Sight | None
-) -> str:
+def _forbidden(option: Option, question: Question) -> str:
+    """Why an option must not be taken; empty if it may."""
+    spent_bytes = question.spent_bytes
+    return question.demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
+
+
+def _reason(option: Option, decision: Decision, question: Question) -> str:
+    left_ms, demand, sight = question.left_ms, question.demand, question.sight
     taken = decision.option
     local = option.plan.kind is PlanKind.LOCAL
     in_time = 1.0 if local and sight is not None else option.total.within(left_ms)
     if option is taken:
-        return _why_taken(decision, demand=demand, sight=sight)
+        return _why_taken(decision, question)
     if option.device_ms == math.inf:
         return "never measured on this device"
     if option.total_ms == math.inf:
@@ -312,7 +289,8 @@ def _reason(
     return "as good within the standard error, more bytes"
 
 
-def _why_taken(decision: Decision, *, demand: Demand, sight: Sight | None) -> str:
+def _why_taken(decision: Decision, question: Question) -> str:
+    demand, sight = question.demand, question.sight
     if not decision.fits:
         return "taken: nothing fits, and the device always has an answer"
     if sight is not None and decision.option.plan.kind is PlanKind.LOCAL:

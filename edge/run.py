@@ -28,7 +28,8 @@ from .answer import Answer
 from .bench import Lit
 from .checks import check_answer
 from .demand import Demand
-from .router import UNLIKELY, Decision, Light, Option, Sight
+from .question import Sight
+from .router import UNLIKELY, Decision, Light, Option
 from .uplink import Beside, CloudAnswer
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ OnFinal = Callable[[Answer], None]
 DECODE = "decode"
 """The stage that is in no profile: it depends on the picture."""
 RESERVE_MS = 5.0
-RESERVE_SHARE = 0.05
+RESERVE_SHARE = 0.1
 _MOST_RESERVE_SHARE = 0.3
-_MOST_RESERVE_MS = 20.0
+_MOST_RESERVE_MS = 100.0
 """Kept back of every budget for the event loop and for writing the answer: a long one can spare
 more, and a busy machine is then forgiven more."""
 _OVERDUE = 2.0
@@ -50,6 +51,8 @@ _PATIENCE = 1.5
 """How much longer than last time it then waits before it asks once more."""
 _TICK_MS = 0.1
 """Added to every pause, so that what was waited for is due when it ends."""
+_LATE, _NO_TIME = "cloud late", "no time for the cloud"
+_FOR_WANT_OF_TIME = frozenset({_LATE, _NO_TIME})
 _RETRY_WAIT_MS = 1_000.0
 """How long a request whose exchange broke waits at most for the cloud to be back."""
 
@@ -108,7 +111,7 @@ class Run:
     _lit: bool = False
     _retried: bool = False
     _alone: bool = False
-    """There was no other plan than the device's own: none will come of asking again."""
+    """There is no other plan than the device's own: none will come of asking again."""
     _asked: bool = False
     """Whether a remote plan was ever begun."""
 
@@ -179,7 +182,7 @@ class Run:
             )
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
-        grace_ms = self.agent.follow_ms if self.on_final is not None else 0.0
+        follow_ms = self.agent.follow_ms if self.on_final is not None else 0.0
         self._asked = True
         self.agent.sends()
         now_s = self.agent.clock()
@@ -187,19 +190,20 @@ class Run:
         self._sent = Sent(
             option=option,
             task=asyncio.ensure_future(
-                self.through_cloud(option.plan, light=beside, grace_ms=grace_ms)
+                self.through_cloud(option.plan, light=beside, follow_ms=follow_ms)
             ),
             began_s=now_s,
             asked_again_s=now_s + overdue_ms / 1e3,
         )
 
     async def through_cloud(
-        self, plan: Plan, *, light: bool = False, grace_ms: float = 0.0
+        self, plan: Plan, *, light: bool = False, grace_ms: float = 0.0, follow_ms: float = 0.0
     ) -> CloudAnswer:
         """What the cloud answers to the request's picture by a plan.
 
-        It has until the deadline and `grace_ms` more. With `light` the light model starts as soon
-        as the device has done its share: the wait for the network is free time.
+        It is asked for it by the deadline, or `grace_ms` later, and waited for `follow_ms` longer.
+        With `light` the light model starts as soon as the device has done its share: the wait for
+        the network is free time.
         """
         agent, uplink = self.agent, self.agent.uplink
         assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
@@ -208,7 +212,9 @@ class Run:
         if light:
             self._start_light()
         left_ms = max(self.left_ms, 0.0) + grace_ms
-        if left_ms <= 0:
+        if left_ms <= 0.0:
+            left_ms, follow_ms = follow_ms, 0.0
+        if left_ms <= 0.0:
             raise RemoteTooLate("the device's share took all the time there was")
         self.sent_bytes += len(framed.frame) + self.beside.size_bytes
         parameters: dict[str, messages.Value] = {
@@ -223,6 +229,7 @@ class Run:
             version=agent.manifest.version,
             parameters=parameters,
             left_ms=left_ms,
+            follow_ms=follow_ms,
             beside=self.beside,
         )
         check_answer(answer, manifest=agent.manifest)
@@ -322,6 +329,7 @@ class Run:
     def _ask_again(self) -> None:
         """With what is known now; another plan may start."""
         decision = self._ask()
+        self._alone = decision.alone
         if decision.option.plan.kind is not PlanKind.LOCAL:
             self._send(decision.option)
 
@@ -329,7 +337,7 @@ class Run:
         """The remote plan failed: the device answers, unless the cloud is back in time."""
         late = isinstance(fault, RemoteTooLate)
         who = "cloud" if isinstance(fault, RemoteError) else "device"
-        self._fallback = "cloud late" if late else f"{who} failed: {fault}"
+        self._fallback = _LATE if late else f"{who} failed: {fault}"
         self._start_light()
         if isinstance(fault, RemoteUnavailable) and not self._retried:
             self._retried = True
@@ -347,14 +355,38 @@ class Run:
 
     def _from_device(self, lit: Lit, *, late: bool) -> Answer:
         if late:
-            self._fallback = "cloud late"
-        answer = self._finish(lit, Plan.local(), provisional=late or self._fallback == "cloud late")
+            self._fallback = _LATE
+        elif self.on_final is not None and not self._fallback and self._wants_more():
+            self._fallback = _NO_TIME
+        provisional = self._fallback in _FOR_WANT_OF_TIME
+        answer = self._finish(lit, Plan.local(), provisional=provisional)
         if self.on_final is not None and answer.outstanding:
             sent, self._sent = self._sent, None
             self.agent.follow(self, sent, answer)
         elif not answer.fallback and self._sight is not None and self._sight.enough:
             self.agent.audit(self, lit)
         return answer
+
+    def _wants_more(self) -> bool:
+        """Whether no other plan came in time, and one that had all the time would add something."""
+        if not self._alone or self._sight is None or self.agent.uplink is None:
+            return False
+        best = self.best_remote()
+        return best is not None and self.agent.policy.worth_waiting(
+            best, self.agent.local, in_time=1.0, demand=self.demand, sight=self._sight
+        )
+
+    def best_remote(self) -> Option | None:
+        """The plan of the highest agreement that may be taken, of those the one soonest done."""
+        return max(
+            (
+                option
+                for option in self.agent.allowed(self.deadline, demand=self.demand)
+                if option.plan.kind is not PlanKind.LOCAL
+            ),
+            key=lambda option: (option.agreement.value, -option.total_ms),
+            default=None,
+        )
 
     def from_cloud(self, answer: CloudAnswer, plan: Plan, *, final: bool = False) -> Answer:
         self.steps_ms["network"] = answer.network_ms

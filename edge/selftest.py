@@ -1,22 +1,18 @@
 """Tests a bundle on this machine before it is used: kernels round differently elsewhere."""
 
-import io
 from typing import cast
-
-import numpy as np
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, DeviceModels, Pixels, head_stage
 from ..shared.bundle import Bundle
 from ..shared.errors import BundleError
+from ..shared.golden import PICTURE, error_of, read_golden
 from ..shared.plan import PlanKind
 from ..shared.tensor import Array
-
-PICTURE = "picture"
 
 
 def golden_picture(bundle: Bundle) -> Array:
     """The picture that travels with a bundle, uint8 RGB [h, w, 3]."""
-    return _read(bundle)[PICTURE]
+    return read_golden(bundle)[PICTURE]
 
 
 def self_test(bundle: Bundle, *, threads: int = 1) -> None:
@@ -25,7 +21,7 @@ def self_test(bundle: Bundle, *, threads: int = 1) -> None:
     Uses models of its own and drops them, so that heads nobody asks for hold no memory.
     """
     models = DeviceModels(bundle, threads=threads)
-    expected = _read(bundle)
+    expected = read_golden(bundle)
     light, large = (cast(Pixels, expected[name]) for name in (RESIZE_LIGHT, RESIZE_LARGE))
     actual: dict[str, Array] = {
         RESIZE_LIGHT: models.resize_light(expected[PICTURE]),
@@ -43,16 +39,9 @@ def self_test(bundle: Bundle, *, threads: int = 1) -> None:
 
 
 def _compare(name: str, actual: Array, expected: Array, tolerance: float) -> None:
-    wide = expected.astype(np.float64)
-    error = float(np.abs(actual.astype(np.float64) - wide).max() / max(np.abs(wide).max(), 1e-9))
+    error = error_of(actual, expected)
     if not error <= tolerance:
         raise BundleError(
             f"this machine computes {name} {error:.3g} off its golden output, "
             f"{tolerance:.3g} is allowed; the bundle cannot be used here"
         )
-
-
-def _read(bundle: Bundle) -> dict[str, Array]:
-    encoded = bundle.read(bundle.manifest.golden.blob)
-    with np.load(io.BytesIO(encoded), allow_pickle=False) as arrays:
-        return dict(arrays)

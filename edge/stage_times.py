@@ -14,10 +14,11 @@ import math
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import NamedTuple
 
 from ..devices.models import LIGHT
 from ..devices.profile import StageTime
-from .duration import Duration
+from .duration import NO_TIME, Duration
 
 _WINDOW = 64
 _RECENT = 9
@@ -58,6 +59,13 @@ class _Stage:
         return list(islice(self.seen_ms, len(self.seen_ms) - self.current, None))
 
 
+class _Parts(NamedTuple):
+    """Some stages: the profile's times of those that were never seen, added up, and the others."""
+
+    profiled: Duration
+    seen: tuple[str, ...]
+
+
 class StageTimes:
     """Upper quantiles per stage. A stage nobody measured takes forever, so nobody plans with it."""
 
@@ -68,7 +76,7 @@ class StageTimes:
         self._fixed_runs = 0
         self._slowness = 1.0
         """The median of the last runs of fixed work, over their profile's."""
-        self._as_profiled = {name: _through(t.p50_ms, t.p95_ms) for name, t in profile.items()}
+        self._parts: dict[tuple[str, ...], _Parts] = {}
         self._durations: dict[str, Duration] = {}
         self._p95_ms: dict[str, float] = {}
         """What was asked for since the last run."""
@@ -82,22 +90,42 @@ class StageTimes:
             self._fixed.append(ms / known.p50_ms)
             self._fixed_runs += 1
             self._slowness = _median(self._fixed)
-        seen = self._stages.setdefault(stage, _Stage())
+        seen = self._stages.get(stage)
+        if seen is None:
+            seen = self._stages[stage] = _Stage()
+            self._parts.clear()
         seen.observe(ms, at=self._fixed_runs, slowness=self._slowness)
 
     def duration(self, stage: str) -> Duration:
         """What a run takes now: the lognormal through its median and its p95."""
+        return self.whole((stage,))
+
+    def whole(self, stages: tuple[str, ...]) -> Duration:
+        """What a run of each of these takes now, one after the other."""
+        parts = self._parts.get(stages)
+        if parts is None:
+            parts = self._parts[stages] = self._part(stages)
+        (mean_ms, variance), seen = parts
+        slowness = self._slowness
+        whole = Duration(mean_ms * slowness, variance * slowness * slowness)
+        for stage in seen:
+            whole = whole.then(self._seen(stage))
+        return whole
+
+    def _part(self, stages: tuple[str, ...]) -> "_Parts":
+        unseen = [each for each in stages if each in self._profile and each not in self._stages]
+        profiled = NO_TIME
+        for stage in unseen:
+            known = self._profile[stage]
+            profiled = profiled.then(_through(known.p50_ms, known.p95_ms))
+        return _Parts(profiled, tuple(each for each in stages if each not in unseen))
+
+    def _seen(self, stage: str) -> Duration:
         found = self._durations.get(stage)
         if found is None:
-            found = self._durations[stage] = self._duration(stage)
+            median_ms = self._forecast_ms(stage, _p50, _median)
+            found = self._durations[stage] = _through(median_ms, self.p95_ms(stage))
         return found
-
-    def _duration(self, stage: str) -> Duration:
-        known = self._as_profiled.get(stage)
-        if known is None or stage in self._stages:
-            return _through(self._forecast_ms(stage, _p50, _median), self.p95_ms(stage))
-        slowness = self._slowness
-        return Duration(known.mean_ms * slowness, known.variance * slowness * slowness)
 
     def alone_ms(self, stage: str) -> float:
         """What the profile says a run takes when nothing else runs; 0 if it knows nothing."""

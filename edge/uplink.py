@@ -136,10 +136,18 @@ class Uplink:
         version: str,
         parameters: dict[str, messages.Value],
         left_ms: float,
+        follow_ms: float = 0.0,
         beside: Beside = NOTHING,
     ) -> CloudAnswer:
-        """Sends one frame and waits for its answer; RemoteError if none comes in the time left."""
-        request = _request(model, version, frame, parameters, left_ms, beside)
+        """Sends one frame and waits for its answer; RemoteError if none comes in the time left.
+
+        The cloud is asked for it within `left_ms`; it is waited for `follow_ms` longer.
+        """
+        budget: dict[str, messages.Value] = {messages.LATENCY_BUDGET_MS: left_ms}
+        if follow_ms:
+            budget[messages.FOLLOW] = True
+        request = _request(model, version, frame, {**parameters, **budget}, beside)
+        wait_ms = left_ms + follow_ms
         size_bytes = len(frame) + beside.size_bytes + _OVERHEAD_BYTES
         contract = str(parameters.get(messages.CONTRACT, ""))
         now_s = self._clock()
@@ -147,9 +155,10 @@ class Uplink:
         connection, exchange = self._connection, self._begin(size_bytes, expected_ms)
         self._live += 1
         try:
-            response = await connection.infer(request, timeout_s=left_ms / 1e3)
+            response = await connection.infer(request, timeout_s=wait_ms / 1e3)
+            answer = self._take(response, exchange, contract, wanted=beside.wanted)
         except RemoteError as fault:
-            self._learn_from(fault, exchange, connection, left_ms=left_ms)
+            self._learn_from(fault, exchange, connection, left_ms=wait_ms)
             raise
         except asyncio.CancelledError:
             self.link.abandon(exchange, now_s=self._clock(), cloud_ms=expected_ms)
@@ -158,9 +167,21 @@ class Uplink:
             self._live -= 1
             if self.link.unproven:
                 self._woken.set()  # what became of it is worth a probe
+        self._succeed(connection)
+        return answer
+
+    def _take(
+        self,
+        response: pb.ModelInferResponse,
+        exchange: Exchange,
+        contract: str,
+        *,
+        wanted: tuple[str, ...],
+    ) -> CloudAnswer:
+        """Reads an answer, and learns from it."""
         now_s = self._clock()
         total_ms = (now_s - exchange.began_s) * 1e3
-        answer = _read_answer(response, total_ms=total_ms, wanted=beside.wanted)
+        answer = _read_answer(response, total_ms=total_ms, wanted=wanted)
         self.cloud.observe(
             contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
         )
@@ -170,7 +191,6 @@ class Uplink:
             down_bytes=response.ByteSize(),
             cloud_ms=answer.queue_ms + answer.compute_ms,
         )
-        self._succeed(connection)
         return answer
 
     async def probe(self, payload_bytes: int) -> None:
@@ -298,7 +318,6 @@ def _request(
     version: str,
     frame: bytes,
     parameters: dict[str, messages.Value],
-    left_ms: float,
     beside: Beside,
 ) -> pb.ModelInferRequest:
     request = pb.ModelInferRequest(model_name=model, model_version=version)
@@ -309,7 +328,7 @@ def _request(
     if beside.outputs is not None:
         for name in (messages.PROBABILITIES, *beside.outputs):
             request.outputs.add(name=name)
-    messages.set_parameters(request.parameters, {**parameters, messages.LATENCY_BUDGET_MS: left_ms})
+    messages.set_parameters(request.parameters, parameters)
     return request
 
 

@@ -44,6 +44,7 @@ SERVER_READY = Method("ServerReady", pb.ServerReadyRequest, pb.ServerReadyRespon
 SERVER_METADATA = Method("ServerMetadata", pb.ServerMetadataRequest, pb.ServerMetadataResponse)
 MODEL_READY = Method("ModelReady", pb.ModelReadyRequest, pb.ModelReadyResponse)
 MODEL_METADATA = Method("ModelMetadata", pb.ModelMetadataRequest, pb.ModelMetadataResponse)
+MODEL_CONFIG = Method("ModelConfig", pb.ModelConfigRequest, pb.ModelConfigResponse)
 MODEL_INFER = Method("ModelInfer", pb.ModelInferRequest, pb.ModelInferResponse)
 MODEL_STREAM_INFER = Method(
     "ModelStreamInfer", pb.ModelInferRequest, pb.ModelStreamInferResponse, streaming=True
@@ -56,6 +57,21 @@ REPOSITORY_MODEL_LOAD = Method(
 REPOSITORY_MODEL_UNLOAD = Method(
     "RepositoryModelUnload", pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse
 )
+SYSTEM_SHARED_MEMORY_STATUS = Method(
+    "SystemSharedMemoryStatus",
+    pb.SystemSharedMemoryStatusRequest,
+    pb.SystemSharedMemoryStatusResponse,
+)
+SYSTEM_SHARED_MEMORY_REGISTER = Method(
+    "SystemSharedMemoryRegister",
+    pb.SystemSharedMemoryRegisterRequest,
+    pb.SystemSharedMemoryRegisterResponse,
+)
+SYSTEM_SHARED_MEMORY_UNREGISTER = Method(
+    "SystemSharedMemoryUnregister",
+    pb.SystemSharedMemoryUnregisterRequest,
+    pb.SystemSharedMemoryUnregisterResponse,
+)
 
 METHODS: Final[tuple[Method[Any, Any], ...]] = (
     SERVER_LIVE,
@@ -63,12 +79,16 @@ METHODS: Final[tuple[Method[Any, Any], ...]] = (
     SERVER_METADATA,
     MODEL_READY,
     MODEL_METADATA,
+    MODEL_CONFIG,
     MODEL_INFER,
     MODEL_STREAM_INFER,
     MODEL_STATISTICS,
     REPOSITORY_INDEX,
     REPOSITORY_MODEL_LOAD,
     REPOSITORY_MODEL_UNLOAD,
+    SYSTEM_SHARED_MEMORY_STATUS,
+    SYSTEM_SHARED_MEMORY_REGISTER,
+    SYSTEM_SHARED_MEMORY_UNREGISTER,
 )
 
 
@@ -104,6 +124,12 @@ class Servicer:
     ) -> pb.ModelMetadataResponse:
         """A model's versions, inputs and outputs."""
         await _unimplemented(context, MODEL_METADATA)
+
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        """How a model is set up, in Triton's words."""
+        await _unimplemented(context, MODEL_CONFIG)
 
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Context
@@ -142,6 +168,24 @@ class Servicer:
         """Unloads a model."""
         await _unimplemented(context, REPOSITORY_MODEL_UNLOAD)
 
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """The regions of this machine's memory that tensors may lie in."""
+        await _unimplemented(context, SYSTEM_SHARED_MEMORY_STATUS)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        """Names one."""
+        await _unimplemented(context, SYSTEM_SHARED_MEMORY_REGISTER)
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        """Forgets one, or all."""
+        await _unimplemented(context, SYSTEM_SHARED_MEMORY_UNREGISTER)
+
 
 class Stub:
     """The service as a client sees it: call `await stub.ModelInfer(request, timeout=...)`."""
@@ -152,12 +196,16 @@ class Stub:
         self.ServerMetadata = _unary(channel, SERVER_METADATA)
         self.ModelReady = _unary(channel, MODEL_READY)
         self.ModelMetadata = _unary(channel, MODEL_METADATA)
+        self.ModelConfig = _unary(channel, MODEL_CONFIG)
         self.ModelInfer = _unary(channel, MODEL_INFER)
         self.ModelStreamInfer = _stream(channel, MODEL_STREAM_INFER)
         self.ModelStatistics = _unary(channel, MODEL_STATISTICS)
         self.RepositoryIndex = _unary(channel, REPOSITORY_INDEX)
         self.RepositoryModelLoad = _unary(channel, REPOSITORY_MODEL_LOAD)
         self.RepositoryModelUnload = _unary(channel, REPOSITORY_MODEL_UNLOAD)
+        self.SystemSharedMemoryStatus = _unary(channel, SYSTEM_SHARED_MEMORY_STATUS)
+        self.SystemSharedMemoryRegister = _unary(channel, SYSTEM_SHARED_MEMORY_REGISTER)
+        self.SystemSharedMemoryUnregister = _unary(channel, SYSTEM_SHARED_MEMORY_UNREGISTER)
 
 
 def add_servicer(

@@ -8,6 +8,7 @@ here holds the same messages under package `inference`, and the service.
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
+from . import model_config_pb2 as config_pb
 from . import open_inference_pb2 as pb
 from .oip import METHODS, SERVICE_NAME
 
@@ -17,8 +18,12 @@ _PACKAGE, _, _SERVICE = SERVICE_NAME.rpartition(".")
 
 
 def public_file() -> FileDescriptorProto:
-    """The description of what is served under `inference.GRPCInferenceService`."""
+    """The description of what is served under `inference.GRPCInferenceService`, in one file."""
     file = moved(pb.DESCRIPTOR, name=FILE_NAME, package=_PACKAGE)
+    config = moved(config_pb.DESCRIPTOR, name=FILE_NAME, package=_PACKAGE)
+    file.dependency.clear()
+    file.message_type.extend(config.message_type)
+    file.enum_type.extend(config.enum_type)
     service = file.service.add(name=_SERVICE)
     for method in METHODS:
         service.method.add(

@@ -18,7 +18,7 @@ class Part:
     shape: tuple[int, ...]
     scale: float
     zero_point: int
-    codecs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    codecs: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
 
     @property
     def elements(self) -> int:
@@ -44,7 +44,7 @@ class Contract:
     model: str
     scale: float | None = None
     zero_point: int | None = None
-    codecs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    codecs: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ it. A daemon that was asked to stop exits with 0.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -41,11 +42,22 @@ async def serve(daemon: Daemon, *, on_listening: OnListening | None = None) -> N
             await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
+                keep_what_is_there()
             await asked
         finally:
             starting.cancel()
             asked.cancel()
             await daemon.shutdown()
+
+
+def keep_what_is_there() -> None:
+    """Takes what has been loaded out of garbage collection: it stays, and looking at it takes time.
+
+    A full collection of an edge's 46,000 objects takes 19 ms of a desktop core, a request's whole
+    budget on a small board.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Interrupts:

@@ -5,7 +5,7 @@ What the protocol lacks travels as parameters; their names are the constants bel
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,7 +30,8 @@ CONFIDENCE = "confidence"
 PROVISIONAL = "provisional"
 FINAL = "final"
 FOLLOW = "follow"
-"""Request: a provisional answer shall be followed by a final one, in the edge's log of results."""
+"""Request, to an edge: a provisional answer shall be followed by a final one, in its log.
+To a cloud: an answer after the budget is still wanted, until the gRPC deadline."""
 CLIENT_ID = "client_id"
 """Request: whose final answers these are, for whoever watches only their own."""
 RESULTS_EPOCH = "results_epoch"
@@ -46,6 +47,10 @@ QUEUE_MS = "queue_ms"
 COMPUTE_MS = "compute_ms"
 FORECAST_MS = "forecast_ms"
 """What the cloud expects its queue to hold a request that arrived now."""
+
+REGION = "shared_memory_region"
+REGION_BYTES, REGION_OFFSET = "shared_memory_byte_size", "shared_memory_offset"
+"""Parameters of a tensor: where it lies instead of in the message."""
 
 _LISTED = {
     "b": ("bool_contents",),
@@ -131,13 +136,38 @@ def requested_budget_ms(
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """A piece of a region of shared memory that both sides know by name."""
+
+    name: str
+    offset: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Value]) -> "Region | None":
+        """Where a tensor lies by its parameters, if in one; RequestError if they make no sense."""
+        name = parameters.get(REGION)
+        if name is None:
+            return None
+        offset, size = parameters.get(REGION_OFFSET, 0), parameters.get(REGION_BYTES)
+        for number in (offset, size):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise RequestError(f"{REGION_BYTES} and {REGION_OFFSET} must be whole numbers")
+        return cls(str(name), int(offset), int(size or 0))
+
+
+@dataclass(frozen=True, slots=True)
 class InputTensor:
-    """One input as it arrived: still raw, so that large bodies are not copied to be looked at."""
+    """One input as it arrived: still raw, so that large bodies are not copied to be looked at.
+
+    What lies in a `region` did not come along.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     raw: bytes | memoryview
+    region: Region | None = None
 
     def array(self) -> Array:
         return from_raw(self.raw, datatype=self.datatype, shape=self.shape)
@@ -169,13 +199,14 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferResponse:
-    """Its answer, whichever way it goes."""
+    """Its answer, whichever way it goes. Outputs that were `placed` do not go along."""
 
     model_name: str
     model_version: str
     id: str
     parameters: Mapping[str, Value]
     outputs: Mapping[str, Array]
+    placed: Mapping[str, Region] = field(default_factory=dict)
 
 
 def read_request(
@@ -202,7 +233,11 @@ def write_response(response: InferResponse) -> pb.ModelInferResponse:
     )
     set_parameters(message.parameters, response.parameters)
     for name, array in response.outputs.items():
-        add_output(message, name, array)
+        if region := response.placed.get(name):
+            add_placed(message, name, array, region)
+            message.raw_output_contents.append(b"")
+        else:
+            add_output(message, name, array)
     return message
 
 
@@ -211,13 +246,26 @@ def inputs_of(
 ) -> Iterator[InputTensor]:
     """The inputs of a request; TensorError for one without contents or with two."""
     raw = contents or request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise TensorError(f"{len(request.inputs)} inputs came with {len(raw)} raw contents")
-    for position, tensor in enumerate(request.inputs):
+    regions = [_region(tensor) for tensor in request.inputs]
+    if raw and len(raw) != regions.count(None):
+        raise TensorError(f"{regions.count(None)} inputs came with {len(raw)} raw contents")
+    position = 0
+    for tensor, region in zip(request.inputs, regions, strict=True):
         if any(size < 0 for size in tensor.shape):
             raise TensorError(f"shape {list(tensor.shape)} has a negative size")
-        sent = raw[position] if raw else _listed(tensor)
-        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), sent)
+        sent: bytes | memoryview
+        if region is not None:
+            sent = b""
+        elif raw:
+            sent = raw[position]
+            position += 1
+        else:
+            sent = _listed(tensor)
+        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), sent, region)
+
+
+def _region(tensor: pb.ModelInferRequest.InferInputTensor) -> Region | None:
+    return Region.of(get_parameters(tensor.parameters)) if tensor.parameters else None
 
 
 def _listed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
@@ -225,8 +273,8 @@ def _listed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
     if tensor.datatype == "BYTES" and tensor.contents.bytes_contents:
         return bytes_to_raw(tensor.contents.bytes_contents)
     dtype = DTYPES.get(tensor.datatype)
-    for field in _LISTED[dtype.kind] if dtype is not None else ():
-        if values := getattr(tensor.contents, field):
+    for listed in _LISTED[dtype.kind] if dtype is not None else ():
+        if values := getattr(tensor.contents, listed):
             try:
                 return to_raw(np.array(list(values), dtype))
             except OverflowError as error:
@@ -253,6 +301,13 @@ def add_output(response: pb.ModelInferResponse, name: str, array: Array) -> None
     """Appends an array as a raw output."""
     response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
     response.raw_output_contents.append(to_raw(array))
+
+
+def add_placed(response: pb.ModelInferResponse, name: str, array: Array, region: Region) -> None:
+    """Appends an output that lies in shared memory; its raw contents are empty."""
+    told = response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
+    size = {REGION_BYTES: array.nbytes, REGION_OFFSET: region.offset}
+    set_parameters(told.parameters, {REGION: region.name, **size})
 
 
 def add_bytes_output(

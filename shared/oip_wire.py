@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from ..protos import open_inference_pb2 as pb
 from .errors import RequestError
-from .oip import InferRequest, InferResponse, read_request, set_parameters
+from .oip import InferRequest, InferResponse, add_placed, read_request, set_parameters
 from .tensor import DTYPES, datatype_of
 
 _CONTENTS = 7 << 3 | 2
@@ -45,6 +45,10 @@ def write_infer(response: InferResponse) -> bytes:
     set_parameters(message.parameters, response.parameters)
     parts: list[bytes | memoryview] = []
     for name, array in response.outputs.items():
+        if region := response.placed.get(name):
+            add_placed(message, name, array, region)
+            parts += (_OUTPUT_CONTENTS, _varint(0))
+            continue
         datatype = datatype_of(array)
         message.outputs.add(name=name, datatype=datatype, shape=array.shape)
         raw = np.ascontiguousarray(array, dtype=DTYPES[datatype])

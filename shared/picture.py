@@ -32,6 +32,7 @@ _DAMAGE = (
     EOFError,
     LookupError,
     OSError,
+    RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,

@@ -108,6 +108,13 @@ def read_sides(
     return {spec.name: _read(by_name.get(spec.name), spec, specs, items=items) for spec in specs}
 
 
+class Named(Protocol):
+    """Whatever has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class Requested(Protocol):
     """An output that a request names."""
 
@@ -121,7 +128,7 @@ def wanted_outputs(
     requested: Iterable[Requested],
     *,
     own: Collection[str],
-    specs: Sequence[TensorSpec],
+    specs: Sequence[Named],
 ) -> tuple[str, ...]:
     """The further outputs a request wants: those it names, all if it names no output at all.
 

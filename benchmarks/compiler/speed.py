@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hybridge.cloud.compiler.quantization.exclusions import OperatorTime, time_operators
 from hybridge.cloud.compiler.quantization.operators import kind_of
 from hybridge.cloud.compiler.tflite_graph import save
-from hybridge.devices.litert import runtime
+from hybridge.devices.models import DeviceModels
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.manifest import Precision
 
@@ -22,7 +23,10 @@ _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 @dataclass(frozen=True)
 class HeadTimes:
-    """One cut's heads on one thread, run in turns; ms of processor time, whatever else runs."""
+    """One cut's heads on one thread, run in turns; ms of processor time, whatever else runs.
+
+    From the large model's pixels to the tensors of the cut, as a device runs them.
+    """
 
     cut: str
     int8_ms: list[float]
@@ -36,12 +40,13 @@ class HeadTimes:
 
 def time_heads(bundle: Bundle, *, rounds: int) -> list[HeadTimes]:
     """Every cut's heads, the shallow ones first."""
-    large = bundle.manifest.large
-    noise = np.random.default_rng(0)
+    large, models = bundle.manifest.large, DeviceModels(bundle)
+    size_px = large.preprocessing.spec.size_px
+    noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3), np.uint8)
     made = []
     for cut in large.cuts:
         runs = [
-            _Head(bundle.file(large.head_files[precision]), cut.heads[precision], noise)
+            partial(models.head_outputs, cut.name, precision, noise)
             for precision in (Precision.INT8, Precision.FLOAT32)
         ]
         times: tuple[list[float], list[float]] = ([], [])
@@ -71,17 +76,6 @@ def operator_times(bundle: Bundle) -> list[OperatorTime]:
 def slower(times: Sequence[OperatorTime], *, margin: float) -> list[OperatorTime]:
     """Those that take more than `margin` times as long in int8 as in float."""
     return [each for each in times if each.int8_ms > margin * each.float32_ms]
-
-
-class _Head:
-    def __init__(self, file: Any, signature: str, noise: np.random.Generator) -> None:
-        self._interpreter = runtime().interpreter(model_path=str(file), num_threads=1)
-        self._runner = self._interpreter.get_signature_runner(signature)
-        ((name, details),) = self._runner.get_input_details().items()
-        self._inputs = {name: noise.uniform(-1, 1, details["shape"]).astype(np.float32)}
-
-    def __call__(self) -> None:
-        self._runner(**self._inputs)
 
 
 def _alone(heads: bytes, signature: str) -> bytes:

@@ -53,7 +53,7 @@ def _computing(model: str, datatype: str, shape: tuple[int, ...]) -> Behaviour:
 async def serve(behaviour: Behaviour) -> None:
     server = grpc.aio.server(options=SERVER_OPTIONS)
     handler: grpc.RpcMethodHandler[bytes, bytes]
-    handler = grpc.unary_unary_rpc_method_handler(behaviour)  # type: ignore[arg-type]
+    handler = grpc.unary_unary_rpc_method_handler(behaviour)
     service, method = MODEL_INFER.path.strip("/").split("/")
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(service, {method: handler}),)

@@ -6,7 +6,7 @@ two cores, and shall be little and the same for everybody.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,13 +22,15 @@ from .models import Served
 
 CALL_S = 60.0
 _HEAD_BYTES = 1 << 16
+FAULTS = (OSError, EOFError, grpc.aio.AioRpcError)
+"""What a call raises where there is no answer; TimeoutError is an OSError."""
 
 
 class Caller(Protocol):
     """One way to send the one request; raises where the answer is no success."""
 
-    async def call(self) -> bytes:
-        """Sends it and returns the body of the answer."""
+    async def call(self, *, timeout_s: float = CALL_S) -> bytes:
+        """Sends it and returns the body of the answer; one of FAULTS if there is none in time."""
 
     async def close(self) -> None: ...
 
@@ -42,8 +44,8 @@ class GrpcCaller:
         self._send = self._channel.unary_unary(method)
         self._message = message
 
-    async def call(self) -> bytes:
-        return await self._send(self._message, timeout=CALL_S)
+    async def call(self, *, timeout_s: float = CALL_S) -> bytes:
+        return await self._send(self._message, timeout=timeout_s)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -61,8 +63,18 @@ class HttpCaller:
         self._address = address
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def call(self) -> bytes:
-        reader, writer = self._idle.pop() if self._idle else await self._connect()
+    async def call(self, *, timeout_s: float = CALL_S) -> bytes:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = self._idle.pop() if self._idle else await self._connect()
+            try:
+                body = await self._exchange(reader, writer)
+            except BaseException:  # what is on its way would be taken for the next answer
+                writer.close()
+                raise
+        self._idle.append((reader, writer))
+        return body
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(self._request)
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
@@ -74,7 +86,6 @@ class HttpCaller:
             body = await _chunks(reader)
         if b" 200 " not in head.split(b"\r\n", 1)[0]:
             raise ConnectionError(f"{head.decode(errors='replace')}{body[:500]!r}")
-        self._idle.append((reader, writer))
         return body
 
     async def close(self) -> None:
@@ -136,10 +147,57 @@ async def closed_loop(caller: Caller, *, concurrency: int, seconds: float) -> Lo
     return Load(rps=len(latencies_ms) / seconds, latencies_ms=latencies_ms)
 
 
-async def with_caller(made: Callable[[], Caller], use: Callable[[Caller], Awaitable[Load]]) -> Load:
-    """Makes a caller on the running loop, uses it, closes it."""
-    caller = made()
-    try:
-        return await use(caller)
-    finally:
-        await caller.close()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One request of an open loop: when it is sent, after the start, and how long it may take."""
+
+    at_s: float
+    budget_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of it: answered or not, after how long; a fault by its name."""
+
+    arrival: Arrival
+    took_s: float
+    fault: str = ""
+
+    @property
+    def in_time(self) -> bool:
+        return not self.fault and self.took_s <= self.arrival.budget_s
+
+
+def poisson(rate: float, *, seconds: float, budgets_s: Sequence[float], seed: int) -> list[Arrival]:
+    """Arrivals that know nothing of each other, each with one of the budgets."""
+    rng = np.random.default_rng(seed)
+    gaps_s = rng.exponential(1 / rate, int(rate * seconds * 2) + 10)
+    times_s = np.cumsum(gaps_s)
+    return [
+        Arrival(at_s=float(at_s), budget_s=float(rng.choice(budgets_s)))
+        for at_s in times_s[times_s < seconds]
+    ]
+
+
+async def open_loop(caller: Caller, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    """Sends each when its time has come, whatever became of those before."""
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+
+    async def one(arrival: Arrival) -> Outcome:
+        sent_s, fault = loop.time(), ""
+        try:
+            await caller.call(timeout_s=arrival.budget_s)
+        except FAULTS as error:
+            fault = (
+                error.code().name
+                if isinstance(error, grpc.aio.AioRpcError)
+                else type(error).__name__
+            )
+        return Outcome(arrival=arrival, took_s=loop.time() - sent_s, fault=fault)
+
+    sent: list[asyncio.Task[Outcome]] = []
+    for arrival in arrivals:
+        await asyncio.sleep(max(0.0, start_s + arrival.at_s - loop.time()))
+        sent.append(asyncio.create_task(one(arrival)))
+    return list(await asyncio.gather(*sent))

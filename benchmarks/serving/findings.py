@@ -1,7 +1,7 @@
 """What one part of the serving benchmark found."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,8 +14,8 @@ class Findings:
     """Targets and figures of a part; names say their units, samples are what medians are of."""
 
     targets: Sequence[Target]
-    figures: dict[str, Any]
-    samples: dict[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any]
+    samples: Mapping[str, Any] = field(default_factory=dict)
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
 

@@ -178,7 +178,8 @@ def _taking_floats(pixels: ModelProto) -> ModelProto:
 
 
 def _identity() -> ModelProto:
-    kind, shape = TensorProto.FLOAT, ["n", _IDENTITY]
+    kind = TensorProto.FLOAT
+    shape: list[str | int | None] = ["n", _IDENTITY]
     graph = helper.make_graph(
         [helper.make_node("Identity", ["pixels"], ["logits"])],
         "identity",

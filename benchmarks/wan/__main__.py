@@ -37,7 +37,7 @@ from hybridge.cli.console import notes
 from hybridge.shared.paths import Paths
 from hybridge.shared.plan import PlanKind
 
-_FAILURE_BUDGET_MS = 1_500.0
+_FAILURE_BUDGET_MS = 600.0
 _QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
 
 

@@ -31,6 +31,7 @@ from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
 from hybridge.edge.policy import Policy
 from hybridge.edge.uplink import Uplink
+from hybridge.shared.daemon import keep_what_is_there
 from hybridge.shared.deadline import monotonic
 from hybridge.shared.errors import ConfigError, HybridgeError, RemoteError
 from hybridge.shared.security import Address, Security
@@ -118,6 +119,7 @@ async def _serve(options: argparse.Namespace) -> None:
     await daemon.startup()
     try:
         edge = ObedientEdge(daemon)
+        keep_what_is_there()
         reply({"ready": True, "address": str(daemon.address)})
         async for order in orders():
             try:

@@ -2,8 +2,9 @@
 
 A cycle: the cloud is in reach, a few requests come, and at a random instant within one of them the
 cloud process is killed (SIGKILL) or the link loses everything. When all requests have ended, a new
-cloud is started or the link restored, and the next cycle begins once the edge has found it. Every
-cycle is a line of a file, so that a run can be taken up where it ended.
+cloud is started or the link restored, and the next cycle begins once the edge has found it. A
+failure that came when no request was under way is kept, and one more is made. Every cycle is a line
+of a file, so that a run can be taken up where it ended.
 """
 
 import json
@@ -25,6 +26,9 @@ from .records import Record
 _REQUESTS = 4
 _PATIENCE_S = 120.0
 _LEARNING = 12
+_MISSES = 10
+_LESS = 0.6
+"""What a guess that met no request is corrected by."""
 
 
 class Failure(StrEnum):
@@ -74,7 +78,7 @@ class Outcome:
         records = [record for cycle in cycles for record in cycle.records]
         return cls(
             failures=len(cycles),
-            in_mid_request=sum(cycle.in_flight > 0 for cycle in cycles),
+            in_mid_request=_in_mid_request(cycles),
             hit=sum(any(record.fallback for record in cycle.records) for cycle in cycles),
             requests=len(records),
             followed=sum(record.promised for record in records),
@@ -140,12 +144,17 @@ class Saboteur:
         self._reached()
         finals = self._laboratory.finals(within_s=_PATIENCE_S)
         counted = [replace(each, finals=finals.pop(each.request_id, 0)) for each in records]
-        return Cycle(seed, failed_s, tuple(counted), strays=sum(finals.values()))
+        cycle = Cycle(seed, failed_s, tuple(counted), strays=sum(finals.values()))
+        if not cycle.in_flight:  # answers come sooner than they did, or requests later
+            too_late = any(record.answered_s <= failed_s for record in records)
+            self._usual_ms *= _LESS if too_late else 1 / _LESS
+        return cycle
 
     def _learn(self) -> float:
         """How long an answer from the cloud usually takes here."""
         self._laboratory.begin(_LEARNING, rate_hz=self._rate_hz, budget_ms=self._budget_ms, seed=0)
         records = self._laboratory.records(within_s=_PATIENCE_S)
+        self._laboratory.finals(within_s=_PATIENCE_S)  # they belong to no cycle
         remote = [record.round_trip_ms for record in records if record.plan != "local"]
         if not remote:
             raise RemoteUnavailable(
@@ -157,7 +166,7 @@ class Saboteur:
         if self._failure is Failure.LINK_CUT:
             return float(self._laboratory.emulator.ask({"do": "cut"})["at_s"])
         failed_s = time.monotonic()
-        self._laboratory.cloud.kill()
+        self._laboratory.kill_cloud()
         return failed_s
 
     def _mend(self) -> None:
@@ -183,19 +192,26 @@ def sabotage(
     file: Path,
     link: str = "lte",
 ) -> Outcome:
-    """As many failures as are missing in the file, and what all of them together came to.
+    """As many failures in mid-request as are missing in the file, and what all came to.
 
     The laboratory is only asked for if there are any. `policy` must be one that asks the cloud.
+    RemoteUnavailable after ten failures in a row that met no request.
     """
-    cycles = read_cycles(file)[:count]
-    if len(cycles) < count:
+    cycles = read_cycles(file)
+    if _in_mid_request(cycles) < count:
         saboteur = Saboteur(
             laboratory(), failure, policy=policy, link=link, budget_ms=budget_ms, rate_hz=rate_hz
         )
         saboteur.prepare()
         with file.open("a") as lines:
-            for seed in range(len(cycles), count):
-                cycles.append(saboteur.cycle(seed))
+            while _in_mid_request(cycles) < count:
+                cycles.append(saboteur.cycle(len(cycles)))
                 lines.write(json.dumps(asdict(cycles[-1])) + "\n")
                 lines.flush()
+                if len(cycles) >= _MISSES and not _in_mid_request(cycles[-_MISSES:]):
+                    raise RemoteUnavailable(f"{_MISSES} failures in a row met no request")
     return Outcome.of(cycles)
+
+
+def _in_mid_request(cycles: Sequence[Cycle]) -> int:
+    return sum(cycle.in_flight > 0 for cycle in cycles)

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from hybridge.cli.demo.processes import Daemon
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.security import Address
 
@@ -71,7 +70,8 @@ class Calibration:
     @property
     def least_budget_ms(self) -> float:
         """The shortest budget that is asked for."""
-        return max(LEAST_BUDGET_MS, float(np.ceil(_BUDGET_TIMES_P99 * self.loaded_p99_ms)))
+        p99_ms = max(self.p99_ms, self.loaded_p99_ms)  # of few requests, each is rough
+        return max(LEAST_BUDGET_MS, float(np.ceil(_BUDGET_TIMES_P99 * p99_ms)))
 
     def budgets_ms(self, count: int, *, most_ms: float = 2_000.0) -> list[float]:
         """From the shortest to two seconds, evenly in their ratio."""
@@ -156,8 +156,11 @@ class Laboratory:
 
     def restart_cloud(self) -> None:
         """A new cloud process in the place of one that has ended; it loads tails when asked."""
-        self._clouds.close()
         self._start_cloud(preload=False)
+
+    def kill_cloud(self) -> None:
+        """Ends the cloud's process at once, as a power cut would."""
+        self._clouds.ask({"do": "kill"})
 
     def begin(self, requests: int, *, rate_hz: float, budget_ms: float, seed: int) -> float:
         """Lets evenly spaced requests begin now, and says when.
@@ -194,7 +197,7 @@ class Laboratory:
         traces = ["--traces", str(setting.traces)] if setting.traces else []
         emulator = [*script("emulator"), edge_side.name, cloud_side.name, *traces]
         self.emulator = stack.enter_context(self._worker("emulator", emulator))
-        self._clouds = stack.enter_context(ExitStack())
+        self._clouds = stack.enter_context(self._worker("cloud", self._cloud_command()))
         self._start_cloud(preload=True)
         edge = [*script("edge_process"), str(bundle), str(CLOUD), *self._trusted()]
         edge = self.board.command(edge_side.command(edge))  # inside, no cgroups are to be seen
@@ -204,14 +207,15 @@ class Laboratory:
         load = [*script("load"), address, model, *map(str, self.pair.pictures)]
         self.load = stack.enter_context(self._worker("load", edge_side.command(load)))
 
-    def _start_cloud(self, *, preload: bool) -> None:
+    def _cloud_command(self) -> list[str]:
         arguments = ["--bundles", str(self._bundles), "--listen", str(CLOUD), "--insecure"]
-        arguments += [*self._trusted(), *(["--preload"] if preload else [])]
-        log = self.setting.folder / "cloud.log"
-        cores = ",".join(map(str, OTHERS))
-        prefix = self.namespaces.cloud.command(["taskset", "-c", cores])
-        self.cloud = Daemon("cloud", arguments, log=log, prefix=prefix)
-        self._clouds.enter_context(self.cloud)
+        cores = ["taskset", "-c", ",".join(map(str, OTHERS))]
+        cloud = [*script("cloud_process"), *arguments, *self._trusted()]
+        return self.namespaces.cloud.command([*cores, *cloud])
+
+    def _start_cloud(self, *, preload: bool) -> None:
+        order = {"do": "start", "more": ["--preload"] if preload else []}
+        self._clouds.ask(order, within_s=START_S)
 
     def _worker(self, name: str, command: Sequence[str]) -> Worker:
         return Worker(name, command, log=self.setting.folder / f"{name}.log")

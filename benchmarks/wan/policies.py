@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.policy import Policy, RouterPolicy
-from hybridge.edge.router import Decision, Light, Option, Sight
+from hybridge.edge.question import Question, Sight
+from hybridge.edge.router import Decision, Light, Option
 from hybridge.shared.objective import Objective
 from hybridge.shared.plan import Plan, PlanKind
 
@@ -68,9 +69,10 @@ def _local(options: Sequence[Option]) -> Option:
     return next(option for option in options if option.plan.kind is PlanKind.LOCAL)
 
 
-def _decided(option: Option, *, left_ms: float) -> Decision:
+def _decided(option: Option, question: Question) -> Decision:
     local = option.plan.kind is PlanKind.LOCAL
-    return Decision(option, option.total.within(left_ms), Light.FIRST if local else Light.NET)
+    in_time = option.total.within(question.left_ms)
+    return Decision(option, in_time, Light.FIRST if local else Light.NET)
 
 
 def _reachable(option: Option) -> bool:
@@ -83,42 +85,24 @@ class Fixed(_Stubborn):
 
     plan: Plan
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         wanted = next((o for o in options if o.plan == self.plan and _reachable(o)), None)
-        if sight is not None or wanted is None:
+        if question.sight is not None or wanted is None:
             wanted = _local(options)
-        return _decided(wanted, left_ms=left_ms)
+        return _decided(wanted, question)
 
 
 class BestJpeg(_Stubborn):
     """The best quality whose mean forecast is in time, else the worst."""
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         jpegs = [o for o in options if o.plan.codec.startswith("jpeg") and _reachable(o)]
-        if sight is not None or not jpegs:
-            return _decided(_local(options), left_ms=left_ms)
-        fitting = [o for o in jpegs if o.total_ms <= left_ms]
+        if question.sight is not None or not jpegs:
+            return _decided(_local(options), question)
+        fitting = [o for o in jpegs if o.total_ms <= question.left_ms]
         if fitting:
-            return _decided(max(fitting, key=lambda o: o.size_bytes), left_ms=left_ms)
-        return _decided(min(jpegs, key=lambda o: o.size_bytes), left_ms=left_ms)
+            return _decided(max(fitting, key=lambda o: o.size_bytes), question)
+        return _decided(min(jpegs, key=lambda o: o.size_bytes), question)
 
 
 class Neurosurgeon(_Stubborn):
@@ -128,42 +112,24 @@ class Neurosurgeon(_Stubborn):
     what the device can do alone.
     """
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         remote = [o for o in options if o.plan.kind is not PlanKind.LOCAL and _reachable(o)]
-        if sight is not None or not remote:
-            return _decided(_local(options), left_ms=left_ms)
-        return _decided(min(remote, key=lambda o: o.total_ms), left_ms=left_ms)
+        if question.sight is not None or not remote:
+            return _decided(_local(options), question)
+        return _decided(min(remote, key=lambda o: o.total_ms), question)
 
 
 class Cascade(_Stubborn):
     """The light model first, then the cloud with JPEG 90 if it is not sure."""
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         local = _local(options)
         picture = next(
             (o for o in options if o.plan == Plan.cloud("jpeg-90") and _reachable(o)), None
         )
         if picture is None:
-            return _decided(local, left_ms=left_ms)
-        if sight is None:
-            return Decision(picture, picture.total.within(left_ms), Light.FIRST)
-        sure = sight.agrees >= CASCADE_THRESHOLD
-        return _decided(local if sure else picture, left_ms=left_ms)
+            return _decided(local, question)
+        if question.sight is None:
+            return Decision(picture, picture.total.within(question.left_ms), Light.FIRST)
+        sure = question.sight.agrees >= CASCADE_THRESHOLD
+        return _decided(local if sure else picture, question)

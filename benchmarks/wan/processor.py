@@ -72,6 +72,7 @@ class Processor:
         self._quota = Quota(share)
         self._jobs: dict[asyncio.Future[None], list[float]] = {}
         self._at_s = self._loop.time()
+        self._ran_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self, ms: float, weight: float) -> None:
@@ -82,10 +83,16 @@ class Processor:
         self._plan()
         await asyncio.shield(done)
 
+    def used_s(self) -> float:
+        """The time at full speed that all work has taken."""
+        self._advance()
+        return self._ran_s
+
     def _advance(self) -> None:
         now_s = self._loop.time()
         if self._jobs:
             ran_s = self._quota.use(self._at_s, now_s)
+            self._ran_s += ran_s
             whole = sum(weight for _, weight in self._jobs.values())
             for job in self._jobs.values():
                 job[0] -= ran_s * job[1] / whole

@@ -126,6 +126,10 @@ class SimulatedBench:
         stamp = STAMP.pack(at, to)
         return Framed(stamp.ljust(int(self._answers.sizes[at, to]), b"\0"), stages)
 
+    def cpu_s(self) -> float:
+        """The processor's time that the edge has used."""
+        return self._processor.used_s()
+
     def waits(self, deadline: Deadline) -> Waits:
         return Waits(light=self._light.wait(deadline), remote=self._remote.wait(deadline))
 

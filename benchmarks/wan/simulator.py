@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hybridge.edge.agent import Agent
+from hybridge.edge.processor import ProcessorLoad
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.shared.bundle import Bundle
@@ -76,6 +77,8 @@ async def _run(cell: Cell, world: World, spec: LinkSpec, arrivals: Arrivals) -> 
         clock=clock,
         policy=make_policy(cell.policy),
         demand=demand_of(cell.policy),
+        processor=ProcessorLoad(wall_per_cpu=1 / world.board.share),
+        cpu_clock=bench.cpu_s,
         max_requests=_MANY,
     )
     await uplink.startup()

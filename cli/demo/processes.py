@@ -65,6 +65,10 @@ class Daemon:
                 self.kill()
         self._reader.join()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends the process at once, as a power cut would."""
         self._process.kill()

@@ -17,6 +17,7 @@ from ...devices.models import DeviceModels
 from ...devices.profile import StageTime
 from ...shared.bundle import Bundle
 from ...shared.calibration import encode_calibration
+from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import FORMAT, Golden, Manifest, encode_manifest
 from ...shared.signing import SigningKey
@@ -24,12 +25,13 @@ from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
 from .cloud_side import CloudSide
 from .files import explained
-from .golden import golden_arrays, pack_arrays, tolerances
+from .golden import golden_answers, golden_arrays, pack_arrays, tolerances
 from .light_temperature import with_temperature
+from .onnx_source import onnx_bytes
 from .parts import LargeParts, light_part
 from .pictures import PictureSet, open_pictures, read_picture
 from .recipe import MIN_CALIBRATION_PICTURES, Recipe
-from .selection import records
+from .selection import Selection, records
 from .side_values import side_values, with_table
 from .sources import ModelSource, look_at_source
 from .steps import Progress, Steps, sha256, without_names
@@ -84,6 +86,7 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
     parts = LargeParts.convert(inputs.large, recipe.large, steps=steps, classes=classes)
     progress("cutting heads and tails", 0, 0)
     selection = parts.selection(most=recipe.max_cuts)
+    contracts = _contracts(parts, selection, recipe, steps)
     draft = Manifest(
         format=FORMAT,
         name=recipe.name,
@@ -95,7 +98,7 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
         objective=recipe.objective,
         min_agreement=recipe.min_agreement,
         light=light,
-        large=parts.assemble(selection.cuts, codecs=recipe.tensor_codecs, store=store),
+        large=parts.assemble(selection.cuts, contracts=contracts, store=store),
         table=(),
         golden=Golden(blob=store.add(b""), tolerance={}),
         provenance={
@@ -112,7 +115,7 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
     table = pareto(measured.rows, work=work)
     used = {row.parsed().cut for row in table}
     kept = [pair for pair in selection.cuts if pair.name in used]
-    large = parts.assemble(kept, codecs=recipe.tensor_codecs, store=store)
+    large = parts.assemble(kept, contracts=contracts, store=store)
     found = msgspec.structs.replace(
         draft.build,
         conversions=dict(steps.conversions),
@@ -123,6 +126,27 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
     light = msgspec.structs.replace(draft.light, calibration=calibration)
     final = msgspec.structs.replace(draft, light=light, table=table, large=large, build=found)
     return _with_golden(staging.bundle(final), inputs.calibration, store)
+
+
+def _contracts(
+    parts: LargeParts, selection: Selection, recipe: Recipe, steps: Steps
+) -> dict[str, Contract]:
+    steps.progress("learning what codecs need to know", 0, 0)
+    encoded = steps.cache.get(
+        "contracts",
+        inputs=[
+            sha256(onnx_bytes(parts.onnx)),
+            sha256(parts.int8),
+            sha256(msgspec.json.encode(selection.cuts)),
+            steps.calibration.sha256,
+            recipe.tensor_codecs,
+            steps.tools,
+        ],
+        make=lambda: msgspec.json.encode(
+            parts.contracts(selection.cuts, codecs=recipe.tensor_codecs)
+        ),
+    )
+    return msgspec.json.decode(encoded, type=dict[str, Contract])
 
 
 def _open(recipe: Recipe, progress: Progress) -> _Inputs:
@@ -197,5 +221,6 @@ def _what_counts(manifest: Manifest) -> Manifest:
 def _with_golden(bundle: Bundle, calibration: PictureSet, store: BlobStore) -> Manifest:
     (beside, *_) = side_values(calibration, bundle.manifest.large.inputs)
     arrays = golden_arrays(DeviceModels(bundle), read_picture(calibration.files[0]), beside)
+    arrays |= golden_answers(bundle, arrays)
     golden = Golden(blob=store.add(pack_arrays(arrays)), tolerance=tolerances(arrays))
     return msgspec.structs.replace(bundle.manifest, golden=golden)

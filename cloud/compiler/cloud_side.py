@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 
@@ -43,8 +44,9 @@ class CloudSide:
 
         `beside` holds what the model takes beside the picture, [1, ...] each.
         """
-        output: Array = self.backends[cut].run(tensor[None], beside or {}).answer[0]
-        return output
+        output = self.backends[cut].run(tensor[None], beside or {}).answer
+        assert output is not None
+        return cast(Array, output[0])
 
     def answer(self, plan: Plan, tensor: Array, beside: Tensors | None = None) -> int:
         """The class of one decoded tensor."""

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...shared.codec.channels import tenths_of
 from ...shared.contract import Contract, Part
 from ...shared.errors import BuildError
+from .grid_fit import fit_grids
 from .paired_cut import PairedCut
 
 _CODES = np.arange(-128, 128, dtype=np.float64)
@@ -20,12 +22,17 @@ def cut_contract(
     *,
     model_sha256: str,
     codecs: Sequence[str],
+    sensitivity: npt.NDArray[np.float64] | None = None,
 ) -> Contract:
     """The contract of a cut of which these are calibration tensors, as they cross the link.
 
     The parts of a cut of several tensors have distributions of their own, so each has a grid and
-    clipping ranges of its own.
+    codec parameters of its own. `sensitivity` has the wire's shape (sensitivity.py); without it all
+    values count alike.
     """
+    sent = np.stack([tensor.reshape(pair.int8_wire.shape) for tensor in tensors])
+    if sensitivity is None:
+        sensitivity = np.ones(pair.int8_wire.shape)
     wire = pair.int8_wire
     if not wire.parts:
         return Contract(
@@ -35,7 +42,7 @@ def cut_contract(
             model=model_sha256,
             scale=wire.scale,
             zero_point=wire.zero_point,
-            codecs=_tables(np.concatenate([tensor.ravel() for tensor in tensors]), codecs),
+            codecs=_tables(sent, sensitivity, codecs),
         )
     parts: list[Part] = []
     start = 0
@@ -43,14 +50,14 @@ def cut_contract(
         if own.scale is None or own.zero_point is None:
             raise BuildError(f"part {onnx.tensor!r} of cut {pair.name} has no int8 grid")
         end = start + math.prod(own.shape)
-        values = np.concatenate([tensor.ravel()[start:end] for tensor in tensors])
+        values = sent[:, start:end].reshape(-1, *own.shape)
         parts.append(
             Part(
                 tensor=onnx.tensor,
                 shape=own.shape,
                 scale=own.scale,
                 zero_point=own.zero_point,
-                codecs=_tables(values, codecs),
+                codecs=_tables(values, sensitivity[start:end].reshape(own.shape), codecs),
             )
         )
         start = end
@@ -63,12 +70,22 @@ def cut_contract(
     )
 
 
-def _tables(values: npt.NDArray[np.int8], codecs: Sequence[str]) -> dict[str, dict[str, float]]:
-    tables: dict[str, dict[str, float]] = {}
-    for name in codecs:
-        low, high = clipping_range(values, bits=int(name.removeprefix("affine")))
-        tables[name] = {"low": low, "high": high}
-    return tables
+def _tables(
+    values: npt.NDArray[np.int8], sensitivity: npt.NDArray[np.float64], codecs: Sequence[str]
+) -> dict[str, dict[str, float | str]]:
+    """Each codec's parameters for int8 [n, *shape] and a sensitivity [*shape]."""
+    channel = sensitivity.reshape(-1, sensitivity.shape[-1]).mean(axis=0)
+    return {name: _table(name, values, channel) for name in codecs}
+
+
+def _table(
+    name: str, values: npt.NDArray[np.int8], channel: npt.NDArray[np.float64]
+) -> dict[str, float | str]:
+    tenths = tenths_of(name)
+    if tenths is not None:
+        return {"grids": fit_grids(values, sensitivity=channel, bits=tenths / 10).text()}
+    low, high = clipping_range(values, bits=int(name.removeprefix("affine")))
+    return {"low": low, "high": high}
 
 
 def clipping_range(values: npt.NDArray[np.int8], *, bits: int) -> tuple[float, float]:
@@ -78,7 +95,7 @@ def clipping_range(values: npt.NDArray[np.int8], *, bits: int) -> tuple[float, f
     """
     if bits == 8:
         return -128.0, 127.0
-    counts = np.bincount(values.astype(np.int64) + 128, minlength=256).astype(np.float64)
+    counts = np.bincount(values.ravel().astype(np.int64) + 128, minlength=256).astype(np.float64)
     below = np.cumsum(counts) / counts.sum()
     ranges = {(-128.0, 127.0)}
     for share in _CLIPPED_SHARES:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, DeviceModels, head_stage
+from ...shared.bundle import Bundle
+from ...shared.golden import PICTURE, answer_name, side_name
+from ...shared.manifest import Precision, Runtime
 from ...shared.plan import PlanKind
 from ...shared.side import Tensors
 from ...shared.tensor import Array
+from ..model import ServedModel
 
-_SIDE = "input:"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # Relative to the largest value. Resizing rounds to whole levels; int8 kernels of different
@@ -19,6 +22,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PIXELS_TOLERANCE = 0.01
 _LIGHT_TOLERANCE = 0.1
 _HEAD_TOLERANCE = 0.15
+_ANSWER_TOLERANCE = 0.01
 
 
 def golden_arrays(
@@ -30,7 +34,7 @@ def golden_arrays(
     """
     for_light, for_large = models.resize_light(picture), models.resize_large(picture)
     arrays: dict[str, Array] = {
-        "picture": picture,
+        PICTURE: picture,
         RESIZE_LIGHT: for_light,
         RESIZE_LARGE: for_large,
         LIGHT: models.light(for_light),
@@ -42,19 +46,33 @@ def golden_arrays(
     return arrays | {side_name(name): array for name, array in (beside or {}).items()}
 
 
-def side_name(name: str) -> str:
-    """What an input beside the picture is called among golden arrays."""
-    return f"{_SIDE}{name}"
+def golden_answers(bundle: Bundle, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """What the large model answers to the golden picture, in each precision of ONNX Runtime.
+
+    Torch's differ by the processor's own arithmetic, and are left to its tests.
+    """
+    answers: dict[str, Array] = {}
+    for precision in bundle.manifest.large.precisions:
+        if bundle.manifest.large.variant(precision).runtime is not Runtime.ONNXRUNTIME:
+            continue
+        whole = ServedModel.of(bundle, max_batch=1, precision=precision).whole
+        whole.load()
+        sides = {spec.name: arrays[side_name(spec.name)][None] for spec in whole.inputs}
+        answer = whole.run(arrays[RESIZE_LARGE][None], sides).probabilities
+        assert answer is not None
+        answers[answer_name(precision)] = answer[0]
+    return answers
 
 
 def tolerances(arrays: Mapping[str, Array]) -> dict[str, float]:
     """How far each output may stray on another machine."""
     fixed = {
+        answer_name(Precision.FLOAT32): _ANSWER_TOLERANCE,
         RESIZE_LIGHT: _PIXELS_TOLERANCE,
         RESIZE_LARGE: _PIXELS_TOLERANCE,
         LIGHT: _LIGHT_TOLERANCE,
     }
-    given = ("picture", *(name for name in arrays if name.startswith(_SIDE)))
+    given = (PICTURE, *(name for name in arrays if name.startswith(side_name(""))))
     return {name: fixed.get(name, _HEAD_TOLERANCE) for name in sorted(arrays) if name not in given}
 
 

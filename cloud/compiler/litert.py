@@ -139,7 +139,10 @@ def refuse_foreign_operators(model: bytes) -> None:
 
 
 class Runner:
-    """A signature of one input of a TFLite model: to build with, not to serve."""
+    """A signature of one input of a TFLite model: to build with, not to serve.
+
+    A model that takes codes on a grid is given those nearest to real values.
+    """
 
     def __init__(self, model: bytes, *, signature: str | None = None, threads: int = 1) -> None:
         with quiet("loading of a TFLite model"):
@@ -151,6 +154,7 @@ class Runner:
             self._signature = signature or next(iter(signatures))
             self._runner = self._interpreter.get_signature_runner(self._signature)
         (self.input_name,) = signatures[self._signature]["inputs"]
+        self._input = self._runner.get_input_details()[self.input_name]
         # The converters number them: output_2 comes before output_10.
         self.output_names = sorted(
             signatures[self._signature]["outputs"], key=lambda name: (len(name), name)
@@ -166,7 +170,19 @@ class Runner:
         """The only output for one input, both as the model has them."""
         return self.outputs(tensor)[0]
 
+    def values(self, tensor: Tensor) -> Floats:
+        """The only output in real values, also where the model gives codes."""
+        made = self.run(tensor)
+        scale, zero_point = self._runner.get_output_details()[self.output_name]["quantization"]
+        real = np.asarray(made, np.float32)
+        return (real - np.float32(zero_point)) * np.float32(scale) if scale else real
+
     def outputs(self, tensor: Tensor) -> list[Tensor]:
         """All outputs for one input, in their order."""
+        scale, zero_point = self._input["quantization"]
+        if scale and tensor.dtype == np.float32:
+            limits = np.iinfo(self._input["dtype"])
+            codes = np.rint(np.asarray(tensor, np.float32) / np.float32(scale)) + zero_point
+            tensor = np.clip(codes, limits.min, limits.max).astype(self._input["dtype"])
         made: dict[str, Tensor] = self._runner(**{self.input_name: tensor})
         return [made[name] for name in self.output_names]

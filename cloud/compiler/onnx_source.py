@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnxruntime
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.numpy_helper import from_array, to_array
 
@@ -94,7 +94,7 @@ def load_model(path: Path, *, shape: tuple[int, int, int] | None = None) -> Mode
     if not path.is_file():
         raise BuildError(f"no ONNX model at {path}")
     with quiet(f"loading of {path.name}"):
-        model = onnx.load(path, load_external_data=False)
+        model = _read(path)
         folder = path.parent.resolve()
         _external_files(model, path)
         onnx.load_external_data_for_model(model, str(folder))
@@ -108,14 +108,25 @@ def load_model(path: Path, *, shape: tuple[int, int, int] | None = None) -> Mode
 def external_files(path: Path) -> list[Path]:
     """The files beside an .onnx file that hold its weights; BuildError as `load_model` says."""
     with quiet(f"reading of {path.name}"):
-        return _external_files(onnx.load(path, load_external_data=False), path)
+        return _external_files(_read(path), path)
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        model = ModelProto()
+    if not model.graph.node or not model.opset_import:  # an empty file is a message, too
+        raise BuildError(f"{path.name} is no ONNX model, or was cut off; export or copy it again")
+    return model
 
 
 def _external_files(model: ModelProto, path: Path) -> list[Path]:
     folder = path.parent.resolve()
     found: set[Path] = set()
     for tensor in _tensors(model):
-        location = {entry.key: entry.value for entry in tensor.external_data}.get("location")
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        location = said.get("location")
         if location is None:
             continue
         weights = (folder / location).resolve()
@@ -127,6 +138,12 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
         if not weights.is_file():
             raise BuildError(
                 f"{path.name} needs its external data file {location!r} beside it; copy it there"
+            )
+        needed = int(said.get("offset", 0)) + int(said.get("length", 0))
+        if weights.stat().st_size < needed:
+            raise BuildError(
+                f"{path.name}: its external data file {location!r} was cut off before byte "
+                f"{needed:,}; copy it again"
             )
         found.add(weights)
     return sorted(found)
@@ -194,7 +211,10 @@ def _refuse_nan(model: ModelProto, name: str) -> None:
     """Infinities may be masks; a NaN is never meant."""
     for tensor in _tensors(model):
         if tensor.data_type in _FLOATS and bool(np.isnan(to_array(tensor)).any()):
-            raise BuildError(f"{name}: weights {tensor.name!r} hold NaN; the training diverged")
+            raise BuildError(
+                f"{name}: weights {tensor.name!r} hold NaN, so the training diverged; take those "
+                "from before"
+            )
 
 
 def _set_picture_shape(model: ModelProto, shape: tuple[int, int, int]) -> None:
@@ -228,7 +248,8 @@ def normalized(model: ModelProto) -> ModelProto:
         if foreign:
             operators = sorted({n.op_type for n in result.graph.node if n.domain in foreign})
             raise BuildError(
-                f"operators {', '.join(operators)} of domain {foreign[0]!r} are not ONNX's own"
+                f"operators {', '.join(operators)} of domain {foreign[0]!r} are not ONNX's own; "
+                "no code is loaded for them, export the model with standard operators"
             )
         opset = max(o.version for o in result.opset_import if o.domain in ("", "ai.onnx"))
         if opset < _OLDEST_OPSET:

@@ -1,5 +1,6 @@
 """The two models of a bundle as its manifest describes them; their files go into a blob store."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,8 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import ModelProto
 
+from ...devices.pixel_input import value_range
+from ...shared.codec.channels import tenths_of
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import (
@@ -26,26 +29,32 @@ from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
 from ...shared.tensor import TensorSpec
 from ..weights import OWN
+from .apart import apart
 from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
 from .external import externalize
 from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
-from .onnx_graph import extract_tail, input_of, whole_from_pixels
+from .onnx_graph import Wire, extract_tail, input_of, whole_from_pixels
 from .onnx_source import onnx_bytes, takes_channels_last
 from .paired_cut import PairedCut, Pairing
 from .quantization.onnx_models import float16
 from .recipe import ModelRecipe
 from .selection import Selection, select
+from .sensitivity import Sample, sensitivities
 from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, sha256
 from .tflite_graph import pack_heads
+from .tflite_pixels import begins_with_pixels, on_pixels
 from .writer import BlobStore
 
 WHOLE = "whole"
 _ONE = 1e-3
+_WEIGHED = 8
+"""Pictures on which it is seen how much the answer depends on what crosses."""
+
 _LOOKED_AT = 4
 """Pictures on which a model shows what its outputs are."""
 
@@ -63,12 +72,14 @@ def light_part(
         model = source.file.read_bytes()
     else:
         float32 = steps.litert(source, tensors, what="light")
-        model = steps.int8(float32, tensors, what="light")
+        spec = recipe.preprocessing
+        int8 = steps.int8(float32, tensors, what="light", pixels=value_range(spec))
+        model = on_pixels(int8, spec)
     return Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
         blob=store.add(model),
         output=output_kind(
-            np.concatenate([Runner(model).run(tensor) for tensor in tensors[:_LOOKED_AT]]),
+            np.concatenate([Runner(model).values(tensor) for tensor in tensors[:_LOOKED_AT]]),
             classes=classes,
             what="light",
         ),
@@ -121,7 +132,7 @@ class LargeParts:
         try:
             if failure is not None:
                 raise failure
-            float32, int8, pairs = _heads(source, model, (tensors, sides), steps)
+            float32, int8, pairs = _heads(source, model, (tensors, sides), steps, spec)
         except BuildError as error:
             steps.progress(f"large model without heads: {_first_line(error)}", 0, 0)
             steps.conversions["large"] = served_whole(error)
@@ -151,28 +162,70 @@ class LargeParts:
         """The share of the large model's multiply-adds before each cut."""
         return {pair.name: pair.work for pair in self.pairs}
 
+    def contracts(
+        self, pairs: Sequence[PairedCut], *, codecs: Sequence[str]
+    ) -> dict[str, Contract]:
+        """What head and tail of each cut agree on, the codecs' parameters among it."""
+        if not pairs:
+            return {}
+        digest = sha256(onnx_bytes(self.onnx))
+        heads = pack_heads(self.int8, {pair.name: pair.int8 for pair in pairs if pair.int8})
+        sent = {pair.name: self._sent(heads, pair) for pair in pairs}
+        weighed = self._sensitivities(pairs, sent) if any(map(tenths_of, codecs)) else {}
+        return {
+            pair.name: cut_contract(
+                pair,
+                sent[pair.name],
+                model_sha256=digest,
+                codecs=codecs,
+                sensitivity=weighed.get(pair.name),
+            )
+            for pair in pairs
+        }
+
+    def _sensitivities(
+        self, pairs: Sequence[PairedCut], sent: Mapping[str, Sequence[npt.NDArray[np.int8]]]
+    ) -> dict[str, npt.NDArray[np.float64] | None]:
+        """How much the answer depends on each int8 code of what crosses; see sensitivity.py."""
+        if self.inputs:
+            return {}
+        samples, scales = [], []
+        for pair in pairs:
+            scale, zero_point = _grid(pair.int8_wire)
+            values = np.stack([each[0] for each in sent[pair.name][:_WEIGHED]])
+            real = ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
+            samples.append(Sample(pair.onnx, pair.float_wire, real))
+            scales.append(scale)
+        found = apart(
+            "torch",
+            sensitivities,
+            onnx_bytes(self.onnx),
+            samples,
+            logits=self.output is OutputKind.LOGITS,
+        )
+        return {
+            pair.name: None if squares is None else squares * np.square(scale)
+            for pair, squares, scale in zip(pairs, found, scales, strict=True)
+        }
+
     def assemble(
-        self, pairs: Sequence[PairedCut], *, codecs: Sequence[str], store: BlobStore
+        self, pairs: Sequence[PairedCut], *, contracts: Mapping[str, Contract], store: BlobStore
     ) -> Large:
-        """The manifest's large model with these cuts."""
+        """The manifest's large model with these cuts, whose contracts are known."""
         digest = sha256(onnx_bytes(self.onnx))
         shared = externalize(self._graphs(self.onnx, pairs))
         heads: dict[Precision, bytes] = {}
         if pairs:
             int8_cuts = {pair.name: pair.int8 for pair in pairs if pair.int8 is not None}
-            heads[Precision.INT8] = pack_heads(self.int8, int8_cuts)
+            codes = begins_with_pixels(self.int8, self.spec)
+            heads[Precision.INT8] = pack_heads(self.int8, int8_cuts, codes=codes)
             heads[Precision.FLOAT32] = pack_heads(
                 self.float32, {pair.name: pair.float32 for pair in pairs}
             )
         cuts = [
             Cut(
                 name=pair.name,
-                contract=cut_contract(
-                    pair,
-                    self._sent(heads[Precision.INT8], pair),
-                    model_sha256=digest,
-                    codecs=codecs,
-                ),
+                contract=contracts[pair.name],
                 heads=dict.fromkeys(heads, pair.name),
                 tail=store.add(shared.graphs[pair.name]),
             )
@@ -232,11 +285,20 @@ class LargeParts:
         return [as_sent(runner.outputs(tensor), pair.int8_wire) for tensor in self.tensors]
 
 
+def _grid(wire: Wire) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Scale and zero point of every value of an int8 wire, of its shape."""
+    parts = [(each, math.prod(each.shape)) for each in wire.parts or (wire,)]
+    scale = np.concatenate([np.full(size, each.scale, np.float64) for each, size in parts])
+    zero = np.concatenate([np.full(size, each.zero_point, np.int64) for each, size in parts])
+    return scale.reshape(wire.shape), zero.reshape(wire.shape)
+
+
 def _heads(
     source: ModelSource,
     model: ModelProto,
     samples: tuple[Sequence[Floats], Sequence[Tensors]],
     steps: Steps,
+    spec: PreprocessSpec,
 ) -> tuple[bytes, bytes, Pairing]:
     """Float and int8 TFLite of the large model, or of its part for devices, and its cuts."""
     tensors, sides = samples
@@ -244,7 +306,7 @@ def _heads(
     ended_by = converted.conversion.ended_by
     if ended_by:
         steps.progress(f"large model without later cuts: {ended_by}", 0, 0)
-    int8 = steps.int8(converted.model, tensors, what="large")
+    int8 = steps.int8(converted.model, tensors, what="large", pixels=value_range(spec))
     pairs = steps.pairs(model, converted.model, int8, tensors, sides=sides, whole=not ended_by)
     return converted.model, int8, pairs
 
@@ -291,7 +353,8 @@ def output_kind(outputs: Tensor, *, classes: int, what: str) -> OutputKind:
     """Logits or probabilities, by what came out; BuildError unless there is one per class."""
     if outputs.shape[1:] != (classes,):
         raise BuildError(
-            f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels"
+            f"the {what} model gives {list(outputs.shape[1:])} values, there are {classes} labels; "
+            "the recipe's file of labels needs a line per value, in their order"
         )
     if not np.isfinite(outputs).all():
         raise BuildError(f"the {what} model gives NaN or infinity on real pictures")

@@ -56,7 +56,10 @@ def open_pictures(folder: Path, *, labels: Path | None, classes: int, minimum: i
         raise BuildError(f"no folder of pictures at {folder}")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
     if len(files) < minimum:
-        raise BuildError(f"{folder} holds {len(files)} pictures, at least {minimum} are needed")
+        raise BuildError(
+            f"{folder} holds {len(files)} pictures, at least {minimum} are needed; add more like "
+            "those to come"
+        )
     known = _read_labels(labels, classes) if labels else {}
     digest = hashlib.sha256()
     for file in files:
@@ -98,11 +101,13 @@ def _read_labels(file: Path, classes: int) -> dict[str, int]:
         raise BuildError(f"cannot read {file}: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         name, tab, index = line.partition("\t")
-        if number == 1 and index.strip() and not index.strip().isdecimal():
+        is_picture = Path(name).suffix.lower() in _SUFFIXES
+        if number == 1 and not is_picture and index.strip() and not index.strip().isdecimal():
             continue  # a header
         if not tab or not index.strip().isdecimal():
             raise BuildError(f"{file}:{number}: expected FILE <tab> CLASS INDEX, got {line!r}")
         if int(index) >= classes:
             raise BuildError(f"{file}:{number}: class {index} of a model with {classes} classes")
-        known[name] = int(index)
+        if known.setdefault(name, int(index)) != int(index):
+            raise BuildError(f"{file}:{number}: {name} was of class {known[name]} before; keep one")
     return known

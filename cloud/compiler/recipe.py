@@ -52,7 +52,7 @@ PICTURE_CODECS = (
     "webp-75",
     "webp-90",
 )
-TENSOR_CODECS = ("affine8", "affine4", "affine3")
+TENSOR_CODECS = ("affine8", "rans-40", "rans-30", "rans-25", "rans-20", "rans-15")
 MIN_CALIBRATION_PICTURES = 8
 
 

@@ -144,16 +144,31 @@ class Steps:
         made = msgspec.msgpack.decode(encoded, type=DeviceModel)
         self.conversions[what] = made.conversion
         if whole and made.conversion.ended_by:
-            raise BuildError(f"the {what} model: {made.conversion.ended_by}")
+            raise BuildError(
+                f"the {what} model: {made.conversion.ended_by}; choose another, or train one "
+                "(hybridge distill)"
+            )
         return made
 
-    def int8(self, model: bytes, tensors: Sequence[Floats], *, what: str) -> bytes:
-        """The model as int8 TFLite, the best of several; `tried` and `times` learn of all."""
+    def int8(
+        self,
+        model: bytes,
+        tensors: Sequence[Floats],
+        *,
+        what: str,
+        pixels: tuple[float, float],
+    ) -> bytes:
+        """The model as int8 TFLite, the best of several; `tried` and `times` learn of all.
+
+        `pixels` are the least and the largest value that any picture can bring.
+        """
         self.progress(f"{what} model to int8", 0, 0)
         encoded = self.cache.get(
             "int8",
-            inputs=[sha256(model), self._digest(tensors), what, self.tools],
-            make=lambda: msgspec.msgpack.encode(choose_int8(model, tensors, part=what)),
+            inputs=[sha256(model), self._digest(tensors), what, pixels, self.tools],
+            make=lambda: msgspec.msgpack.encode(
+                choose_int8(model, tensors, part=what, pixels=pixels)
+            ),
         )
         chosen = msgspec.msgpack.decode(encoded, type=Int8Model)
         self.tried.extend(chosen.tried)

@@ -134,7 +134,7 @@ def find_cuts(model: bytes) -> list[TfliteCut]:
         Step(tuple(map(str, operator.inputs)), tuple(map(str, operator.outputs)))
         for operator in graph.operators
     )
-    picture = _picture_of(graph)
+    picture = picture_of(graph)
     flow = Flow(
         steps=steps,
         picture=str(picture),
@@ -153,7 +153,7 @@ def find_activations(model: bytes) -> list[TfliteCut]:
     Whoever wants one as a cut must know that it is one.
     """
     graph = load(model).subgraphs[0]
-    picture = _picture_of(graph)
+    picture = picture_of(graph)
     sides, depends = {int(t) for t in graph.inputs} - {picture}, {picture}
     found: list[TfliteCut] = []
     for index, operator in enumerate(graph.operators):
@@ -189,12 +189,33 @@ def quantized_twins(model: bytes) -> dict[str, TfliteCut]:
     return twins
 
 
-def pack_heads(model: bytes, cuts: Mapping[str, TfliteCut]) -> bytes:
+def picture_of(graph: Any) -> int:
+    """The input of four axes, if there is just one; or else the first."""
+    inputs = [int(tensor) for tensor in graph.inputs]
+    pictures = [t for t in inputs if len(graph.tensors[t].shape) == _PICTURE_AXES]
+    return pictures[0] if len(pictures) == 1 else inputs[0]
+
+
+def input_quantization(tree: Any, graph: Any) -> Any | None:
+    """The QUANTIZE to int8 that alone reads the picture, if there is one."""
+    picture = picture_of(graph)
+    readers = [each for each in graph.operators if picture in map(int, each.inputs)]
+    if len(readers) != 1:
+        return None
+    made = graph.tensors[int(readers[0].outputs[0])]
+    code = _builtin(tree.operatorCodes[readers[0].opcodeIndex])
+    if code != schema.BuiltinOperator.QUANTIZE or _DTYPES.get(made.type) != "int8":
+        return None
+    return readers[0]
+
+
+def pack_heads(model: bytes, cuts: Mapping[str, TfliteCut], *, codes: bool = False) -> bytes:
     """One TFLite file with a signature per head, by the names in `cuts`.
 
-    Each signature takes `tensor`, the model's own input, and returns `cut`, whose dtype is the
-    cut's: an int8 head's output is the int8 tensor itself. A cut of several tensors returns them
-    as `cut_00`, `cut_01` and so on. The order of heads is the operators'.
+    Each signature takes `tensor`, the model's own input (with `codes` what the model quantizes it
+    to, if it begins with that), and returns `cut`, whose dtype is the cut's: an int8 head's
+    output is the int8 tensor itself. A cut of several tensors returns them as `cut_00`, `cut_01`
+    and so on. The order of heads is the operators'.
     """
     if not cuts:
         raise BuildError("no cuts to make heads of")
@@ -204,7 +225,8 @@ def pack_heads(model: bytes, cuts: Mapping[str, TfliteCut]) -> bytes:
     packed = schema.ModelT()
     packed.version = source.version
     packed.description = b"hybridge heads"
-    packed.subgraphs = [_head(graph, name=name, cut=cut) for name, cut in ordered]
+    skipped = input_quantization(source, graph) if codes else None
+    packed.subgraphs = [_head(graph, name=name, cut=cut, skipped=skipped) for name, cut in ordered]
     packed.signatureDefs = [
         _signature(name, subgraph=index, head=head)
         for index, ((name, _), head) in enumerate(zip(ordered, packed.subgraphs, strict=True))
@@ -217,13 +239,6 @@ def _aligned(buffer: Any) -> _AlignedBuffer:
     aligned = _AlignedBuffer()
     aligned.data = buffer.data
     return aligned
-
-
-def _picture_of(graph: Any) -> int:
-    """The input of four axes, if there is just one; or else the first."""
-    inputs = [int(tensor) for tensor in graph.inputs]
-    pictures = [t for t in inputs if len(graph.tensors[t].shape) == _PICTURE_AXES]
-    return pictures[0] if len(pictures) == 1 else inputs[0]
 
 
 def _builtin(code: Any) -> int:
@@ -250,25 +265,29 @@ def _describe(graph: Any, *, operator: int, index: int) -> TfliteCut:
     )
 
 
-def _head(graph: Any, *, name: str, cut: TfliteCut) -> Any:
-    """The subgraph that computes one cut: only the operators and tensors it needs, renumbered."""
+def _head(graph: Any, *, name: str, cut: TfliteCut, skipped: Any | None = None) -> Any:
+    """The subgraph that computes one cut: only the operators and tensors it needs, renumbered.
+
+    Without the operator `skipped`, whose output is then the input.
+    """
     ends = [part.tensor for part in cut.tensors]
     for part in cut.tensors:
         names = [tensor.name for tensor in graph.tensors[part.tensor : part.tensor + 1]]
         if names != [part.name.encode()]:
             raise BuildError(f"cut {part.name!r} belongs to another model")
-    picture = _picture_of(graph)
+    picture = picture_of(graph)
+    taken = picture if skipped is None else int(skipped.outputs[0])
     needed = set(ends)
     operators: list[Any] = []
     for operator in reversed(graph.operators[: cut.operator + 1]):
-        if any(int(tensor) in needed for tensor in operator.outputs):
+        if operator is not skipped and any(int(tensor) in needed for tensor in operator.outputs):
             operators.append(copy.copy(operator))
             needed.update(_tensors_of(operator))
     operators.reverse()
     if sides := needed & {int(tensor) for tensor in graph.inputs} - {picture}:
         name = graph.tensors[min(sides)].name.decode()
         raise BuildError(f"cut {cut.name!r} needs {name!r}, which only the cloud has")
-    used = sorted(needed | {picture})
+    used = sorted(needed | {taken})
     renumbered = {old: new for new, old in enumerate(used)} | {_NO_TENSOR: _NO_TENSOR}
     for operator in operators:
         operator.inputs = [renumbered[int(tensor)] for tensor in operator.inputs]
@@ -279,7 +298,7 @@ def _head(graph: Any, *, name: str, cut: TfliteCut) -> Any:
     head.name = name.encode()
     head.tensors = [copy.copy(graph.tensors[tensor]) for tensor in used]
     head.operators = operators
-    head.inputs = [renumbered[picture]]
+    head.inputs = [renumbered[taken]]
     head.outputs = [renumbered[end] for end in ends]
     for index, tensor in enumerate(head.tensors):
         if index not in (*head.inputs, *head.outputs):

@@ -27,7 +27,8 @@ class TorchModel:
         for key, tensor in self.module.state_dict().items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise BuildError(
-                    f"model {name!r}: weights {key!r} hold NaN or infinity; the training diverged"
+                    f"model {name!r}: weights {key!r} hold NaN or infinity, so the training "
+                    "diverged; take those from before"
                 )
         return self
 
@@ -51,8 +52,10 @@ def call_factory(text: str) -> TorchModel:
     module_name, _, function_name = text.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except AttributeError as error:
         raise BuildError(f"model {text!r}: {error}") from error
+    except ImportError as error:
+        raise BuildError(f"model {text!r}: {error}; is its folder in PYTHONPATH?") from error
     with quiet(f"making of {text}"):
         made = factory()
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, ())

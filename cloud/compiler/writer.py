@@ -55,14 +55,15 @@ class Staging:
         """A folder beside the versions of a bundle, gone afterwards whatever happens."""
         parent = root / name
         with writing(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(parent, f".{name}-*")
             folder, lock = _new_folder(parent, name)
+            remove_abandoned(parent, f".{name}-*")
         try:
             yield cls(folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
+            with contextlib.suppress(OSError):  # other builds or versions are in it
+                parent.rmdir()
 
     def bundle(self, manifest: Manifest) -> Bundle:
         """What is here, as a bundle that is not signed yet: for running what is in it."""
@@ -116,7 +117,11 @@ def _is_there(target: Path, encoded: bytes) -> bool:
 def _new_folder(parent: Path, name: str) -> tuple[Path, int]:
     """A folder and the lock that says it is in use."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+        except FileNotFoundError:  # a build that failed has just removed its empty parent
+            continue
         lock = try_alone(folder)
         if lock is not None:  # nobody took it for abandoned before it was locked
             folder.chmod(0o755)

@@ -42,6 +42,9 @@ class Executor(Protocol):
     computes cannot be interrupted. What nobody wants any more is left out before it starts.
     """
 
+    here: bool
+    """Whether it runs the very stages that are loaded here, so that opening one takes no time."""
+
     @property
     def capacity(self) -> Capacity:
         """How many batches it takes at a time, now and soon."""

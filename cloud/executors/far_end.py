@@ -1,7 +1,7 @@
 """What stands at the other end: stages of its own, and batches that are carried out on them."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -86,6 +86,9 @@ class _Here:
     load: Load
     sides: Tensors
     unwanted: bool = False
+
+    def when_done(self, act: Callable[[object], object]) -> None:
+        """Who waits elsewhere tells nobody here; the deadline ends it."""
 
 
 class FarEnd:

@@ -68,6 +68,8 @@ class ReplicaPool(Executor):
     measured. A replica that is still busy `hung_s` after the last deadline of a batch is ended.
     """
 
+    here = False
+
     def __init__(
         self,
         make: Make,
@@ -144,7 +146,7 @@ class ReplicaPool(Executor):
         except BaseException:
             del self._opened[stage]
             raise
-        stage.close()
+        await asyncio.to_thread(stage.unload)
         return cost
 
     async def let_go(self, stage: Stage) -> None:

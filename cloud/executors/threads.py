@@ -19,6 +19,8 @@ _AT_ONCE_MS = 0.1
 class Threads(Executor):
     """`instances` threads; what they run, they run on the stage itself."""
 
+    here = True
+
     def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
         self._capacity = Capacity(instances=instances)
         self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")

@@ -6,6 +6,7 @@ ones do only that.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,6 +26,7 @@ from .layers import Window
 from .operators import Operator
 from .serving import SERVED, SIZES, Activation, int8_product, packed_convolution
 from .steps import Step, run_step, step_of, with_deaths
+from .stream import Reads
 from .weights import TorchWeights, borrowed, placed
 
 _MAKES_FLOATS = ("Cast", "DequantizeLinear")
@@ -36,6 +38,8 @@ class _Written:
 
     steps: Sequence[Step]
     constants: Mapping[str, Tensor]
+    reads: Reads
+    """What has to be read for each run, where not all weights are in memory."""
 
 
 class Program:
@@ -67,8 +71,8 @@ class Program:
                 raise BundleError(f"torch has no operator {node.op_type} ({node.output[0]!r})")
 
     @torch.inference_mode()
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All outputs by name, floats as float32."""
+    def run(self, feeds: Mapping[str, Tensor], *, dry: bool = False) -> dict[str, Tensor]:
+        """All outputs by name, floats as float32; of a `dry` run, which reads no weights, any."""
         weights = self._weights
         items = len(next(iter(feeds.values())))
         values = {name: self._fed(name, tensor) for name, tensor in feeds.items()}
@@ -80,12 +84,22 @@ class Program:
                 raise BundleError(f"torch: {error}") from error
         else:
             values.update(written.constants)
-            for step in written.steps:
-                run_step(step, values)
+            with self._reading(written.reads, dry=dry):
+                for step in written.steps:
+                    run_step(step, values)
         made = {name: values[name] for name in self.outputs}
         if weights.dtype is torch.float32:
             return made
         return {name: t.float() if t.dtype is weights.dtype else t for name, t in made.items()}
+
+    def read_bytes(self, items: int) -> int:
+        """What a run of so many items reads of the weights; there has been one."""
+        offload, reads = self._weights.offload, self._written[items].reads
+        return 0 if offload is None else offload.read_bytes(reads)
+
+    def _reading(self, reads: Reads, *, dry: bool = False) -> AbstractContextManager[None]:
+        offload = self._weights.offload
+        return offload.run(reads, dry=dry) if offload is not None and reads else nullcontext()
 
     def _fed(self, name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self._weights.device)
@@ -96,7 +110,9 @@ class Program:
         """Runs every node, and keeps those that are not known for this number of items."""
         known = dict(self._known)
         steps: list[Step] = []
+        reads: list[tuple[str, ...]] = []
         constants: dict[str, Tensor] = {}
+        offload = self._weights.offload
         done: set[int] = set()
         for at, node in enumerate(self._nodes):
             given = [name for name in node.input if name]
@@ -110,17 +126,25 @@ class Program:
                     behind = self._activation(node, known)
                     done.update(behind)
                     step = self._packed(step, values, known, *(self._nodes[i] for i in behind))
+                read = offload.reads_of(step) if offload is not None else ()
+                if offload is not None and offload.concerns(step):
+                    step = offload.layer(step, self._dtype_of(node))
+                if read:
+                    reads.append(read)
+                if self._weights.homes:
+                    step = self._aligned(step)
                 for name in step.inputs:
                     if name is not None and name not in values:
                         values[name] = constants[name] = self._constant(name, node, known)
-                run_step(step, values)
+                with self._reading([read] if read else []):
+                    run_step(step, values)
                 steps.append(step)
             for name in given:
                 if self._last[name] == at and name not in self.outputs:
                     values.pop(name, None)
         for name in set(self.outputs) - values.keys():
             values[name] = constants[name] = borrowed(known[name])
-        return _Written(with_deaths(steps, keep=self.outputs), constants)
+        return _Written(with_deaths(steps, keep=self.outputs), constants, reads)
 
     def _step(self, node: NodeProto, known: Mapping[str, Constant]) -> Step:
         if self._weights.precision is Precision.INT8 and self._is_int8(node, known):
@@ -139,6 +163,11 @@ class Program:
             lowered = partial(_lowered, step.operator, dtype=self._weights.dtype)
             return replace(step, operator=Operator(lowered))
         return step
+
+    def _aligned(self, step: Step) -> Step:
+        from .sharding import aligned  # with accelerate
+
+        return aligned(step, self._weights.homes)
 
     def _is_packed(self, node: NodeProto, step: Step, values: Mapping[str, Tensor]) -> bool:
         """Whether it is a convolution over two axes by weights."""
@@ -201,8 +230,12 @@ class Program:
             and self._weights.arrays[node.input[1]].ndim == 2
         )
 
+    def _dtype_of(self, node: NodeProto) -> torch.dtype:
+        """That of the floats a node computes with."""
+        return torch.float32 if _is_own(node) else self._weights.dtype
+
     def _constant(self, name: str, node: NodeProto, known: Mapping[str, Constant]) -> Tensor:
-        own = torch.float32 if _is_own(node) else self._weights.dtype
+        own = self._dtype_of(node)
         if name in self._weights.arrays:
             return self._weights.tensor(name, dtype=own)
         return placed(known[name], dtype=own, device=self._weights.device)

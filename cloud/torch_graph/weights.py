@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor
 
 from ...shared.manifest import Precision
 from ...shared.tensor import Array
+
+if TYPE_CHECKING:
+    from .offload import Offload  # with accelerate, which only who needs it loads
+    from .stream import WeightsFile
+
+GPU_SHARE = 0.9
+"""Of a GPU's free memory, for weights; the rest is for what a graph computes."""
 
 _LEVELS = 127
 _LEAST = 1e-12
@@ -40,6 +48,12 @@ class TorchWeights:
     arrays: Mapping[str, Array] = field(repr=False)
     precision: Precision = Precision.FLOAT32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    file: "WeightsFile | None" = field(default=None, repr=False)
+    """What they are read from where memory is short; else it is the arrays' own."""
+    offload: "Offload | None" = field(default=None, repr=False)
+    """Where they do not all fit."""
+    homes: Mapping[str, torch.device] = field(default_factory=dict, repr=False)
+    """Where each lies, if not all lie on the one device."""
     _made: dict[object, Tensor | Int8Matrix] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -63,7 +77,7 @@ class TorchWeights:
         wanted = dtype or self.dtype
 
         def make() -> Tensor:
-            return placed(self.arrays[name], dtype=wanted, device=self.device)
+            return self._placed(name, wanted)
 
         made = self._once((name, wanted), make)
         assert isinstance(made, Tensor)
@@ -73,7 +87,7 @@ class TorchWeights:
         """A matrix in int8; `transposed` where it is there as [out, in]."""
 
         def make() -> Int8Matrix:
-            matrix = borrowed(self.arrays[name])
+            matrix = self._raw(name)
             return Int8Matrix.of(matrix.T if transposed else matrix)
 
         made = self._once((name, transposed), make)
@@ -83,6 +97,8 @@ class TorchWeights:
     @property
     def packs(self) -> bool:
         """Whether convolutions run by weights in oneDNN's layout."""
+        if self.offload is not None:  # which is a copy
+            return False
         if self.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return False
         halved = self.dtype is torch.bfloat16
@@ -101,7 +117,7 @@ class TorchWeights:
         """Weights of a convolution over two axes, laid out for inputs of about these sizes."""
 
         def make() -> Tensor:
-            weight = placed(self.arrays[name], dtype=self.dtype, device=self.device)
+            weight = self._placed(name, self.dtype)
             made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
                 weight, padding, strides, dilations, groups, list(like)
             )
@@ -110,6 +126,14 @@ class TorchWeights:
         made = self._once((name, strides, padding, dilations, groups), make)
         assert isinstance(made, Tensor)
         return made
+
+    def _raw(self, name: str) -> Tensor:
+        return borrowed(self.arrays[name]) if self.file is None else self.file.read(name)
+
+    def _placed(self, name: str, dtype: torch.dtype) -> Tensor:
+        tensor = self._raw(name)
+        device = self.homes.get(name, self.device)
+        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _once(self, key: object, make: Callable[[], Tensor | Int8Matrix]) -> Tensor | Int8Matrix:
         with self._lock:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...devices.pixel_input import value_range
 from ...shared.errors import BuildError
 from ...shared.manifest import OutputKind
 from ...shared.preprocess import PreprocessSpec
@@ -28,6 +29,7 @@ from ..compiler.pictures import PictureSet
 from ..compiler.sources import ModelSource, open_source
 from ..compiler.steps import Progress, Steps, sha256
 from ..compiler.temperature import fit_temperature
+from ..compiler.tflite_pixels import on_pixels
 from .answers import Floats
 from .card import PictureFacts, StudentCard, TeacherFacts
 from .comparison import compare
@@ -224,7 +226,8 @@ def _exported(net: Student, spec: PreprocessSpec, steps: Steps) -> bytes:
     source = ModelSource(module=net, file=None, sha256=digest.hexdigest())
     tensors = steps.calibration_tensors(steps.preprocess(spec))
     float32 = steps.litert(source, tensors, what="student")
-    return steps.int8(float32, tensors, what="student")
+    int8 = steps.int8(float32, tensors, what="student", pixels=value_range(spec))
+    return on_pixels(int8, spec)
 
 
 def _outputs(model: bytes, pixels: npt.NDArray[Any], spec: PreprocessSpec) -> Floats:

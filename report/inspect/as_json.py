@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from ...edge.question import Question
 from ...edge.router import Option, explain
 from .facts import CutFacts, Inspection, PlanFacts
 from .guarantee import guarantee_json
@@ -64,7 +65,7 @@ def as_json(
             "fits": found.decision.fits,
             "margin": found.words,
             "runner_up": str(found.runner_up.plan) if found.runner_up else None,
-            "plans": [_option(o, why) for o, why in explain(options, left_ms=budget_ms)],
+            "plans": [_option(o, why) for o, why in explain(options, Question(left_ms=budget_ms))],
             "ladder": [
                 {"from_ms": rung.from_ms, "plan": str(rung.option.plan)} for rung in ladder(options)
             ],

@@ -1,13 +1,13 @@
 """The machines on which a bundle was timed, and what its plans would take there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...devices.boards import board_names, read_board
 from ...devices.estimate import basis, estimate
 from ...devices.profile import Profile, load_profiles, tail_stage
 from ...edge.duration import NO_TIME, Duration
-from ...edge.outlook import Outlook, device_stages
+from ...edge.outlook import DeviceForecast, Outlook, device_stages
 from ...edge.router import Option
 from ...edge.stage_times import StageTimes
 from ...shared.bundle import Bundle
@@ -38,10 +38,10 @@ class Machine:
         return StageTimes(self.profile.stages)
 
     @property
-    def p95(self) -> Callable[[str], Duration]:
-        """The p95 of each stage, by name, as a time that is sure."""
+    def p95(self) -> DeviceForecast:
+        """The p95s of stages, added up, as a time that is sure."""
         times = self.times
-        return lambda stage: Duration(times.p95_ms(stage))
+        return lambda stages: Duration(sum(map(times.p95_ms, stages)))
 
     @property
     def origin(self) -> str:
@@ -128,7 +128,7 @@ def options_on(
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
     return Outlook(manifest).options(
-        stage=machine.p95,
+        device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
     )
@@ -148,7 +148,7 @@ def cloud_ms(manifest: Manifest, cloud: Machine | None) -> dict[str, float]:
 def device_ms(manifest: Manifest, machine: Machine) -> list[float]:
     """By row of the table, the p95 of its stages on the device, as the router adds them."""
     options = Outlook(manifest).options(
-        stage=machine.p95,
+        device=machine.p95,
         transfer=lambda p50, p95: NO_TIME,
         cloud=lambda contract: NO_TIME,
     )

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ... import __version__
+from ...edge.question import Question
 from ...edge.router import Option, explain
 from ..demo import breakable
 from ..words import NOTHING, bytes_words, ms_words
@@ -54,7 +55,7 @@ def render(
         device_ms=device_times(report, machine) if machine else [],
         link=link,
         budget_ms=budget_ms,
-        decided=explain(options, left_ms=budget_ms) if options else [],
+        decided=explain(options, Question(left_ms=budget_ms)) if options else [],
         verdict=verdict(options, left_ms=budget_ms) if options else None,
         script=Markup(script),  # noqa: S704 - our own files
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

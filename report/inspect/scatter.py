@@ -15,6 +15,8 @@ from ..svg import element
 _TOP_PX, _BOTTOM_PX = 38, 40
 _INNER_LEFT, _INNER_RIGHT = 11.0, 97.0
 """Per cent of the width between which points lie; figures of the axis stand before them."""
+_CODE_SHARE, _CODE_PX = 0.065, 12
+"""How far a code must be from others and their points: as a share of a narrow width, and down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,13 @@ def scatter(
 ) -> Markup:
     """The points; the front is a stair through those marked. `levels`: height, words, colour."""
     plot = _Plot(x, y, height_px)
-    drawn = [*plot.grid(), *(plot.level(at, *level) for at, level in enumerate(levels))]
+    drawn = [plot.level(height, colour) for height, _, colour in levels]
+    drawn += plot.grid()
+    drawn += [plot.level_name(at, height, words) for at, (height, words, _) in enumerate(levels)]
     drawn += plot.stair([point for point in points if point.front], left=best_is_left)
-    for point in sorted(points, key=lambda point: point.front):
-        drawn.append(plot.point(point))
+    ordered = sorted(points, key=lambda point: point.front)
+    drawn += [plot.point(point) for point in ordered]
+    drawn += plot.codes(ordered)
     return element(
         "svg",
         Markup("").join(drawn),
@@ -137,11 +142,12 @@ class _Plot:
         drawn.append(_text(self._y.name, "0%", 11, "start", "tick name"))
         return drawn
 
-    def level(self, place: int, height: float, words: str, colour: str) -> Markup:
+    def level(self, height: float, colour: str) -> Markup:
+        return _line("0%", "100%", self.down(height), self.down(height), f"level {colour}")
+
+    def level_name(self, place: int, height: float, words: str) -> Markup:
         """Words of several levels stand side by side, however near the levels are."""
-        at = self.down(height)
-        line = _line("0%", "100%", at, at, f"level {colour}")
-        return line + _text(words, f"{100 - 30 * place}%", at - 6, "end", "level-name")
+        return _text(words, f"{100 - 30 * place}%", self.down(height) - 6, "end", "level-name")
 
     def stair(self, points: Sequence[Point], *, left: bool) -> list[Markup]:
         """From each point of the front to the next, never promising what none of them gives."""
@@ -170,13 +176,27 @@ class _Plot:
         style = f"--c: {point.colour}"
         radius = 5.5 if point.front else 4
         parts.append(element("circle", cx=x, cy=y, r=radius, class_=f"point{kind}", style=style))
-        if point.code:
-            parts.append(
-                element("text", point.code, x=x, y=y - 9, class_="code", text_anchor="middle")
-            )
         return element(
             "g", Markup("").join(parts), class_="front-point" if point.front else "rest-point"
         )
+
+    def codes(self, points: Sequence[Point]) -> list[Markup]:
+        """Over all points, above their own or below it; none where both places are taken."""
+        named = sorted((point for point in points if point.code), key=lambda point: -point.y)
+        drawn: list[Markup] = []
+        taken = [(self._x.share(point.x), self.down(point.y)) for point in named]
+        for point in named:
+            x, y = self._x.share(point.x), self.down(point.y)
+            for middle in (y - 13, y + 14):
+                free = (
+                    abs(x - at) > _CODE_SHARE or abs(middle - up) > _CODE_PX for at, up in taken
+                )
+                if all(free):
+                    taken.append((x, middle))
+                    code = _text(point.code, self.across(point.x), middle + 4, "middle", "code")
+                    drawn.append(code)
+                    break
+        return drawn
 
     def across(self, value: float) -> str:
         return f"{_INNER_LEFT + (_INNER_RIGHT - _INNER_LEFT) * self._x.share(value):.2f}%"

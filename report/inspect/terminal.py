@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...edge.question import Question
 from ...edge.router import explain
 from ..words import NOTHING, bytes_words, count_words, ms_words
 from .clouds import cloud_part
@@ -90,7 +91,7 @@ def _what_if(
             _ms(option.total_ms),
             why,
         )
-        for option, why in explain(options, left_ms=budget_ms)
+        for option, why in explain(options, Question(left_ms=budget_ms))
     ]
     columns = ("", "plan", "agreement", "device", "network", "cloud", "total ms", "why")
     speed = f", cloud {cloud_speed:g} times as fast" if cloud_speed != 1 else ""

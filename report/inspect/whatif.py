@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
+from ...edge.question import Question
 from ...edge.router import Decision, Option, choose
 from ..words import ms_words
 
@@ -27,13 +28,13 @@ class Verdict:
 
 def verdict(options: Sequence[Option], *, left_ms: float) -> Verdict:
     """The router's choice for the time left, and its margin."""
-    decision = choose(options, left_ms=left_ms)
+    decision = choose(options, Question(left_ms=left_ms))
     taken = decision.option
     if not decision.fits:
         late = f"it takes {ms_words(taken.total_ms)} ms" if isfinite(taken.total_ms) else "untimed"
         return Verdict(decision, None, f"nothing fits: the device answers as it can ({late})")
     without = [o._replace(device_ms=inf) if o is taken else o for o in options]
-    second = choose(without, left_ms=left_ms)
+    second = choose(without, Question(left_ms=left_ms))
     if not second.fits:
         return Verdict(decision, None, "nothing else fits")
     words = f"{_margin(taken, second.option)} {second.option.plan}"
@@ -44,7 +45,7 @@ def ladder(options: Sequence[Option]) -> list[Rung]:
     """From which budget on which option is taken, until more time changes nothing."""
     rungs: list[Rung] = []
     for budget_ms in sorted({o.total_ms for o in options if isfinite(o.total_ms)}):
-        decision = choose(options, left_ms=budget_ms)
+        decision = choose(options, Question(left_ms=budget_ms))
         if decision.fits and (not rungs or rungs[-1].option is not decision.option):
             rungs.append(Rung(budget_ms, decision.option))
     return rungs

@@ -18,13 +18,19 @@ class PictureFormat(StrEnum):
     JPEG = "jpeg"
     WEBP = "webp"
     PNG = "png"
+    AVIF = "avif"
 
 
-_WIRE_IDS = {PictureFormat.JPEG: 0x20, PictureFormat.WEBP: 0x21, PictureFormat.PNG: 0x22}
+_WIRE_IDS = {
+    PictureFormat.JPEG: 0x20,
+    PictureFormat.WEBP: 0x21,
+    PictureFormat.PNG: 0x22,
+    PictureFormat.AVIF: 0x23,
+}
 
 
 class Picture(Codec):
-    """JPEG or WebP of a quality from 1 to 100, or PNG, of uint8 RGB pixels [h, w, 3].
+    """JPEG, WebP or AVIF of a quality from 1 to 100, or PNG, of uint8 RGB pixels [h, w, 3].
 
     The quality is the encoder's business alone: frames of every quality share one `wire_id`.
     """
@@ -32,7 +38,7 @@ class Picture(Codec):
     def __init__(self, picture_format: PictureFormat, *, quality: int | None = None) -> None:
         lossless = picture_format is PictureFormat.PNG
         if lossless != (quality is None):
-            raise ValueError("jpeg and webp take a quality, png takes none")
+            raise ValueError("jpeg, webp and avif take a quality, png takes none")
         if quality is not None and not 1 <= quality <= 100:
             raise ValueError(f"quality must be 1 to 100, not {quality}")
         self.name = picture_format if quality is None else f"{picture_format}-{quality}"

@@ -1,11 +1,14 @@
 """Finds the codec of a name or of a frame's `wire_id` under a contract."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from ..contract import Contract
+from ..contract import Contract, Part
 from ..errors import FrameError
 from .affine import Affine, AffineParts, Range
 from .base import Codec
+from .channels import WIRE_ID_BASE, ChannelCoder, Channels, name_of, tenths_of
+from .grids import Grids
 from .picture import Picture
 from .raw import Raw
 
@@ -24,13 +27,36 @@ def _affine_parts(bits: int, ranges: tuple[Range, ...]) -> AffineParts:
 
 def _affine_of(bits: int, contract: Contract) -> Affine | None:
     """The requantization to so many bits under this contract, if it has one."""
-    name = f"affine{bits}"
-    if not contract.parts:
-        table = contract.codecs.get(name)
-        return None if table is None else _affine(bits, table["low"], table["high"])
-    tables = [(part.shape, part.codecs.get(name)) for part in contract.parts]
-    ranges = tuple(Range(shape, t["low"], t["high"]) for shape, t in tables if t is not None)
-    return _affine_parts(bits, ranges) if len(ranges) == len(tables) else None
+    tables = _tables(f"affine{bits}", contract)
+    if tables is None:
+        return None
+    ranges = tuple(Range(shape, float(t["low"]), float(t["high"])) for shape, t in tables)
+    if contract.parts:
+        return _affine_parts(bits, ranges)
+    return _affine(bits, ranges[0].low, ranges[0].high)
+
+
+@lru_cache(maxsize=256)
+def _channels(tenths: int, texts: tuple[tuple[tuple[int, ...], str], ...]) -> Channels:
+    coders = [ChannelCoder(Grids.parse(text), shape) for shape, text in texts]
+    return Channels(coders, tenths=tenths)
+
+
+def _channels_of(tenths: int, contract: Contract) -> Channels | None:
+    """The grids of so many tenths of a bit under this contract, if it has them."""
+    tables = _tables(name_of(tenths), contract)
+    if tables is None:
+        return None
+    return _channels(tenths, tuple((shape, str(table["grids"])) for shape, table in tables))
+
+
+def _tables(
+    name: str, contract: Contract
+) -> list[tuple[tuple[int, ...], Mapping[str, float | str]]] | None:
+    """A codec's parameters for each tensor of a contract, with its shape; None unless all have."""
+    owners: Sequence[Contract | Part] = contract.parts or (contract,)
+    tables = [(each.shape, each.codecs[name]) for each in owners if name in each.codecs]
+    return tables if len(tables) == len(owners) else None
 
 
 def codec_by_name(name: str, contract: Contract) -> Codec:
@@ -42,6 +68,11 @@ def codec_by_name(name: str, contract: Contract) -> Codec:
         affine = _affine_of(int(bits), contract)
         if affine is not None:
             return affine
+    tenths = tenths_of(name)
+    if tenths is not None:
+        channels = _channels_of(tenths, contract)
+        if channels is not None:
+            return channels
     picture = Picture.parse(name)
     if picture is None:
         raise ValueError(f"no codec {name!r} under the contract of {contract.tensor!r}")
@@ -55,6 +86,9 @@ def codec_by_wire_id(wire_id: int, contract: Contract) -> Codec:
     affine = _affine_of(wire_id - Affine.WIRE_ID_BASE, contract)
     if affine is not None:
         return affine
+    channels = _channels_of(wire_id - WIRE_ID_BASE, contract)
+    if channels is not None:
+        return channels
     picture = Picture.of_wire_id(wire_id)
     if picture is None:
         raise FrameError(f"codec {wire_id:#04x} is not part of contract {contract.id[:12]}")

@@ -104,11 +104,12 @@ def test_a_failure_in_mid_request_loses_none(
 
     go_on(1)
     outcome = go_on(2)  # the first is taken from the file
-    assert (outcome.failures, outcome.requests) == (2, 8)
-    assert outcome.in_mid_request == 2
-    assert outcome.followed >= 2
+    cycles = read_cycles(tmp_path / "failures.jsonl")
+    assert [cycle.seed for cycle in cycles] == list(range(outcome.failures))
+    assert outcome.in_mid_request == 2  # others may have met no request
+    assert outcome.requests == 4 * outcome.failures
+    assert outcome.followed >= 1
     assert (outcome.lost, outcome.shown_twice) == (0, 0)
-    assert [cycle.seed for cycle in read_cycles(tmp_path / "failures.jsonl")] == [0, 1]
 
 
 def test_budgets_go_from_the_shortest_that_makes_sense_to_two_seconds() -> None:

@@ -7,7 +7,7 @@ The TFLite blobs are placeholders: the cloud opens none.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from hybridge.cloud.compiler.external import externalize
+from hybridge.cloud.compiler.golden import pack_arrays
 from hybridge.shared.answer import to_probabilities
 from hybridge.shared.contract import Contract
+from hybridge.shared.golden import FOR_LARGE, answer_name
 from hybridge.shared.manifest import (
     FORMAT,
     Blob,
@@ -150,6 +152,20 @@ class TinyModel:
 
 
 @dataclass(frozen=True)
+class FloatModel(TinyModel):
+    """Takes its pixels as float32."""
+
+    @property
+    def pixels(self) -> Contract:
+        return replace(super().pixels, dtype="FP32")
+
+    def graphs(self) -> dict[str, ModelProto]:
+        whole = self._whole()
+        whole.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+        return {"whole": whole, "tail": self._tail()}
+
+
+@dataclass(frozen=True)
 class SidedModel(TinyModel):
     """Takes `patient` (two floats) and `site` (0 to 3) too, and gives an `embedding` too."""
 
@@ -223,8 +239,9 @@ def write_bundle(
     name: str = "tiny",
     version: str = "1",
     model: TinyModel | None = None,
+    answer: Array | None = None,
 ) -> Path:
-    """Writes NAME/VERSION under a root."""
+    """Writes NAME/VERSION under a root; `answer` is the golden one to `random_pixels(0)`."""
     model = model or TinyModel()
     path = root / name / version
     (path / "blobs").mkdir(parents=True)
@@ -237,6 +254,11 @@ def write_bundle(
     parts = externalize(model.graphs())
     preprocessing = Preprocessing(spec=PreprocessSpec(size_px=SIZE), blob=blob(b"preprocessing"))
     rate = Rate.of(10, 10)
+    golden = Golden(blob=blob(b"golden"), tolerance={})
+    if answer is not None:
+        arrays = {FOR_LARGE: random_pixels(0), answer_name(Precision.FLOAT32): answer}
+        tolerance = {answer_name(Precision.FLOAT32): 0.01}
+        golden = Golden(blob=blob(pack_arrays(arrays)), tolerance=tolerance)
     manifest = Manifest(
         format=FORMAT,
         name=name,
@@ -267,7 +289,7 @@ def write_bundle(
             outputs=model.outputs,
         ),
         table=(PlanRow(plan="local", agreement=rate, accuracy=None, bytes_p50=0, bytes_p95=0),),
-        golden=Golden(blob=blob(b"golden"), tolerance={}),
+        golden=golden,
         provenance={},
     )
     encoded = encode_manifest(manifest)

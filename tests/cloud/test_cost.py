@@ -43,3 +43,14 @@ def test_quantiles_of_what_ran() -> None:
         cost.observe(1, took_ms=float(took_ms), now_s=0.0)
     assert cost.quantile_ms(0.5) == 51.0
     assert cost.quantile_ms(0.95) == 96.0
+
+
+def test_slack_is_what_all_but_a_twentieth_need() -> None:
+    cost = OnlineCost(Cost(fixed_ms=0.0, per_item_ms=10.0))
+    assert cost.at(0.0).surely_ms(1) == 10.0
+    for run in range(200):
+        cost.observe(1, took_ms=15.0 if run % 10 == 0 else 10.0, now_s=0.0)
+    usually, surely = cost.at(0.0).predict_ms(1), cost.at(0.0).surely_ms(1)
+    assert 10.0 <= usually < 12.0
+    assert 14.0 < surely < 18.0
+    assert cost.at(20.0).surely_ms(1) == 10.0

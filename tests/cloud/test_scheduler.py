@@ -50,8 +50,7 @@ class Bench:
 
     def finish(self, batch: Batch, now_s: float) -> None:
         items = sum(job.items for job in batch.jobs)
-        took_ms = (now_s - batch.started_s) * 1e3
-        self.scheduler.finish(batch, now_s=now_s, took_ms=took_ms, items=items)
+        self.scheduler.finish(batch, now_s=now_s, items=items)
 
 
 def test_earliest_deadline_goes_first() -> None:
@@ -200,6 +199,22 @@ def test_many_items_of_one_request_stay_together() -> None:
     assert bench.batch().jobs == (job,)
 
 
+def test_nothing_is_begun_that_would_hardly_be_in_time() -> None:
+    bench, now_s = Bench(), 0.0
+    for run in range(40):  # every fourth takes half as long again
+        bench.submit(now_s=now_s)
+        batch = bench.batch(now_s)
+        now_s += 0.015 if run % 4 == 0 else 0.010
+        bench.finish(batch, now_s)
+    cost = bench.scheduler.cost(PLAIN).at(now_s)
+    between_ms = (cost.predict_ms(1) + cost.surely_ms(1)) / 2
+    with pytest.raises(DeadlineUnmet):
+        bench.submit(budget_ms=between_ms, now_s=now_s)
+    waits = bench.submit(budget_ms=cost.surely_ms(1) + 1, now_s=now_s)
+    late_s = waits.deadline_s - between_ms / 1e3
+    assert bench.scheduler.next(now_s=late_s).dropped == (waits,)
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Whatever happens, in whatever order: each accepted job ends in exactly one way."""
 
@@ -226,6 +241,20 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.count(stage) < LIMIT
             self.waiting[job.id] = job
 
+    @rule(
+        stage=st.sampled_from([PLAIN, BATCHED]),
+        budget_ms=st.floats(0.1, 500.0),
+        items=st.integers(1, 5),
+    )
+    def who_has_no_hurry_is_admitted_by_playing_too(
+        self, stage: StageKey, budget_ms: float, items: int
+    ) -> None:
+        scheduler, deadline_s = self.bench.scheduler, self.now_s + budget_ms / 1e3
+        job = Job(id=10**6, stage=stage, items=items, arrived_s=self.now_s, deadline_s=deadline_s)
+        queue = scheduler._queues[stage]
+        if scheduler._unhurried(job, queue, self.now_s):
+            scheduler._admit(job, queue, self.now_s)
+
     @rule(step_ms=st.floats(0.0, 40.0))
     def pass_time(self, step_ms: float) -> None:
         self.now_s += step_ms / 1e3
@@ -242,7 +271,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for job in step.dropped:
             assert self.waiting.pop(job.id) == job
             cost = self.bench.scheduler.cost(job.stage).at(self.now_s)
-            assert self.now_s + cost.predict_ms(job.items) / 1e3 > job.deadline_s
+            assert self.now_s + cost.surely_ms(job.items) / 1e3 > job.deadline_s
         if step.batch is None:
             assert step.wake_s is None or step.wake_s > self.now_s
             assert step.wake_s is not None or not self.waiting or self.full

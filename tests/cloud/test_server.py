@@ -12,12 +12,12 @@ import pytest
 
 from hybridge.cloud import server as server_module
 from hybridge.cloud.config import CloudConfig
-from hybridge.cloud.repository import Repository, load_repository
+from hybridge.cloud.opening import Opened, open_shelf
 from hybridge.cloud.server import CloudServer, serve
+from hybridge.cloud.shelf import Shelf
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import Precision, Runtime
 from hybridge.shared.security import Address, Security
 from hybridge.shared.signing import SigningKey, TrustStore
 
@@ -54,20 +54,11 @@ async def test_not_ready_until_the_models_are_loaded(
 ) -> None:
     allowed, listening = threading.Event(), asyncio.Event()
 
-    def load_late(
-        root: Path,
-        *,
-        trust: TrustStore,
-        max_batch: int,
-        precision: Precision,
-        runtime: Runtime | None,
-    ) -> Repository:
+    def open_late(shelf: Shelf, *, load: bool) -> Opened:
         assert allowed.wait(60)
-        return load_repository(
-            root, trust=trust, max_batch=max_batch, precision=precision, runtime=runtime
-        )
+        return open_shelf(shelf, load=load)
 
-    monkeypatch.setattr(server_module, "load_repository", load_late)
+    monkeypatch.setattr(server_module, "open_shelf", open_late)
     server = CloudServer(config)
     starting = asyncio.ensure_future(server.startup(on_listening=lambda _: listening.set()))
     await listening.wait()

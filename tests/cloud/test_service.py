@@ -1,7 +1,9 @@
 import asyncio
 import dataclasses
 import queue
+from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,18 +11,22 @@ import tritonclient.grpc as triton  # type: ignore[import-untyped]
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.resize import prepare
+from hybridge.cloud.stage import Stage
+from hybridge.cloud.work import Answer
+from hybridge.cloud.worker import Worker
 from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
 from hybridge.shared.answer import Probabilities
 from hybridge.shared.codec import codec_by_name
 from hybridge.shared.contract import Contract
+from hybridge.shared.deadline import Deadline
 from hybridge.shared.frame import encode_frame
 from hybridge.shared.preprocess import PreprocessSpec
 from hybridge.shared.signing import SigningKey
 from hybridge.shared.tensor import Array
 
-from .bundles import CODECS, CUT, SIZE, TinyModel, random_pixels, write_bundle
+from .bundles import CODECS, CUT, SIZE, FloatModel, TinyModel, random_pixels, write_bundle
 from .conftest import Cloud, run_cloud
 
 
@@ -52,6 +58,25 @@ async def test_pixels_one_or_several(cloud: Cloud) -> None:
     np.testing.assert_allclose(several.sum(axis=1), 1, rtol=1e-5)
     for item, expected in zip(pixels, several, strict=True):
         np.testing.assert_allclose(await whole(cloud, item), expected[None], rtol=1e-5)
+
+
+async def test_a_model_of_floats_takes_floats_and_no_pictures(
+    config: CloudConfig, key: SigningKey
+) -> None:
+    write_bundle(config.bundles, key=key, name="floats", model=FloatModel())
+    pixels = random_pixels(0)
+    floats = request_of("pixels", pixels.astype(np.float32), model="floats")
+    async with run_cloud(config) as cloud:
+        answer = probabilities(await cloud.stub.ModelInfer(floats))
+        np.testing.assert_allclose(answer, await whole(cloud, pixels), rtol=1e-5)
+        metadata = await cloud.stub.ModelMetadata(pb.ModelMetadataRequest(name="floats"))
+        assert (metadata.inputs[0].name, metadata.inputs[0].datatype) == ("pixels", "FP32")
+        picture = pb.ModelInferRequest(model_name="floats")
+        oip.add_bytes_input(picture, "picture", [b"whatever"])
+        for wrong in (request_of("pixels", pixels, model="floats"), picture):
+            with pytest.raises(grpc.aio.AioRpcError, match="FP32") as caught:
+                await cloud.stub.ModelInfer(wrong)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_response_tells_times_and_contract(cloud: Cloud, model: TinyModel) -> None:
@@ -136,6 +161,37 @@ async def test_many_at_once(config: CloudConfig) -> None:
         together = await asyncio.gather(*(whole(cloud, picture) for picture in pictures))
         for picture, answer in zip(pictures[:5], together, strict=False):
             np.testing.assert_allclose(answer, await whole(cloud, picture), rtol=1e-5)
+
+
+async def test_a_followed_request_is_answered_after_its_budget(cloud: Cloud) -> None:
+    """Its budget says when it is due, the gRPC deadline until when it is wanted."""
+    pixels = random_pixels(0)
+    budget: dict[str, oip.Value] = {oip.LATENCY_BUDGET_MS: 1e-3}
+    refused: tuple[dict[str, oip.Value], ...] = (budget, {**budget, oip.FOLLOW: False})
+    for asked in refused:
+        request = request_of("pixels", pixels, **asked)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await cloud.stub.ModelInfer(request, timeout=60)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    request = request_of("pixels", pixels, **budget, **{oip.FOLLOW: True})
+    response = await cloud.stub.ModelInfer(request, timeout=60)
+    np.testing.assert_allclose(probabilities(response), await whole(cloud, pixels), rtol=1e-5)
+
+
+async def test_a_followed_request_stands_in_the_queue_where_its_budget_puts_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, due_ms = Worker.run, []
+
+    async def run(worker: Worker, stage: Stage, *, deadline: Deadline, **work: Any) -> Answer:
+        due_ms.append(deadline.budget_ms)
+        return await submit(worker, stage, deadline=deadline, **work)
+
+    monkeypatch.setattr(Worker, "run", run)
+    for follow in (False, True):
+        asked: dict[str, oip.Value] = {oip.LATENCY_BUDGET_MS: 30_000.0, oip.FOLLOW: follow}
+        await cloud.stub.ModelInfer(request_of("pixels", random_pixels(0), **asked), timeout=60)
+    assert due_ms == [30_000.0, 30_000.0]
 
 
 async def test_probe(cloud: Cloud, model: TinyModel) -> None:

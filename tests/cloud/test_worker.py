@@ -8,7 +8,6 @@ import pytest
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.executors.threads import Threads
-from hybridge.cloud.loader import Loader
 from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer, Execution, Work
@@ -66,7 +65,7 @@ def stage(backend: Echo) -> Stage:
 @pytest.fixture
 async def worker(stage: Stage, backend: Echo) -> AsyncIterator[Worker]:
     worker = Worker(executor=Threads(1), queue_limit=10)
-    await worker.add_stage(stage)
+    worker.add_stage(stage)
     yield worker
     backend.allowed.set()
     await worker.close()
@@ -164,7 +163,7 @@ class Dying(Threads):
 @pytest.mark.parametrize("deaths", [1, 2])
 async def test_what_is_lost_is_tried_once_more(stage: Stage, backend: Echo, deaths: int) -> None:
     worker = Worker(executor=Dying(deaths, InstanceLost("it died")), queue_limit=10)
-    await worker.add_stage(stage)
+    worker.add_stage(stage)
     backend.allowed.set()
     call = submit(worker, stage, 1)
     if deaths == 1:
@@ -178,7 +177,7 @@ async def test_what_is_lost_is_tried_once_more(stage: Stage, backend: Echo, deat
 
 async def test_a_defect_of_an_executor_costs_its_batch_alone(stage: Stage, backend: Echo) -> None:
     worker = Worker(executor=Dying(1, ZeroDivisionError("a defect")), queue_limit=10)
-    await worker.add_stage(stage)
+    worker.add_stage(stage)
     backend.allowed.set()
     with pytest.raises(ZeroDivisionError):
         await submit(worker, stage, 1)
@@ -186,41 +185,43 @@ async def test_a_defect_of_an_executor_costs_its_batch_alone(stage: Stage, backe
     await worker.close()
 
 
-def unloaded(backend: Echo, *, fails: bool = False) -> Stage:
-    def open_backend() -> Backend:
-        if fails:
-            raise ModelFault("no such graph")
-        return backend
+class Quick(Backend):
+    """Remembers on which thread each batch was computed."""
 
-    return Stage(
-        key=StageKey("echo", "1", "cut"),
-        contract=Contract(tensor="x", shape=(2,), dtype="UINT8", model="none"),
-        output=OutputKind.PROBABILITIES,
-        classes=2,
-        max_batch=1,
-        open=open_backend,
+    device = "cpu"
+
+    def __init__(self, *, bounded: bool) -> None:
+        self.bounded = bounded
+        self.threads: list[threading.Thread] = []
+
+    def run(self, batch: Array, sides: Tensors) -> Result:
+        self.threads.append(threading.current_thread())
+        return Result(batch.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("bounded", "at_hand", "run_ms", "on_loop"),
+    [
+        (True, True, 0.01, True),
+        (False, True, 0.01, False),  # might never return
+        (True, False, 0.01, False),  # has to be decoded
+        (True, True, 10.0, False),
+    ],
+)
+async def test_on_the_loop_only_what_certainly_takes_no_time(
+    stage: Stage, bounded: bool, at_hand: bool, run_ms: float, on_loop: bool
+) -> None:
+    backend = Quick(bounded=bounded)
+    stage._backend, stage._cost = backend, Cost(fixed_ms=0.0, per_item_ms=run_ms)
+    worker = Worker(executor=Threads(1), queue_limit=10)
+    worker.add_stage(stage)
+    answer = await worker.run(
+        stage,
+        load=lambda: np.full((1, 2), 7, np.uint8),
+        at_hand=at_hand,
+        items=1,
+        deadline=Deadline.after_ms(60_000.0, now_s=monotonic()),
     )
-
-
-async def test_first_use_loads_once(worker: Worker, backend: Echo) -> None:
-    tail, loader = unloaded(backend), Loader(worker)
-    soon = Deadline.after_ms(30.0, now_s=monotonic())
-    with pytest.raises(DeadlineUnmet, match="still being loaded"):
-        await loader.ready(tail, deadline=soon)
-    backend.allowed.set()
-    later = Deadline.after_ms(60_000.0, now_s=monotonic())
-    await asyncio.gather(*(loader.ready(tail, deadline=later) for _ in range(3)))
-    assert (await submit(worker, tail, 3)).probabilities.tolist() == [[3, 3]]
-    await loader.close()
-
-
-async def test_a_tail_that_cannot_be_loaded_says_so(worker: Worker, backend: Echo) -> None:
-    broken, good, loader = unloaded(backend, fails=True), unloaded(backend), Loader(worker)
-    backend.allowed.set()
-    loader.start([broken, good])
-    deadline = Deadline.after_ms(60_000.0, now_s=monotonic())
-    for _ in range(2):
-        with pytest.raises(ModelFault, match="no such graph"):
-            await loader.ready(broken, deadline=deadline)
-    await loader.ready(good, deadline=deadline)
-    await loader.close()
+    assert answer.probabilities.tolist() == [[7, 7]]
+    assert [thread is threading.main_thread() for thread in backend.threads] == [on_loop]
+    await worker.close()

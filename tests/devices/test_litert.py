@@ -8,10 +8,11 @@ import pytest
 from hybridge.devices import litert
 from hybridge.devices.litert import LiteRtModel, runtime
 from hybridge.shared.errors import ConfigError, TensorError
+from hybridge.shared.manifest import Precision
 
 from ..bundles import CLASSES, CUT, SIZE_PX, Small, picture
 
-Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int8]
 
 
 @pytest.fixture
@@ -19,9 +20,9 @@ def light(small: Small) -> LiteRtModel:
     return LiteRtModel(small.bundle.file(small.bundle.manifest.light.blob))
 
 
-def inputs(count: int) -> list[Floats]:
+def inputs(count: int) -> list[Codes]:
     rng = np.random.default_rng(0)
-    return list(rng.uniform(-1, 1, (count, 1, SIZE_PX, SIZE_PX, 3)).astype(np.float32))
+    return list(rng.integers(-128, 128, (count, 1, SIZE_PX, SIZE_PX, 3), np.int8))
 
 
 def test_the_runtime_is_found_once_and_says_what_it_is() -> None:
@@ -58,15 +59,16 @@ def test_bytes_and_files_are_the_same_model(small: Small, light: LiteRtModel) ->
 
 def test_signatures_and_quantization(small: Small) -> None:
     manifest = small.bundle.manifest
-    file = small.bundle.file(manifest.large.head_files[next(iter(manifest.cut(CUT).heads))])
-    head = LiteRtModel(file, signature=CUT)
+    head = LiteRtModel(small.bundle.file(manifest.large.head_files[Precision.INT8]), signature=CUT)
     contract = manifest.cut(CUT).contract
     assert head.run(inputs(1)[0]).shape == (1, *contract.shape)
-    scale, zero_point = head.quantization
-    if scale:
-        assert (scale, zero_point) == (pytest.approx(contract.scale), contract.zero_point)
-    light = LiteRtModel(small.bundle.file(manifest.light.blob))
-    assert light.quantization == (0.0, 0)
+    assert head.quantization == (pytest.approx(contract.scale), contract.zero_point)
+    assert (head.input_dtype, head.input_quantization) == (np.int8, (1 / 128, -1))
+    float32 = LiteRtModel(
+        small.bundle.file(manifest.large.head_files[Precision.FLOAT32]), signature=CUT
+    )
+    assert (float32.input_dtype, float32.input_quantization) == (np.float32, (0.0, 0))
+    assert float32.quantization == (0.0, 0)
 
 
 def test_memory_that_is_not_in_order(light: LiteRtModel) -> None:
@@ -81,18 +83,18 @@ def test_memory_that_is_not_in_order(light: LiteRtModel) -> None:
     ("shape", "dtype"),
     [
         ((1, SIZE_PX, SIZE_PX, 3), np.uint8),
-        ((1, SIZE_PX, SIZE_PX, 3), np.float64),
-        ((1, SIZE_PX, SIZE_PX, 3), ">f4"),
-        ((2, SIZE_PX, SIZE_PX, 3), np.float32),
-        ((1, SIZE_PX, SIZE_PX + 1, 3), np.float32),
-        ((SIZE_PX, SIZE_PX, 3), np.float32),
-        ((), np.float32),
+        ((1, SIZE_PX, SIZE_PX, 3), np.float32),
+        ((1, SIZE_PX, SIZE_PX, 3), ">i2"),
+        ((2, SIZE_PX, SIZE_PX, 3), np.int8),
+        ((1, SIZE_PX, SIZE_PX + 1, 3), np.int8),
+        ((SIZE_PX, SIZE_PX, 3), np.int8),
+        ((), np.int8),
     ],
 )
 def test_inputs_that_do_not_fit(
     light: LiteRtModel, shape: tuple[int, ...], dtype: npt.DTypeLike
 ) -> None:
-    with pytest.raises(TensorError, match=r"the model takes float32 \[1, 16, 16, 3\], not "):
+    with pytest.raises(TensorError, match=r"the model takes int8 \[1, 16, 16, 3\], not "):
         light.run(np.zeros(shape, dtype))
     light.run(inputs(1)[0])
 

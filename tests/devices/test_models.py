@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 
+from hybridge.cloud.compiler.litert import Runner
+from hybridge.cloud.compiler.tflite_graph import find_cuts, pack_heads
+from hybridge.cloud.compiler.writer import write_bundle
 from hybridge.devices.models import (
     DeviceModels,
     check_picture,
@@ -19,7 +23,7 @@ from hybridge.devices.models import (
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.contract import Contract
 from hybridge.shared.errors import TensorError
-from hybridge.shared.manifest import Manifest, Precision
+from hybridge.shared.manifest import Blob, Manifest, Precision
 from hybridge.shared.tensor import Array
 
 from ..bundles import CLASSES, CLOUD, CUT, SIZE_PX, SPLIT, Small, picture
@@ -42,6 +46,13 @@ def test_quantizing_rounds_halves_to_even() -> None:
     unscaled = Contract(tensor="t", shape=(3,), dtype="UINT8", model="m")
     with pytest.raises(ValueError, match="no quantization in"):
         quantize(tensor, unscaled)
+
+
+def test_quantizing_saturates_infinities_and_refuses_nan() -> None:
+    tensor = np.array([np.inf, -np.inf, 1e-42], np.float32)
+    assert quantize(tensor, GRID).tolist() == [127, -128, -10]
+    with pytest.raises(TensorError, match="NaN"):
+        quantize(np.array([0.0, np.nan], np.float32), GRID)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +80,27 @@ def test_every_size_becomes_the_models(small: Small, width: int, height: int) ->
     probabilities = small.models.light(pixels)
     assert probabilities.shape == (CLASSES,)
     np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-4)
+
+
+def test_a_light_model_may_give_codes_too(small: Small, tmp_path: Path) -> None:
+    manifest = small.bundle.manifest
+    model = small.bundle.read(manifest.light.blob)
+    whole = [cut for cut in find_cuts(model) if cut.shape == (CLASSES,) and cut.dtype == "int8"]
+    in_codes = pack_heads(model, {"all": whole[-1]})
+    blobs = {blob.sha256: small.bundle.read(blob) for blob in manifest.blobs()}
+    digest = hashlib.sha256(in_codes).hexdigest()
+    light = replace(manifest.light, blob=Blob(sha256=digest, bytes=len(in_codes)))
+    path = write_bundle(
+        replace(manifest, light=light), blobs | {digest: in_codes}, root=tmp_path, key=small.key
+    )
+    models = DeviceModels(open_bundle(path, trust=small.trust))
+    for number in range(3):
+        pixels = small.models.resize_light(picture(number))
+        np.testing.assert_allclose(models.light(pixels), small.models.light(pixels), rtol=1e-5)
+    tensor = (pixels.astype(np.float32) - 127) / 128
+    np.testing.assert_allclose(
+        Runner(in_codes).values(tensor[None]), Runner(model).values(tensor[None]), rtol=1e-5
+    )
 
 
 def test_both_heads_speak_the_contracts_language(small: Small) -> None:

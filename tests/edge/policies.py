@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hybridge.edge.demand import Demand
-from hybridge.edge.router import Decision, Light, Option, Sight, worth_waiting
+from hybridge.edge.question import Question, Sight
+from hybridge.edge.router import Decision, Light, Option, worth_waiting
 from hybridge.shared.plan import Plan
 
 from ..bundles import CLOUD
@@ -16,16 +17,7 @@ class Insistent:
 
     plan: Plan = CLOUD
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         return Decision(next(option for option in options if option.plan == self.plan), 1.0)
 
     def worth_waiting(
@@ -40,16 +32,7 @@ class Hasty:
 
     plan: Plan = CLOUD
 
-    def choose(
-        self,
-        options: Sequence[Option],
-        *,
-        left_ms: float,
-        demand: Demand,
-        sight: Sight | None,
-        spent_bytes: float,
-        sure_share: float,
-    ) -> Decision:
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
         option = next(option for option in options if option.plan == self.plan)
         return Decision(option, 0.5, Light.BESIDE)
 

@@ -2,12 +2,9 @@
 
 from hypothesis import strategies as st
 
-from hybridge.edge.demand import ANYTHING, Demand
-from hybridge.edge.router import (
-    Option,
-    Sight,
-    explain,
-)
+from hybridge.edge.demand import Demand
+from hybridge.edge.question import Question, Sight
+from hybridge.edge.router import Option, explain
 from hybridge.shared.manifest import Rate
 from hybridge.shared.objective import Objective
 from hybridge.shared.plan import Plan, PlanKind
@@ -37,6 +34,7 @@ def option(
     spread_ms: float = 0.0,
     energy_j: float = 0.0,
     cost: float = 0.0,
+    work_ms: float = 0.0,
 ) -> Option:
     rate = Rate(value=agreement, standard_error=error, samples=100)
     return Option(
@@ -49,6 +47,7 @@ def option(
         variance=spread_ms**2,
         energy_j=energy_j,
         cost=cost,
+        work_ms=work_ms,
     )
 
 
@@ -93,19 +92,19 @@ demands = st.builds(
     outputs=st.booleans(),
 )
 sights = st.none() | st.builds(Sight, agrees=st.floats(0, 1), enough=st.booleans())
+questions = st.builds(
+    Question,
+    left_ms=left,
+    demand=demands,
+    sight=sights,
+    spent_bytes=st.sampled_from([0.0, 1.0, 9.0]),
+)
 
 
 def fitting(options: list[Option], left_ms: float) -> list[Option]:
     return [each for each in options if each.total_ms <= left_ms]
 
 
-def reasons(
-    table: list[Option],
-    *,
-    left_ms: float,
-    demand: Demand = ANYTHING,
-    sight: Sight | None = None,
-    spent_bytes: float = 0.0,
-) -> dict[str, str]:
-    rows = explain(table, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent_bytes)
+def reasons(table: list[Option], question: Question) -> dict[str, str]:
+    rows = explain(table, question)
     return {str(each.plan): reason for each, reason in rows}

@@ -6,31 +6,30 @@ from hypothesis import strategies as st
 
 from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.policy import RouterPolicy
+from hybridge.edge.question import Question
 from hybridge.edge.router import (
     Decision,
     Light,
     Option,
-    Sight,
     choose,
 )
 from hybridge.shared.objective import Objective
 from hybridge.shared.plan import PlanKind
 
-from .tables import demands, left, option, reasons, sights, unsure_tables
+from .tables import demands, left, option, questions, reasons, unsure_tables
 
 
-@given(unsure_tables(), left, demands, sights, st.sampled_from([0.0, 1.0, 9.0]))
-def test_a_demand_is_never_violated(
-    options: list[Option], left_ms: float, demand: Demand, sight: Sight | None, spent: float
-) -> None:
-    decision = choose(options, left_ms=left_ms, demand=demand, sight=sight, spent_bytes=spent)
+@given(unsure_tables(), questions)
+def test_a_demand_is_never_violated(options: list[Option], question: Question) -> None:
+    demand = question.demand
+    decision = choose(options, question)
     taken = decision.option
     assert any(taken is each for each in options)
     if taken.plan.kind is not PlanKind.LOCAL:
         assert not demand.stay
         assert not (demand.only_cuts and taken.plan.kind is PlanKind.CLOUD)
-        assert taken.size_bytes + spent <= demand.bytes_per_hour
-        assert taken.total.within(left_ms) >= 0.1
+        assert taken.size_bytes + question.spent_bytes <= demand.bytes_per_hour
+        assert taken.total.within(question.left_ms) >= 0.1
     assert 0.0 <= decision.in_time <= 1.0
 
 
@@ -56,8 +55,8 @@ OBJECTIVES = [
 )
 def test_each_objective_saves_what_it_says(objective: Objective, taken: str) -> None:
     demand = Demand(objective=objective, min_agreement=0.98)
-    assert str(choose(OBJECTIVES, left_ms=500, demand=demand).option.plan) == taken
-    told = reasons(OBJECTIVES, left_ms=500, demand=demand)
+    assert str(choose(OBJECTIVES, Question(left_ms=500, demand=demand)).option.plan) == taken
+    told = reasons(OBJECTIVES, Question(left_ms=500, demand=demand))
     if objective is not Objective.ACCURACY:
         assert told.pop(taken) == f"taken: the best in {objective} that agrees often enough"
         assert set(told.values()) == {f"not the best in {objective}"}
@@ -87,12 +86,12 @@ def test_an_objective_is_best_among_all_that_suffice(
             else each.total.within(left_ms) >= 0.5
         )
     ]
-    taken = choose(options, left_ms=left_ms, demand=demand).option
+    taken = choose(options, Question(left_ms=left_ms, demand=demand)).option
     if suffice:
         assert taken.agreement.value >= 0.9
         assert spent(taken) == min(map(spent, suffice))
     else:
-        assert taken == choose(options, left_ms=left_ms).option  # the best there is
+        assert taken == choose(options, Question(left_ms=left_ms)).option  # the best there is
 
 
 def test_what_is_asked_of_a_plan_is_told() -> None:
@@ -102,18 +101,20 @@ def test_what_is_asked_of_a_plan_is_told() -> None:
         option("split:b1/int8/affine4", 0.9, network_ms=20, size_bytes=600),
         option("split:b2/int8/affine4", 0.8, network_ms=20, size_bytes=100),
     ]
-    assert reasons(table, left_ms=100, demand=Demand(stay=True)) == {
+    assert reasons(table, Question(left_ms=100, demand=Demand(stay=True))) == {
         "local": "taken: the best agreement that fits",
         **{str(each.plan): "must not leave the device" for each in table[1:]},
     }
-    told = reasons(table, left_ms=100, demand=Demand(only_cuts=True))
+    told = reasons(table, Question(left_ms=100, demand=Demand(only_cuts=True)))
     assert told["cloud:raw"] == "only cuts may leave the device, no pictures"
     assert told["split:b1/int8/affine4"].startswith("taken")
-    told = reasons(table, left_ms=100, demand=Demand(bytes_per_hour=1_000), spent_bytes=500)
+    told = reasons(
+        table, Question(left_ms=100, demand=Demand(bytes_per_hour=1_000), spent_bytes=500)
+    )
     assert told["split:b2/int8/affine4"].startswith("taken")
     for plan in ("cloud:raw", "split:b1/int8/affine4"):
         assert told[plan] == "more than what is left of 1,000 bytes an hour"
-    told = reasons(table, left_ms=100, demand=Demand(outputs=True))
+    told = reasons(table, Question(left_ms=100, demand=Demand(outputs=True)))
     assert told["cloud:raw"].startswith("taken")
     assert told["local"] == "makes none of the outputs asked for"
 
@@ -121,8 +122,8 @@ def test_what_is_asked_of_a_plan_is_told() -> None:
 def test_outputs_make_the_clouds_plans_the_only_ones_while_one_may_come() -> None:
     table = [option("local", 0.9), option("cloud:jpeg-1", 0.2, network_ms=20)]
     demand = Demand(outputs=True)
-    assert str(choose(table, left_ms=100, demand=demand).option.plan) == "cloud:jpeg-1"
-    assert str(choose(table, left_ms=15, demand=demand).option.plan) == "local"
+    assert str(choose(table, Question(left_ms=100, demand=demand)).option.plan) == "cloud:jpeg-1"
+    assert str(choose(table, Question(left_ms=15, demand=demand)).option.plan) == "local"
 
 
 def light_of(local_ms: float, *, left_ms: float, spread_ms: float, demand: Demand) -> Decision:
@@ -130,7 +131,7 @@ def light_of(local_ms: float, *, left_ms: float, spread_ms: float, demand: Deman
         option("local", 0.8, device_ms=local_ms, spread_ms=local_ms / 10),
         option("cloud:raw", 1.0, network_ms=90, spread_ms=spread_ms),
     ]
-    return choose(table, left_ms=left_ms, demand=demand)
+    return choose(table, Question(left_ms=left_ms, demand=demand))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_when_the_light_model_runs(
 def test_the_light_model_goes_first_only_where_it_costs_next_to_nothing(
     options: list[Option], left_ms: float, demand: Demand
 ) -> None:
-    decision = choose(options, left_ms=left_ms, demand=demand)
+    decision = choose(options, Question(left_ms=left_ms, demand=demand))
     local = next(each for each in options if each.plan.kind is PlanKind.LOCAL)
     taken = decision.option
     if taken is local:
@@ -179,7 +180,6 @@ def test_who_wants_to_be_quick_waits_for_the_light_model_if_that_spares_time(
 ) -> None:
     table = [option("local", 0.8, device_ms=40), option("cloud:raw", 1.0, network_ms=90)]
     demand = Demand(objective=Objective.LATENCY, min_agreement=0.95, outputs=outputs)
-    asked = {"left_ms": 500.0, "demand": demand, "sure_share": sure_share}
-    assert choose(table, **asked).light is light  # type: ignore[arg-type]
-    as_policy = RouterPolicy().choose(table, sight=None, spent_bytes=0.0, **asked)  # type: ignore[arg-type]
-    assert as_policy == choose(table, **asked)  # type: ignore[arg-type]
+    question = Question(left_ms=500.0, demand=demand, sure_share=sure_share)
+    assert choose(table, question).light is light
+    assert RouterPolicy().choose(table, question) == choose(table, question)

@@ -1,4 +1,6 @@
 import math
+from collections.abc import Callable
+from functools import reduce
 
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from msgspec.structs import replace
 
 from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from hybridge.edge.duration import Duration
-from hybridge.edge.outlook import Outlook, Waits, device_stages
+from hybridge.edge.outlook import DeviceForecast, Outlook, Waits, device_stages
 from hybridge.edge.prices import Prices
 from hybridge.edge.router import Option
 from hybridge.shared.manifest import Manifest, Precision, Rate, Rates
@@ -25,13 +27,18 @@ def manifest_of(small: Small) -> Manifest:
     return small.bundle.manifest
 
 
+def in_turn(stage: Callable[[str], Duration]) -> DeviceForecast:
+    """Stages one after the other, each as long as this says."""
+    return lambda stages: reduce(Duration.then, map(stage, stages))
+
+
 def options_of(
     outlook: Outlook, *, ms: float = 1.0, reachable: bool = True, waits: Waits | None = None
 ) -> dict[Plan, Option]:
     """Every stage, transfer and run in the cloud takes so long, and varies by a tenth."""
     took = Duration(ms, (ms / 10) ** 2)
     options = outlook.options(
-        stage=lambda _: took,
+        device=in_turn(lambda _: took),
         transfer=lambda p50, p95: took,
         cloud=lambda _: took,
         reachable=reachable,
@@ -50,7 +57,7 @@ def test_each_row_becomes_an_option_of_its_own_times(small: Small) -> None:
     manifest = manifest_of(small)
     tails = {manifest.large.pixels.id: 1000.0, manifest.cut(CUT).contract.id: 500.0}
     options = Outlook(manifest).options(
-        stage=lambda name: Duration(STAGE_MS[name]),
+        device=in_turn(lambda name: Duration(STAGE_MS[name])),
         transfer=lambda p50, p95: Duration((p50 + p95) / 10),
         cloud=lambda contract: Duration(tails[contract]),
     )
@@ -117,7 +124,7 @@ def test_agreements_are_those_of_the_clouds_precision(small: Small) -> None:
     manifest = replace(manifest, table=table)
     at_cut = manifest.cut(CUT).contract.id
     options = Outlook(manifest).options(
-        stage=lambda _: Duration(1.0),
+        device=in_turn(lambda _: Duration(1.0)),
         transfer=lambda p50, p95: Duration(1.0),
         cloud=lambda _: Duration(1.0),
         precision=lambda contract: Precision.INT8 if contract == at_cut else Precision.FLOAT32,
@@ -136,7 +143,7 @@ def test_out_of_reach_only_the_device_is_left(small: Small) -> None:
 
 def test_a_stage_that_was_never_measured_never_ends(small: Small) -> None:
     options = Outlook(manifest_of(small)).options(
-        stage=lambda name: Duration(inf if name == HEAD else 1.0),
+        device=in_turn(lambda name: Duration(inf if name == HEAD else 1.0)),
         transfer=lambda p50, p95: Duration(1.0),
         cloud=lambda _: Duration(1.0),
         waits=Waits(remote=Duration(5.0, 1.0)),
@@ -152,9 +159,8 @@ def test_a_plan_is_judged_by_what_becomes_of_the_processor_when_all_take_it(
     manifest = manifest_of(small)
 
     def device_ms(waits: Waits) -> dict[Plan, float]:
-        options = Outlook(manifest).options(
-            stage=lambda _: Duration(4.0),
-            alone=lambda _: 4.0,
+        options = Outlook(manifest, alone=lambda _: 4.0).options(
+            device=in_turn(lambda _: Duration(4.0)),
             transfer=lambda p50, p95: Duration(1.0),
             cloud=lambda _: Duration(1.0),
             waits=waits,

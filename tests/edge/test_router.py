@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridge.edge.demand import Demand
+from hybridge.edge.question import Question, Sight
 from hybridge.edge.router import (
     UNLIKELY,
     Light,
     Option,
-    Sight,
     choose,
     explain,
     worth_waiting,
@@ -21,13 +21,12 @@ from hybridge.shared.plan import PlanKind
 
 from .tables import (
     ROUNDING,
-    demands,
     fitting,
     inf,
     left,
     option,
+    questions,
     reasons,
-    sights,
     tables,
     unsure_tables,
 )
@@ -35,7 +34,7 @@ from .tables import (
 
 @given(tables(), left)
 def test_what_is_chosen_fits_unless_nothing_does(options: list[Option], left_ms: float) -> None:
-    decision = choose(options, left_ms=left_ms)
+    decision = choose(options, Question(left_ms=left_ms))
     assert decision.fits == bool(fitting(options, left_ms))
     if decision.fits:
         assert decision.option.total_ms <= left_ms
@@ -47,7 +46,7 @@ def test_what_is_chosen_fits_unless_nothing_does(options: list[Option], left_ms:
 def test_agreement_is_given_up_only_within_the_standard_error(
     options: list[Option], left_ms: float
 ) -> None:
-    chosen = choose(options, left_ms=left_ms).option
+    chosen = choose(options, Question(left_ms=left_ms)).option
     fit = fitting(options, left_ms)
     if not fit:
         return
@@ -64,8 +63,10 @@ def test_the_order_of_the_table_does_not_matter(
     options: list[Option], left_ms: float, rng: random.Random
 ) -> None:
     shuffled = rng.sample(options, len(options))
-    assert choose(shuffled, left_ms=left_ms) == choose(options, left_ms=left_ms)
-    assert explain(shuffled, left_ms=left_ms) == explain(options, left_ms=left_ms)
+    assert choose(shuffled, Question(left_ms=left_ms)) == choose(options, Question(left_ms=left_ms))
+    assert explain(shuffled, Question(left_ms=left_ms)) == explain(
+        options, Question(left_ms=left_ms)
+    )
 
 
 @given(tables(), left, st.floats(0, 500))
@@ -74,7 +75,7 @@ def test_more_time_is_never_worse(options: list[Option], left_ms: float, more_ms
         fit = fitting(options, at_ms)
         return max((each.agreement.value for each in fit), default=0.0)
 
-    chosen = choose(options, left_ms=left_ms + more_ms)
+    chosen = choose(options, Question(left_ms=left_ms + more_ms))
     assert floor(left_ms + more_ms) >= floor(left_ms)
     if chosen.fits:
         assert chosen.option.agreement.value >= floor(left_ms) - 0.1 - ROUNDING
@@ -84,8 +85,8 @@ def test_more_time_is_never_worse(options: list[Option], left_ms: float, more_ms
 def test_an_explanation_names_every_option_and_the_choice_first(
     options: list[Option], left_ms: float
 ) -> None:
-    decision = choose(options, left_ms=left_ms)
-    rows = explain(options, left_ms=left_ms)
+    decision = choose(options, Question(left_ms=left_ms))
+    rows = explain(options, Question(left_ms=left_ms))
     assert rows[0][0] is decision.option
     assert len(rows) == len(options)
     assert {id(each) for each, _ in rows} == {id(each) for each in options}
@@ -113,7 +114,7 @@ def test_a_table(left_ms: float, chosen: str) -> None:
         option("cloud:jpeg-50", 0.85, network_ms=45),
         option("cloud:raw", 1.0, network_ms=110, cloud_ms=10),
     ]
-    assert str(choose(table, left_ms=left_ms).option.plan) == chosen
+    assert str(choose(table, Question(left_ms=left_ms)).option.plan) == chosen
 
 
 def test_ties_go_to_the_earlier_then_to_the_smaller() -> None:
@@ -122,8 +123,8 @@ def test_ties_go_to_the_earlier_then_to_the_smaller() -> None:
     lean = option("cloud:webp-90", 0.992, network_ms=50, size_bytes=60)
     worse = option("cloud:jpeg-50", 0.98, network_ms=1)
     table = [option("local", 0.5), slow, quick, lean, worse]
-    assert choose(table, left_ms=1000).option is lean
-    assert {str(each.plan): reason for each, reason in explain(table, left_ms=1000)} == {
+    assert choose(table, Question(left_ms=1000)).option is lean
+    assert {str(each.plan): reason for each, reason in explain(table, Question(left_ms=1000))} == {
         "cloud:webp-90": "taken: the best agreement that fits",
         "cloud:png": "as good within the standard error, 40 ms later",
         "cloud:jpeg-90": "as good within the standard error, more bytes",
@@ -139,7 +140,7 @@ def test_reasons_for_what_cannot_be() -> None:
         option("cloud:png", device_ms=inf),
         option("cloud:jpeg-50", network_ms=140),
     ]
-    assert {str(each.plan): reason for each, reason in explain(table, left_ms=100)} == {
+    assert {str(each.plan): reason for each, reason in explain(table, Question(left_ms=100))} == {
         "local": "taken: the best agreement that fits",
         "cloud:raw": "the cloud is out of reach",
         "cloud:png": "never measured on this device",
@@ -147,21 +148,21 @@ def test_reasons_for_what_cannot_be() -> None:
     }
 
 
-@given(unsure_tables(), left, demands, sights, st.sampled_from([0.0, 1.0, 9.0]))
-def test_every_choice_can_be_explained(
-    options: list[Option], left_ms: float, demand: Demand, sight: Sight | None, spent: float
-) -> None:
-    asked = {"left_ms": left_ms, "demand": demand, "sight": sight, "spent_bytes": spent}
-    decision = choose(options, **asked)  # type: ignore[arg-type]
-    rows = explain(options, **asked)  # type: ignore[arg-type]
+@given(unsure_tables(), questions)
+def test_every_choice_can_be_explained(options: list[Option], question: Question) -> None:
+    decision = choose(options, question)
+    rows = explain(options, question)
     assert rows[0][0] is decision.option
     assert {id(each) for each, _ in rows} == {id(each) for each in options}
     assert [reason.startswith("taken") for _, reason in rows] == [True] + [False] * (len(rows) - 1)
     for each, reason in rows[1:]:
-        if forbidden := demand.forbids(each.plan, each.size_bytes, spent_bytes=spent):
+        spent_bytes = question.spent_bytes
+        if forbidden := question.demand.forbids(
+            each.plan, each.size_bytes, spent_bytes=spent_bytes
+        ):
             assert reason == forbidden
         if reason.startswith("too slow"):
-            assert each.total.within(left_ms) < 0.1
+            assert each.total.within(question.left_ms) < 0.1
 
 
 @given(unsure_tables(), left)
@@ -177,7 +178,7 @@ def test_what_is_taken_raises_the_expected_agreement_most(
             return floor
         return floor + each.total.within(left_ms) * (each.agreement.value - floor)
 
-    taken = choose(options, left_ms=left_ms).option
+    taken = choose(options, Question(left_ms=left_ms)).option
     tried = [e for e in options if e is not local and e.total.within(left_ms) >= 0.1]
     best = max([floor, *map(expected, tried)])
     error = max(each.agreement.standard_error for each in options)
@@ -190,14 +191,15 @@ def test_a_good_plan_that_is_often_late_loses_to_a_fair_one_that_is_not() -> Non
     risky = option("cloud:png", 1.0, network_ms=100, spread_ms=60)
     safe = option("cloud:jpeg-50", 0.95, network_ms=40, spread_ms=4)
     for left_ms, best in ((110.0, safe), (1000.0, risky)):
-        assert choose([local, risky, safe], left_ms=left_ms).option is best
-    assert choose([local, risky], left_ms=110.0).option is risky  # half the time is something
-    assert reasons([local, risky, safe], left_ms=110.0) == {
+        assert choose([local, risky, safe], Question(left_ms=left_ms)).option is best
+    alone = choose([local, risky], Question(left_ms=110.0)).option
+    assert alone is risky  # half the time is something
+    assert reasons([local, risky, safe], Question(left_ms=110.0)) == {
         "cloud:jpeg-50": "taken: the best agreement that fits",
         "cloud:png": "in time with 60% only, 110 of 110 ms",
         "local": "agrees 25.0 points less",
     }
-    assert reasons([local, risky], left_ms=110.0)["cloud:png"] == (
+    assert reasons([local, risky], Question(left_ms=110.0))["cloud:png"] == (
         "taken: the best expected agreement, in time with 60%"
     )
 
@@ -206,13 +208,32 @@ def test_a_plan_that_is_hardly_ever_in_time_is_not_tried() -> None:
     local = option("local", 0.5)
     late = option("cloud:raw", 1.0, network_ms=100, spread_ms=20)
     assert late.total.within(85.0) < 0.1 < late.total.within(95.0)
-    assert choose([local, late], left_ms=85.0).option is local
-    assert choose([local, late], left_ms=95.0).option is late
+    assert choose([local, late], Question(left_ms=85.0)).option is local
+    assert choose([local, late], Question(left_ms=95.0)).option is late
+
+
+def test_what_the_processor_costs_is_taken_off_the_gain() -> None:
+    local = option("local", 0.7)
+    quick = option("split:a/int8/raw", 0.9, network_ms=80, work_ms=10)
+    best = option("split:b/float32/raw", 0.99, network_ms=50, work_ms=40)
+    table = [local, quick, best]
+    free, dear, dearer = (
+        choose(table, Question(left_ms=200.0, price_per_ms=price)) for price in (0.0, 0.005, 0.03)
+    )
+    assert [each.option for each in (free, dear, dearer)] == [best, quick, local]
+    unsure = Question(left_ms=200.0, price_per_ms=0.03, sight=Sight(agrees=0.2))
+    assert choose(table, unsure).option is quick
+
+
+def test_on_a_full_processor_the_light_model_is_but_the_net() -> None:
+    local, remote = option("local", 0.7), option("cloud:raw", 0.99, network_ms=60, spread_ms=15)
+    tight = [Question(left_ms=100.0, price_per_ms=price) for price in (0.0, 0.001)]
+    assert [choose([local, remote], each).light for each in tight] == [Light.BESIDE, Light.NET]
 
 
 @given(unsure_tables(), left, st.floats(0, 1))
 def test_a_sure_light_answer_ends_it(options: list[Option], left_ms: float, agrees: float) -> None:
-    decision = choose(options, left_ms=left_ms, sight=Sight(agrees, enough=True))
+    decision = choose(options, Question(left_ms=left_ms, sight=Sight(agrees, enough=True)))
     assert decision.option.plan.kind is PlanKind.LOCAL
     assert (decision.in_time, decision.light) == (1.0, Light.FIRST)
 
@@ -222,14 +243,14 @@ def test_the_second_decision_goes_by_how_sure_the_light_model_was() -> None:
     cloud = option("cloud:jpeg-90", 0.96, network_ms=50)
     table = [local, cloud]
     for agrees, taken in ((0.3, cloud), (0.8, cloud), (0.999, local), (1.0, local)):
-        decision = choose(table, left_ms=100, sight=Sight(agrees))
+        decision = choose(table, Question(left_ms=100, sight=Sight(agrees)))
         assert decision.option is taken
         assert decision.light is Light.FIRST
-    told = reasons(table, left_ms=100, sight=Sight(0.999))
+    told = reasons(table, Question(left_ms=100, sight=Sight(0.999)))
     assert told["local"] == (
         "taken: nothing worth waiting for, the light model is sure: it agrees with 99.9%"
     )
-    assert reasons(table, left_ms=100, sight=Sight(0.999, enough=True)) == {
+    assert reasons(table, Question(left_ms=100, sight=Sight(0.999, enough=True))) == {
         "local": "taken: the light model is sure: it agrees with 99.9%",
         "cloud:jpeg-90": "the light model's answer is good enough",
     }
@@ -237,7 +258,7 @@ def test_the_second_decision_goes_by_how_sure_the_light_model_was() -> None:
 
 def test_an_answer_at_hand_is_not_too_slow() -> None:
     table = [option("local", 0.5, device_ms=90), option("cloud:raw", 1.0, network_ms=20)]
-    assert reasons(table, left_ms=40, sight=Sight(0.2)) == {
+    assert reasons(table, Question(left_ms=40, sight=Sight(0.2))) == {
         "cloud:raw": "taken: the best agreement that fits",
         "local": "agrees 50.0 points less",
     }

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -12,12 +12,14 @@ import pytest
 from hybridge.devices.models import DeviceModels, Pixels
 from hybridge.edge import run as run_module
 from hybridge.edge import uplink as uplink_module
+from hybridge.edge.answer import Answer
 from hybridge.edge.assurance import Assurance
 from hybridge.edge.audit import AuditSettings
 from hybridge.edge.auditor import Auditor
 from hybridge.edge.demand import Demand
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
+from hybridge.shared import oip as messages
 from hybridge.shared.answer import Probabilities
 from hybridge.shared.calibration import Calibration
 from hybridge.shared.deadline import Deadline, monotonic
@@ -25,7 +27,7 @@ from hybridge.shared.deadline import Deadline, monotonic
 from ..bundles import CLOUD, LOCAL, SPLIT, Small, picture
 from .clouds import Wire, answer_of, fake_cloud
 from .conftest import connected, make_agent
-from .policies import Hasty
+from .policies import Hasty, Insistent
 
 SOON_S = 20.0
 LATER_MS = 30_000.0
@@ -307,6 +309,77 @@ async def test_budgets_that_differ_by_seven_orders_of_magnitude(small: Small) ->
         cloud.allowed.set()
         for answer in (await long, await longest):
             assert (answer.plan, answer.provisional) == (CLOUD, False)
+        agent.close()
+
+
+# Final answers.
+
+
+async def test_where_no_plan_is_in_time_a_final_answer_follows(small: Small) -> None:
+    async with fake_cloud(small.bundle) as cloud:
+        cloud.queue_ms = HOUR_MS
+        async with connected(cloud.address) as uplink:
+            finals: asyncio.Queue[Answer] = asyncio.Queue()
+            agent = make_agent(small, uplink, assurance=NEVER_SURE)
+            unasked = await agent.answer(picture(0), within(LATER_MS))
+            assert (unasked.plan, unasked.provisional, unasked.fallback) == (LOCAL, False, "")
+            asked = within(LATER_MS)
+            given = await agent.answer(picture(0), asked, on_final=finals.put_nowait)
+            assert (given.plan, given.provisional) == (LOCAL, True)
+            assert (given.fallback, given.outstanding) == ("no time for the cloud", True)
+            assert given.sent_bytes == 0
+            cloud.allowed.set()
+            final = await asyncio.wait_for(finals.get(), SOON_S)
+            assert (final.plan, final.final, final.fallback) == (CLOUD, True, "")
+            assert final.probabilities.tolist() == [0, 0, 0, 0, 1]
+            assert len(cloud.requests) == 1
+            agent.close()
+
+
+@pytest.mark.parametrize(
+    ("assurance", "demand"),
+    [(ALWAYS_SURE, LEAST), (NEVER_SURE, Demand(stay=True))],
+    ids=["it is sure", "nothing may leave"],
+)
+async def test_where_more_time_would_add_nothing_none_follows(
+    small: Small, assurance: Assurance, demand: Demand
+) -> None:
+    async with fake_cloud(small.bundle) as cloud:
+        cloud.queue_ms = HOUR_MS
+        async with connected(cloud.address) as uplink:
+            finals: list[Answer] = []
+            agent = make_agent(small, uplink, assurance=assurance, demand=demand)
+            given = await agent.answer(picture(0), within(LATER_MS), on_final=finals.append)
+            assert (given.plan, given.fallback, given.outstanding) == (LOCAL, "", False)
+            await asyncio.gather(*agent._background)
+            assert (finals, cloud.requests) == ([], [])
+            agent.close()
+
+
+async def test_a_followed_request_is_as_urgent_as_any_and_waited_for_longer(small: Small) -> None:
+    """The cloud goes by the budget; what ends the call is the gRPC deadline."""
+    left_s: list[float | None] = []
+
+    async def behave(request: pb.ModelInferRequest, context: oip.Context) -> pb.ModelInferResponse:
+        left_s.append(context.time_remaining())
+        return answer_of(0, 0, 0, 0, 1)
+
+    async with (
+        fake_cloud(small.bundle, behave) as cloud,
+        connected(cloud.address) as uplink,
+    ):
+        agent = make_agent(small, uplink, policy=Insistent())
+        agent.follow_ms = HOUR_MS / 2
+        for on_final in (None, lambda final: None):
+            await agent.answer(picture(0), within(LATER_MS), on_final=on_final)
+        asked = [messages.get_parameters(request.parameters) for request in cloud.requests]
+        assert [messages.flag(each, messages.FOLLOW) for each in asked] == [False, True]
+        for each in asked:
+            assert 0.0 < cast(float, each[messages.LATENCY_BUDGET_MS]) <= LATER_MS
+        unfollowed_s, followed_s = left_s
+        assert unfollowed_s is not None
+        assert followed_s is not None
+        assert unfollowed_s <= LATER_MS / 1e3 < HOUR_MS / 3e3 < followed_s
         agent.close()
 
 

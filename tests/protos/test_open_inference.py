@@ -131,8 +131,7 @@ def test_methods_are_public_ones() -> None:
 def test_only_these_public_methods_are_left_out() -> None:
     public = triton_pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     left_out = set(public) - {method.name for method in oip.METHODS}
-    assert {name for name in left_out if "SharedMemory" not in name} == {
-        "ModelConfig",
+    assert {name for name in left_out if "CudaSharedMemory" not in name} == {
         "TraceSetting",
         "LogSettings",
     }

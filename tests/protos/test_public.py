@@ -1,4 +1,5 @@
 from google.protobuf.descriptor_pool import DescriptorPool
+from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as triton_pb
 
 from hybridge.protos.oip import METHODS
@@ -19,7 +20,10 @@ def test_it_describes_the_public_protocol() -> None:
         assert method.output_type.full_name == public.output_type.full_name
         assert method.client_streaming == public.client_streaming
         assert method.server_streaming == public.server_streaming
-    known = messages(dict(triton_pb.DESCRIPTOR.message_types_by_name))
+    known = messages(
+        dict(triton_pb.DESCRIPTOR.message_types_by_name)
+        | dict(config_pb.DESCRIPTOR.message_types_by_name)
+    )
     for name, message in messages(dict(ours.file.message_types_by_name)).items():
         assert message.full_name == known[name].full_name
         assert {on_the_wire(each) for each in message.fields} == {

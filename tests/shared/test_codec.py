@@ -161,7 +161,15 @@ def test_png_is_exact(pixels: npt.NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (20, 31), (64, 48)])
 @pytest.mark.parametrize(
-    ("name", "psnr_db"), [("jpeg-75", 27), ("jpeg-95", 32), ("webp-75", 27), ("webp-90", 30)]
+    ("name", "psnr_db"),
+    [
+        ("jpeg-75", 27),
+        ("jpeg-95", 32),
+        ("webp-75", 27),
+        ("webp-90", 30),
+        ("avif-60", 27),
+        ("avif-90", 32),
+    ],
 )
 def test_lossy_pictures_keep_shape_and_look(
     name: str, psnr_db: float, height: int, width: int
@@ -171,13 +179,13 @@ def test_lossy_pictures_keep_shape_and_look(
 
 def test_quality_costs_bytes() -> None:
     pixels = smooth(64, 64)
-    for kind in ("jpeg", "webp"):
+    for kind in ("jpeg", "webp", "avif"):
         sizes = [len(codec_by_name(f"{kind}-{q}", PIXELS).encode(pixels)) for q in (10, 50, 90)]
         assert sizes == sorted(sizes)
         assert sizes[0] < sizes[-1]
 
 
-@pytest.mark.parametrize("name", ["png", "jpeg-90", "webp-90"])
+@pytest.mark.parametrize("name", ["png", "jpeg-90", "webp-90", "avif-90"])
 def test_pictures_refuse_damage(name: str) -> None:
     codec, pixels = codec_by_name(name, PIXELS), smooth(8, 12)
     payload = codec.encode(pixels)
@@ -187,7 +195,7 @@ def test_pictures_refuse_damage(name: str) -> None:
     for shape in ((8, 13, 3), (12, 8, 3), (8, 12, 1), (8, 36), (1, 8, 12, 3)):
         check_refuses(codec, payload, shape=shape, dtype="UINT8")
     check_refuses(codec, payload, shape=pixels.shape, dtype="INT8")
-    for other in {"png", "jpeg-90", "webp-90"} - {name}:
+    for other in {"png", "jpeg-90", "webp-90", "avif-90"} - {name}:
         foreign = codec_by_name(other, PIXELS)
         check_refuses(foreign, payload, shape=pixels.shape, dtype="UINT8")
     check_takes_only(
@@ -210,7 +218,7 @@ def test_pictures_refuse_what_claims_too_much() -> None:
 @pytest.mark.parametrize(
     ("name", "wire_id"),
     [("raw", 0x00), ("affine2", 0x12), ("affine4", 0x14), ("affine8", 0x18), ("jpeg-75", 0x20),
-     ("jpeg-100", 0x20), ("webp-1", 0x21), ("png", 0x22)],
+     ("jpeg-100", 0x20), ("webp-1", 0x21), ("png", 0x22), ("avif-80", 0x23)],
 )  # fmt: skip
 def test_names_and_wire_ids_are_the_same_for_ever(name: str, wire_id: int) -> None:
     contract = Contract(
@@ -234,7 +242,7 @@ def test_names_that_no_codec_has(name: str) -> None:
         codec_by_name(name, PIXELS)
 
 
-@pytest.mark.parametrize("wire_id", [0x01, 0x10, 0x14, 0x19, 0x23, 0xFF])
+@pytest.mark.parametrize("wire_id", [0x01, 0x10, 0x14, 0x19, 0x24, 0xFF])
 def test_wire_ids_that_no_codec_has(wire_id: int) -> None:
     with pytest.raises(FrameError, match=re.escape(f"{wire_id:#04x} is not part of contract")):
         codec_by_wire_id(wire_id, PIXELS)

@@ -17,7 +17,7 @@ from ....shared.manifest import Precision, Quantized
 from ..litert import Floats, Runner
 from .compare import Candidate, Quality, Scheme, best_of, held_out, static_or_dynamic
 from .exclusions import fragile_operators, kinds_of, slower_in_int8
-from .ranges import Ranges, observe
+from .ranges import Activations, Ranges, observe
 from .tflite import dynamic_int8, static_int8
 from .timing import interleaved
 
@@ -38,10 +38,17 @@ class Int8Model:
     times: dict[Precision, StageTime]
 
 
-def choose_int8(model: bytes, tensors: Sequence[Floats], *, part: str) -> Int8Model:
+def choose_int8(
+    model: bytes,
+    tensors: Sequence[Floats],
+    *,
+    part: str,
+    pixels: tuple[float, float] | None = None,
+) -> Int8Model:
     """The int8 model of a float one; `tensors` are real inputs, float32 [1, h, w, c].
 
-    Every fourth input calibrates nothing: on those the candidates are compared.
+    Every fourth input calibrates nothing: on those the candidates are compared. `pixels` is the
+    range of the inputs themselves, where it is known.
     """
     if not tensors:
         raise BuildError("quantization needs calibration tensors")
@@ -51,7 +58,8 @@ def choose_int8(model: bytes, tensors: Sequence[Floats], *, part: str) -> Int8Mo
     def quality(made: bytes) -> Quality:
         return Quality.of(_answers(made, held), wanted)
 
-    static = _static_candidates(model, calibrating, held, quality)
+    seen = observe(model, calibrating, pixels=pixels)
+    static = _static_candidates(model, seen, held, quality)
     dynamic = _dynamic_candidate(model, quality)
     best_static = best_of(static)
     models = {
@@ -78,12 +86,11 @@ def choose_int8(model: bytes, tensors: Sequence[Floats], *, part: str) -> Int8Mo
 
 def _static_candidates(
     model: bytes,
-    calibrating: Sequence[Floats],
+    seen: Activations,
     held: Sequence[Floats],
     quality: Callable[[bytes], Quality],
 ) -> list[Candidate]:
     """One per way of finding ranges; the best also without the operators that spoil its answers."""
-    seen = observe(model, calibrating)
     plain = static_int8(model, seen, ranges=Ranges.MIN_MAX)
     slow = slower_in_int8(model, plain)
 

@@ -88,16 +88,22 @@ class Histogram:
 class Activations:
     """The activations of a float TFLite model on calibration inputs, by tensor name."""
 
-    def __init__(self, histograms: Mapping[str, Histogram], ranks: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        histograms: Mapping[str, Histogram],
+        ranks: Mapping[str, int],
+        known: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         self.histograms = dict(histograms)
         self._ranks = dict(ranks)
+        self._known = dict(known or {})
 
     def statistics(self, ranges: Ranges) -> Statistics:
         """Least and largest values as ai-edge-quantizer takes them."""
         found: Statistics = {}
         for name, histogram in self.histograms.items():
             shape = (1,) * self._ranks[name]
-            low, high = histogram.range(ranges)
+            low, high = self._known.get(name) or histogram.range(ranges)
             found[name] = {
                 "min": np.full(shape, low, np.float32),
                 "max": np.full(shape, high, np.float32),
@@ -105,17 +111,29 @@ class Activations:
         return found
 
 
-def observe(model: bytes, inputs: Sequence[Floats]) -> Activations:
-    """Runs a float TFLite model on calibration inputs, float32 [1, h, w, c], and counts."""
+def observe(
+    model: bytes, inputs: Sequence[Floats], *, pixels: tuple[float, float] | None = None
+) -> Activations:
+    """Runs a float TFLite model on calibration inputs, float32 [1, h, w, c], and counts.
+
+    `pixels` is the range of the input itself, where it is known.
+    """
     if not inputs:
         raise BuildError("quantization needs calibration tensors")
-    return collect(lambda see: each_activation(model, inputs, see))
+    (graph,) = load(model).subgraphs
+    name = graph.tensors[int(graph.inputs[0])].name.decode()
+    return collect(
+        lambda see: each_activation(model, inputs, see), known={name: pixels} if pixels else {}
+    )
 
 
-def collect(show: Callable[[See], None]) -> Activations:
+def collect(
+    show: Callable[[See], None], *, known: Mapping[str, tuple[float, float]] | None = None
+) -> Activations:
     """Histograms of what `show` shows, which is called twice: first for their limits.
 
-    Of a large tensor every k-th value is counted; its extremes are exact.
+    Of a large tensor every k-th value is counted; its extremes are exact. `known` are ranges that
+    need no calibration.
     """
     limits: dict[str, tuple[float, float]] = {}
     ranks: dict[str, int] = {}
@@ -145,7 +163,7 @@ def collect(show: Callable[[See], None]) -> Activations:
     show(limit)
     show(count)
     return Activations(
-        {name: Histogram(*ends, counts[name]) for name, ends in limits.items()}, ranks
+        {name: Histogram(*ends, counts[name]) for name, ends in limits.items()}, ranks, known
     )
 
 

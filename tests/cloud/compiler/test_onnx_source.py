@@ -71,7 +71,11 @@ def test_external_data_is_found_beside_the_model(tmp_path: Path, converted: Conv
     )
     batch = converted.tensors[0].transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(run(load_model(path), batch), run(converted.onnx, batch))
-    (tmp_path / "net.data").unlink()
+    weights = tmp_path / "net.data"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BuildError, match=r"'net\.data' was cut off before byte .*copy it again"):
+        load_model(path)
+    weights.unlink()
     with pytest.raises(BuildError, match=r"net\.onnx needs its external data file 'net\.data'"):
         load_model(path)
 
@@ -93,9 +97,10 @@ def test_external_data_outside_the_folder_are_refused(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_file_is_a_build_error(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no ONNX model at"):
         load_model(tmp_path / "none.onnx")
-    (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(BuildError, match=r"text\.onnx"):
-        load_model(tmp_path / "text.onnx")
+    for content in ("no model", ""):
+        (tmp_path / "text.onnx").write_text(content)
+        with pytest.raises(BuildError, match=r"text\.onnx is no ONNX model.*export or copy"):
+            load_model(tmp_path / "text.onnx")
 
 
 def test_foreign_operators_are_named() -> None:

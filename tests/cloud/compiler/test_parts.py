@@ -88,7 +88,9 @@ def test_a_large_model_that_is_onnx_alone_is_cut(bench: Bench, converted: Conver
     parts = bench.large(converted.onnx)
     assert [pair.name for pair in parts.pairs] == CUTS
     assert all(pair.int8 is not None for pair in parts.pairs)
-    large = parts.assemble(parts.selection(most=8).cuts, codecs=("affine8",), store=BlobStore())
+    cuts = parts.selection(most=8).cuts
+    contracts = parts.contracts(cuts, codecs=("affine8",))
+    large = parts.assemble(cuts, contracts=contracts, store=BlobStore())
     assert [cut.name for cut in large.cuts] == ["c00-8x8x8", "c02-4x4x12", "c03-12"]
 
 
@@ -127,7 +129,9 @@ def test_a_large_model_that_cannot_be_converted_is_served_whole(
     assert list(parts.pairs) == []
     (said,) = [step for step in bench.said if "without heads" in step]
     assert "operator LRN" in said
-    large = parts.assemble([], codecs=("affine8",), store=BlobStore())
+    large = parts.assemble(
+        [], contracts=parts.contracts([], codecs=("affine8",)), store=BlobStore()
+    )
     assert large.cuts == ()
 
 

@@ -36,7 +36,13 @@ def test_order_labels_and_digest(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"), [("a.png\t5\n", "class 5"), ("a.png 4\n", ":1: expected FILE")]
+    ("rows", "said"),
+    [
+        ("a.png\t5\n", "class 5"),
+        ("a.png 4\n", ":1: expected FILE"),
+        ("a.png\tcat\n", ":1: expected FILE"),
+        ("a.png\t1\na.png\t2\n", ":2: a.png was of class 1 before"),
+    ],
 )
 def test_labels_that_do_not_fit(folder: Path, tmp_path: Path, rows: str, said: str) -> None:
     labels = tmp_path / "labels.tsv"

@@ -61,7 +61,7 @@ def test_a_build_that_fails_leaves_nothing(small: Small, tmp_path: Path) -> None
 
     with pytest.raises(BuildError, match="no"):
         fail()
-    assert list((tmp_path / "small").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_again_changes_nothing_and_another_is_refused(

@@ -59,7 +59,7 @@ async def play(stage: Stage, cluster: Any, node: Any) -> None:
     stopped = None
     try:
         await worker.start()
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         assert replicas == []
         answer = await submit(0)
         np.testing.assert_allclose(answer.probabilities, expected[0], rtol=1e-5)

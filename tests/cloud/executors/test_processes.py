@@ -76,7 +76,7 @@ async def check_serves(worker: Worker, stage: Stage) -> None:
 async def test_a_batch_that_dies_with_its_process_is_computed_again(stage: Stage) -> None:
     here = [stage.run(random_pixels(seed)[None], {}).probabilities for seed in range(4)]
     async with working(processes=2) as (worker, pool):
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         assert pool.staff is not None
         assert pool.staff.ready == 2
         await stop_all(pool)
@@ -92,7 +92,7 @@ async def test_a_batch_that_dies_with_its_process_is_computed_again(stage: Stage
 
 async def test_without_time_for_another_try_it_is_said_at_once(stage: Stage) -> None:
     async with working() as (worker, pool):
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         await stop_all(pool)
         call = submit(worker, stage, 0)
         await until(lambda: worker.running == 1)
@@ -106,7 +106,7 @@ async def test_without_time_for_another_try_it_is_said_at_once(stage: Stage) -> 
 
 async def test_a_process_that_does_not_come_back_is_replaced(stage: Stage) -> None:
     async with working(hung_s=0.0) as (worker, pool):
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         stopped = pids(pool)
         await stop_all(pool)
         with pytest.raises(DeadlineUnmet):
@@ -126,9 +126,9 @@ async def test_a_stage_that_kills_its_process_is_refused(stage: Stage) -> None:
     )
     deadly._cost = Cost(fixed_ms=1.0, per_item_ms=0.0)  # it did no harm here
     async with working() as (worker, pool):
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         with pytest.raises(ModelFault, match=r"a worker died of loading it: .* exit code 7"):
-            await worker.add_stage(deadly)
+            await worker.open_stage(deadly)
         await until(lambda: pool.capacity.instances == 1)
         await check_serves(worker, stage)
 
@@ -137,7 +137,7 @@ async def test_a_stage_that_cannot_be_handed_over_says_so(stage: Stage) -> None:
     stage.open = lambda: None  # type: ignore[assignment, return-value]
     async with working(bounds=Bounds(least=0, most=1)) as (worker, _):
         with pytest.raises(ConfigError, match="tiny/1/whole cannot be handed to workers"):
-            await worker.add_stage(stage)
+            await worker.open_stage(stage)
 
 
 async def test_what_cannot_start_is_given_up_with_a_reason() -> None:
@@ -154,7 +154,7 @@ async def test_what_does_not_exist_is_given_up_with_a_reason() -> None:
 
 async def test_a_stage_is_forgotten_everywhere(stage: Stage) -> None:
     async with working() as (worker, pool):
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         await check_serves(worker, stage)
         await worker.remove_stage(stage)
         assert pool._opened == {}
@@ -164,7 +164,7 @@ async def test_a_stage_is_forgotten_everywhere(stage: Stage) -> None:
 async def test_what_is_refused_for_want_of_a_process_starts_one(stage: Stage) -> None:
     bounds = Bounds(least=0, most=2, idle_s=3_600.0)
     async with working(bounds=bounds, start_s=60.0) as (worker, pool):
-        await worker.add_stage(stage)
+        await worker.open_stage(stage)
         assert pids(pool) == []
         with pytest.raises(DeadlineRefused, match=r"forecast 60000\.0 ms of waiting"):
             await submit(worker, stage, 0, budget_ms=1_000.0)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import quickjs
 
+from hybridge.edge.question import Question
 from hybridge.edge.router import Option, choose, explain
 from hybridge.report.inspect.data import cloud_times, device_times, plans_data
 from hybridge.report.inspect.facts import Inspection
@@ -49,13 +50,13 @@ def run(engine: quickjs.Context, call: str, *arguments: Any) -> Any:
 
 
 def python_answer(options: list[Option], left_ms: float) -> dict[str, Any]:
-    found = verdict(options, left_ms=left_ms)
+    found, asked = verdict(options, left_ms=left_ms), Question(left_ms=left_ms)
     return {
-        "taken": str(choose(options, left_ms=left_ms).option.plan),
+        "taken": str(choose(options, asked).option.plan),
         "fits": found.decision.fits,
         "words": found.words,
         "second": str(found.runner_up.plan) if found.runner_up else None,
-        "why": [[str(option.plan), why] for option, why in explain(options, left_ms=left_ms)],
+        "why": [[str(option.plan), why] for option, why in explain(options, asked)],
         "rungs": [[rung.from_ms, str(rung.option.plan)] for rung in ladder(options)],
         "totals": [each.total_ms if isfinite(each.total_ms) else None for each in options],
     }

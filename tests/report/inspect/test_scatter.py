@@ -59,5 +59,27 @@ def test_points_stand_where_their_figures_say() -> None:
     assert "beaten &lt;b&gt;" in drawn
 
 
+def codes_in(points: list[Point]) -> list[tuple[str, float]]:
+    plane = Axis(0.0, 10.0, (), "")
+    drawn = scatter(points, x=plane, y=plane, described="all")
+    found = re.findall(r'<text x="[\d.]+%" y="([\d.]+)"[^>]*class="code">(\w+)<', drawn)
+    return [(code, float(at)) for at, code in found]
+
+
+def test_codes_stand_beside_points_and_not_on_each_other() -> None:
+    def named(x: float, y: float, code: str) -> Point:
+        return Point(x, y, "red", code, code, front=True)
+
+    far = codes_in([named(1, 5, "A"), named(9, 5, "B")])
+    assert far[0][1] == far[1][1]
+    (upper, above), (lower, below) = codes_in([named(5, 5.4, "A"), named(5.2, 5, "B")])
+    assert (upper, lower) == ("A", "B")
+    assert below > above + 12
+    crowd = codes_in([named(5, 5, code) for code in "ABC"])
+    assert [code for code, _ in crowd] == ["A", "B"]
+    column = codes_in([named(5, 5.0 - at / 2, code) for at, code in enumerate("ABC")])
+    assert [code for code, _ in column] == ["A", "C"]
+
+
 def test_units() -> None:
     assert [si(value, "B") for value in (5, 2_000, 3e6)] == ["5 B", "2 kB", "3 MB"]

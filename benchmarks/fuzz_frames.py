@@ -1,0 +1,152 @@
+"""Damaged frames, as long as you like: each must be an error of ours or a tensor of its contract.
+
+    python benchmarks/fuzz_frames.py --seconds 600
+
+It begins with the frames of tests/shared/released and changes them: bits, runs of bytes, cuts,
+repeats, pieces of other frames; in half of the cases the length and the checksum are put right
+afterwards, so that the damage reaches the codec. A case that raises anything else, gives another
+shape, or takes memory beyond a bound that its contract sets is written out and counted.
+"""
+
+import argparse
+import random
+import struct
+import sys
+import time
+import tracemalloc
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
+
+import numpy as np
+from _common import Report, Target, load, machine, parser, run
+from released import Released, all_released
+
+from hybridge.shared.errors import FrameCorrupt, FrameError
+from hybridge.shared.frame import decode_payload, read_header
+
+MORE_BYTES, TIMES = 1 << 20, 64
+"""Tracked memory: what any decoder may take, and so many times the tensor's own elements."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damaged frame and what it was made of."""
+
+    released: Released
+    frame: bytes
+    mended: bool
+
+
+def damaged(frame: bytes, others: Sequence[bytes], chance: random.Random, *, start: int) -> bytes:
+    """One to five changes from `start` on."""
+    made = bytearray(frame)
+    for _ in range(chance.randint(1, 5)):
+        at = chance.randrange(start, len(made)) if len(made) > start else start
+        length = chance.choice((1, 1, 2, 4, 16, 64))
+        kind = chance.randrange(7)
+        if kind == 0 and at < len(made):
+            made[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            made[at : at + length] = chance.randbytes(min(length, len(made) - at))
+        elif kind == 2:
+            del made[at : at + length]
+        elif kind == 3:
+            made[at:at] = made[at : at + length]
+        elif kind == 4:
+            made[at : at + length] = bytes([chance.choice((0, 255))]) * min(length, len(made) - at)
+        elif kind == 5:
+            other = chance.choice(others)
+            begin = chance.randrange(len(other))
+            made[at : at + length] = other[begin : begin + length]
+        else:
+            del made[at:]
+    return bytes(made)
+
+
+def mended(frame: bytes, payload_at: int) -> bytes:
+    """With the length and the checksum that belong to what follows the header."""
+    head, payload = frame[: payload_at - 8], frame[payload_at:]
+    head += struct.pack("<I", len(payload))
+    return head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+def make_case(frames: Sequence[Released], chance: random.Random) -> Case:
+    released = chance.choice(frames)
+    others = [each.frame for each in frames]
+    payload_at = 48 + 4 * len(released.contract.shape)
+    if chance.random() < 0.5:
+        return Case(released, damaged(released.frame, others, chance, start=0), mended=False)
+    frame = damaged(released.frame, others, chance, start=payload_at)
+    return Case(released, mended(frame, payload_at), mended=True)
+
+
+def outcome(case: Case) -> str:
+    """`refused`, `decoded`, or what went wrong."""
+    contract = case.released.contract
+    tracemalloc.start()
+    try:
+        made = decode_payload(case.frame, read_header(case.frame), contract=contract)
+    except (FrameError, FrameCorrupt):
+        said = "refused"
+    except Exception as error:  # whatever it is, it is what we look for
+        return f"raised {type(error).__name__}"
+    else:
+        right = made.shape == contract.shape and made.dtype == case.released.tensor.dtype
+        said = "decoded" if right else "another shape"
+        if not case.mended and not np.array_equal(made, case.released.tensor):
+            said = "decoded" if case.released.name.startswith(("jpeg", "webp", "avif")) else "wrong"
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    bound = MORE_BYTES + TIMES * contract.elements + 4 * len(case.frame)
+    return said if peak <= bound else f"{peak} bytes of memory"
+
+
+def measure(options: argparse.Namespace) -> Report:
+    load_before = load()
+    seconds = min(options.seconds, 20.0) if options.quick else options.seconds
+    frames, chance = all_released(), random.Random(options.seed)
+    for each in frames:  # decoders are loaded on first use, which is no case's memory
+        decode_payload(each.frame, read_header(each.frame), contract=each.contract)
+    found: Counter[str] = Counter()
+    bad: list[Case] = []
+    start = time.monotonic()
+    while time.monotonic() < start + seconds:
+        case = make_case(frames, chance)
+        said = outcome(case)
+        found[said] += 1
+        if said not in ("refused", "decoded"):
+            bad.append(case)
+    for at, case in enumerate(bad[:20]):
+        file = Path(f"fuzz-{case.released.name}-{at}.frame")
+        file.write_bytes(case.frame)
+        sys.stderr.write(f"{file}\n")
+    return Report(
+        benchmark="fuzz_frames",
+        targets=[Target.at_most("cases neither refused nor decoded", len(bad), unit="", bound=0)],
+        figures={
+            "seconds": round(time.monotonic() - start, 1),
+            "seed": options.seed,
+            "cases": found.total(),
+            "outcomes": dict(found),
+        },
+        samples={},
+        machine=machine(load_before=load_before),
+        notes=[f"{found.total():,} cases in {seconds:.0f} s: {dict(found)}"],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--seconds", type=float, default=60.0)
+    made.add_argument("--seed", type=int, default=1)
+    return run(measure, made.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

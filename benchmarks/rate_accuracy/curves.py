@@ -1,0 +1,87 @@
+"""Curves of bytes against agreement, and what they say at a given agreement."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hybridge.shared.manifest import PlanRow
+from hybridge.shared.plan import PlanKind
+
+PICTURE = "picture"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A codec at one rate: the mean of its frames' bytes, whole, and the answers that agree."""
+
+    codec: str
+    bytes_p50: int
+    agreed: int
+    pictures: int
+    encode_ms: float
+    decode_ms: float
+
+    @property
+    def agreement(self) -> float:
+        return self.agreed / self.pictures
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One family of codecs on one cut and head, by bytes."""
+
+    where: str
+    family: str
+    points: tuple[Point, ...]
+    work: float = 0.0
+    spatial: bool = False
+
+    def reaching(self, agreement: float) -> Point | None:
+        """The first point from which on all agree as much, so that one lucky point counts for none.
+
+        None if the largest does not.
+        """
+        found = None
+        for point in reversed(self.points):
+            if point.agreement < agreement:
+                break
+            found = point
+        return found
+
+
+def family_of(codec: str) -> str:
+    """`jpeg` of `jpeg-90`, `affine` of `affine4`; what loses nothing is a family each."""
+    return codec.partition("-")[0].rstrip("0123456789") or codec
+
+
+def curves_of(
+    points: Iterable[tuple[str, Point]], *, work: dict[str, float], spatial: dict[str, bool]
+) -> list[Curve]:
+    """Points of (where, point) as curves, where a cut's name stands before the head's."""
+    grouped: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    for where, point in points:
+        grouped[where, family_of(point.codec)].append(point)
+    return [
+        Curve(
+            where=where,
+            family=family,
+            points=tuple(sorted(found, key=lambda point: point.bytes_p50)),
+            work=work.get(where.partition("/")[0], 0.0),
+            spatial=spatial.get(where.partition("/")[0], False),
+        )
+        for (where, family), found in grouped.items()
+    ]
+
+
+def point_of(row: PlanRow, *, encode_ms: float, decode_ms: float) -> tuple[str, Point]:
+    """A row of a measured table."""
+    plan, rate = row.parsed(), row.agreement
+    where = f"{plan.cut}/{plan.head}" if plan.kind is PlanKind.SPLIT else PICTURE
+    agreed = round(rate.value * rate.samples)
+    return where, Point(plan.codec, row.bytes_p50, agreed, rate.samples, encode_ms, decode_ms)
+
+
+def cheapest(curves: Iterable[Curve], agreement: float) -> tuple[Curve, Point] | None:
+    """Of many curves the point of fewest bytes that reaches an agreement."""
+    found = [(curve, point) for curve in curves if (point := curve.reaching(agreement))]
+    return min(found, key=lambda pair: pair[1].bytes_p50, default=None)

@@ -1,0 +1,33 @@
+"""What is asked of a policy: which plan to take, for this request and now."""
+
+from dataclasses import dataclass
+
+from .demand import ANYTHING, Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the light model's answer says: it agrees with probability `agrees`.
+
+    `enough`: it is as sure as the caller demands.
+    """
+
+    agrees: float
+    enough: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What there is to know of a request but for its options.
+
+    Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
+    sure as the caller demands. `spent_bytes` have left the device within the last hour. A ms of
+    the device's time costs `price_per_ms` of agreement: that of others.
+    """
+
+    left_ms: float
+    demand: Demand = ANYTHING
+    sight: Sight | None = None
+    spent_bytes: float = 0.0
+    sure_share: float = 0.0
+    price_per_ms: float = 0.0

@@ -1,0 +1,182 @@
+"""As few bytes as the answer needs: a grid for every channel, contexts, rANS.
+
+An int8 tensor is requantized channel by channel, as finely as the answer depends on the channel
+(grids.py), and its symbols are coded by frequencies that were learned for the channel's kind and
+for what surrounds the pixel (neighbours.py, rans.py). Decoding returns int8 values again, so one
+tail serves every rate.
+
+    states   2 N bytes, N = lanes_of(elements sent)
+    stream   what the coder reads
+    excess   a byte for each symbol at the top of the tables; the first N are the coder's seeds
+"""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import FrameError, TensorError
+from ..tensor import Array
+from .base import Codec
+from .grids import SILENT, Grids
+from .neighbours import Pass, Plane
+from .rans import Decoder, Encoder, Tables, lanes_of
+
+WIRE_ID_BASE = 0x40
+MIN_TENTHS, MAX_TENTHS = 1, 80
+_LENGTH = struct.Struct("<I")
+
+I8 = npt.NDArray[np.int8]
+I16 = npt.NDArray[np.int16]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+
+
+class ChannelCoder:
+    """Bytes for an int8 tensor [..., C] under its grids, and back."""
+
+    def __init__(self, grids: Grids, shape: tuple[int, ...]) -> None:
+        if not shape or shape[-1] != grids.centre.size:
+            raise ValueError(f"grids of {grids.centre.size} channels are not those of {shape}")
+        self.shape = shape
+        self._grids = grids
+        self._sent = np.flatnonzero(grids.group != SILENT)
+        self._width = shape[-2] if len(shape) > 1 else 1
+        self._height = int(np.prod(shape[:-2], dtype=np.int64)) if len(shape) > 2 else 1
+        self._elements = self._height * self._width * self._sent.size
+        self._tables = Tables(grids.frequencies)
+        self._lanes = lanes_of(self._elements)
+        row = np.arange(shape[-1], dtype=np.int32) << 8
+        self._row = row
+        group = grids.group[self._sent].astype(np.int32)
+        self._group = group
+        self._top: I16 = grids.top[group].astype(np.int16)
+        reach = 4 * grids.reach
+        sums = np.arange(-reach, reach + 1)
+        bins = np.stack([np.searchsorted(own, sums, side="right") for own in grids.edges])
+        self._bins: I32 = bins.astype(np.int32).ravel()
+        self._bin_at: I32 = group * sums.size + reach
+        self._table_at: tuple[I32, ...] = (
+            group,
+            grids.groups + group * grids.bins,
+            grids.groups * (1 + grids.bins) + group * grids.bins,
+        )
+
+    def encode(self, tensor: I8) -> bytes:
+        grids, reach = self._grids, self._grids.reach
+        rows = tensor.view(np.uint8).reshape(self._height, self._width, -1)
+        symbols = grids.symbol_of.ravel().take(rows + self._row)[..., self._sent]
+        excess = np.abs(symbols.astype(np.int16)) - self._top
+        more = excess[excess >= 0].astype(np.uint8)
+        if not self._elements:
+            return b""
+        seeds = np.zeros(self._lanes, np.uint8)
+        seeds[: more.size] = more[: self._lanes]
+        plane = Plane(self._height, self._width, self._sent.size)
+        plane.symbols[...] = np.clip(symbols, -self._top, self._top)
+        coder = Encoder(self._tables, lanes=self._lanes, seeds=seeds)
+        for each in reversed(list(plane.passes())):
+            own = (plane.of(each) + reach).astype(np.uint8)
+            coder.push(own.ravel(), self._tables_of(plane, each).ravel())
+        return coder.finish() + more[self._lanes :].tobytes()
+
+    def decode(self, payload: bytes) -> I8:
+        """The int8 tensor; FrameError unless the payload is exactly one."""
+        grids, reach = self._grids, self._grids.reach
+        symbols = np.zeros((self._height, self._width, self.shape[-1]), np.int8)
+        if self._elements:
+            coder = Decoder(self._tables, payload, lanes=self._lanes)
+            plane = Plane(self._height, self._width, self._sent.size)
+            for each in plane.passes():
+                tables = self._tables_of(plane, each)
+                pulled = coder.pull(tables.ravel()).reshape(tables.shape)
+                plane.of(each)[...] = pulled.astype(np.int16) - reach
+            seeds, rest = coder.finish()
+            symbols[..., self._sent] = self._with_excess(plane.symbols, seeds, rest)
+        elif payload:
+            raise FrameError("payload of a tensor of which nothing is sent")
+        found = symbols.view(np.uint8) + self._row
+        return grids.code_of.ravel().take(found).reshape(self.shape)
+
+    def _with_excess(self, symbols: I16, seeds: U8, rest: U8) -> I16:
+        full = symbols.copy()
+        edge = np.abs(full) == self._top
+        count = int(np.count_nonzero(edge))
+        if rest.size != max(0, count - seeds.size) or seeds[count:].any():
+            raise FrameError(f"payload holds other than the excess of {count} symbols")
+        more = np.concatenate((seeds, rest))[:count]
+        full[edge] += np.sign(full[edge]) * more
+        if (np.abs(full) > 127).any():
+            raise FrameError("payload holds symbols that no value has")
+        return full
+
+    def _tables_of(self, plane: Plane, each: Pass) -> I32:
+        """Which table codes each symbol of a pass."""
+        base = self._table_at[each.kind]
+        if not each.around:
+            return np.ascontiguousarray(np.broadcast_to(base, plane.of(each).shape))
+        return self._bins.take(plane.sums(each) + self._bin_at, mode="clip") + base
+
+
+class Channels(Codec):
+    """`ChannelCoder` at so many tenths of a bit per value, of one int8 tensor or several as one.
+
+    Of several each has its own grids, and its bytes stand behind their length.
+    """
+
+    def __init__(self, coders: Sequence[ChannelCoder], *, tenths: int) -> None:
+        if not MIN_TENTHS <= tenths <= MAX_TENTHS:
+            raise ValueError(f"tenths of a bit are {MIN_TENTHS} to {MAX_TENTHS}, not {tenths}")
+        self.name = name_of(tenths)
+        self.wire_id = WIRE_ID_BASE + tenths
+        self._coders = list(coders)
+        self._sizes = [int(np.prod(coder.shape)) for coder in coders]
+        self._shape = coders[0].shape if len(self._coders) == 1 else (sum(self._sizes),)
+
+    def encode(self, tensor: Array) -> bytes:
+        if tensor.dtype != np.int8 or tensor.shape != self._shape:
+            raise TensorError(
+                f"{self.name} takes int8 {list(self._shape)}, "
+                f"not {tensor.dtype} {list(tensor.shape)}"
+            )
+        flat = np.ascontiguousarray(tensor, np.int8).ravel()
+        parts = np.split(flat, np.cumsum(self._sizes)[:-1])
+        made = [
+            coder.encode(part.reshape(coder.shape))
+            for coder, part in zip(self._coders, parts, strict=True)
+        ]
+        return b"".join([*(_LENGTH.pack(len(part)) for part in made[:-1]), *made])
+
+    def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
+        if dtype != "INT8" or shape != self._shape:
+            raise FrameError(
+                f"{self.name} makes INT8 {list(self._shape)}, the contract says "
+                f"{dtype} {list(shape)}"
+            )
+        at = _LENGTH.size * (len(self._coders) - 1)
+        if len(payload) < at:
+            raise FrameError(f"{self.name} payload is cut off in its lengths")
+        lengths = [
+            int(_LENGTH.unpack_from(payload, start)[0]) for start in range(0, at, _LENGTH.size)
+        ]
+        left = len(payload) - at - sum(lengths)
+        if left < 0:
+            raise FrameError(f"{self.name} payload is shorter than its parts")
+        made = []
+        for coder, length in zip(self._coders, [*lengths, left], strict=True):
+            made.append(coder.decode(payload[at : at + length]).ravel())
+            at += length
+        return np.concatenate(made).reshape(self._shape)
+
+
+def name_of(tenths: int) -> str:
+    """The codec's name: tenths of a bit per value, in the mean over calibration pictures."""
+    return f"rans-{tenths}"
+
+
+def tenths_of(name: str) -> int | None:
+    """What `name_of` was given; None if it is no such name."""
+    text = name.removeprefix("rans-")
+    tenths = int(text) if text.isascii() and text.isdecimal() and len(text) < 3 else 0
+    return tenths if name == name_of(tenths) and MIN_TENTHS <= tenths <= MAX_TENTHS else None

@@ -1,0 +1,168 @@
+"""Interleaved range ANS in numpy: many symbols a step, whole numbers only.
+
+rANS (Duda, arXiv 1311.2540) with states of 16 bits, bytes on the wire and frequencies that sum to
+256. Element i belongs to lane i mod N of its pass, and a step codes one symbol in every lane at
+once, so that Python sees a step and never an element. The state of a lane stays in [256, 65536):
+one byte at most leaves or enters it per symbol. Encoding runs backwards; decoding ends in the
+states that encoding began with, whose low bytes therefore carry a byte of the caller's each (the
+seeds), which else would be lost.
+
+Bit for bit the same everywhere: no floating point, no dependence on byte order.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import FrameError
+
+PRECISION_BITS = 8
+TOTAL = 1 << PRECISION_BITS
+STATE_BYTES = 2
+_STEPS = 160
+"""About so many steps per tensor: fewer take less time, more take fewer lanes of 12 bits each."""
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+I32 = npt.NDArray[np.int32]
+
+
+def lanes_of(elements: int) -> int:
+    """How many lanes a tensor of so many symbols has; part of the format."""
+    return max(1, -(-elements // _STEPS))
+
+
+class Tables:
+    """Frequencies [tables, symbols], uint8 of sum 256 each: none has a single symbol."""
+
+    def __init__(self, frequencies: U8) -> None:
+        if frequencies.ndim != 2 or frequencies.shape[1] > TOTAL or not frequencies.size:
+            raise ValueError(f"frequencies are [tables, symbols], not {frequencies.shape}")
+        if (frequencies.sum(axis=1, dtype=np.int64) != TOTAL).any():
+            raise ValueError(f"the frequencies of a table sum to {TOTAL}")
+        self.symbols = frequencies.shape[1]
+        below = np.cumsum(frequencies, axis=1, dtype=np.uint16) - frequencies
+        self._frequency: U16 = frequencies.astype(np.uint16).ravel()
+        self._below: U16 = below.astype(np.uint16).ravel()
+        owners = np.repeat(
+            np.tile(np.arange(self.symbols, dtype=np.uint8), len(frequencies)), frequencies.ravel()
+        )
+        slots = np.tile(np.arange(TOTAL, dtype=np.uint16), len(frequencies))
+        of_slot = np.repeat(np.arange(len(frequencies), dtype=np.int64), TOTAL) * self.symbols
+        at = of_slot + owners
+        self._symbol_of: U8 = owners
+        self._frequency_of: U16 = self._frequency[at]
+        self._bias_of: U16 = slots - self._below[at]
+
+
+class Encoder:
+    """Takes passes from the last to the first."""
+
+    def __init__(self, tables: Tables, *, lanes: int, seeds: U8) -> None:
+        self._tables = tables
+        self._state: U16 = seeds.astype(np.uint16) + np.uint16(TOTAL)
+        if seeds.shape != (lanes,):
+            raise ValueError(f"{lanes} lanes take as many seeds, not {seeds.shape}")
+        self._chunks: list[bytes] = []
+
+    def push(self, symbols: U8, tables: I32) -> None:
+        """Codes the flat symbols of a pass, each by the table of its own."""
+        owned = self._tables
+        at = tables * owned.symbols + symbols
+        frequency, below = owned._frequency[at], owned._below[at]
+        limit = frequency << PRECISION_BITS
+        lanes = self._state.size
+        quotient, shift = np.empty(lanes, np.uint16), np.empty(lanes, np.uint16)
+        for start in range((symbols.size - 1) // lanes * lanes, -1, -lanes):
+            rows = slice(start, start + lanes)
+            own = frequency[rows]
+            state = self._state[: own.size]
+            part, moved = quotient[: own.size], shift[: own.size]
+            full = state >= limit[rows]
+            self._chunks.append(state[full].astype(np.uint8).tobytes())
+            np.multiply(full, np.uint16(PRECISION_BITS), out=moved)
+            np.right_shift(state, moved, out=state)
+            np.floor_divide(state, own, out=part)
+            # state = (part << 8) + below + (state - part * own)
+            np.multiply(part, TOTAL - own, out=part)
+            np.add(state, part, out=state)
+            np.add(state, below[rows], out=state)
+
+    def finish(self) -> bytes:
+        """The states, then what the decoder reads in its order."""
+        self._chunks.append(self._state.astype("<u2").tobytes())
+        return b"".join(reversed(self._chunks))
+
+
+class Decoder:
+    """Takes passes from the first to the last; FrameError where the payload ends too early."""
+
+    def __init__(self, tables: Tables, payload: bytes, *, lanes: int) -> None:
+        self._tables = tables
+        states = np.frombuffer(payload, "<u2", count=min(lanes, len(payload) // STATE_BYTES))
+        if states.size < lanes or (states < TOTAL).any():
+            raise FrameError(f"payload does not begin with {lanes} states of a coder")
+        self._state: U16 = states.astype(np.uint16)
+        self._stream: U16 = np.frombuffer(payload, np.uint8)[STATE_BYTES * lanes :].astype(
+            np.uint16
+        )
+        self._position = 0
+
+    def pull(self, tables: I32) -> U8:
+        """The symbols of a pass, each decoded by the table of its own."""
+        owned, stream, position = self._tables, self._stream, self._position
+        lanes, end = self._state.size, self._stream.size
+        symbols = np.empty(tables.size, np.uint8)
+        base = tables << PRECISION_BITS
+        slot, frequency = np.empty(lanes, np.int32), np.empty(lanes, np.uint16)
+        bias = np.empty(lanes, np.uint16)
+        for start in range(0, tables.size, lanes):
+            rows = slice(start, start + lanes)
+            own = base[rows]
+            state = self._state[: own.size]
+            at, factor, offset = slot[: own.size], frequency[: own.size], bias[: own.size]
+            np.bitwise_and(state, TOTAL - 1, out=at, casting="unsafe")
+            np.add(at, own, out=at)
+            owned._symbol_of.take(at, out=symbols[rows], mode="clip")
+            owned._frequency_of.take(at, out=factor, mode="clip")
+            owned._bias_of.take(at, out=offset, mode="clip")
+            np.right_shift(state, PRECISION_BITS, out=state)
+            np.multiply(state, factor, out=state)
+            np.add(state, offset, out=state)
+            (low,) = np.nonzero(state < TOTAL)
+            if position + low.size > end:
+                raise FrameError("payload ends in the middle of its symbols")
+            state[low] = (state[low] << PRECISION_BITS) | stream[position : position + low.size]
+            position += low.size
+        self._position = position
+        return symbols
+
+    def finish(self) -> tuple[U8, U8]:
+        """The seeds, and what no symbol needed; FrameError if the states are not seeds."""
+        if (self._state >= 2 * TOTAL).any() or (self._state < TOTAL).any():
+            raise FrameError("payload does not end in the states that an encoder begins with")
+        rest = self._stream[self._position :]
+        return (self._state - TOTAL).astype(np.uint8), rest.astype(np.uint8)
+
+
+def frequencies_of(counts: Sequence[Sequence[float]] | npt.NDArray[np.float64]) -> U8:
+    """Frequencies for counts [tables, symbols] of at most 128 symbols, none below 1.
+
+    The largest remainders of the part that is shared out by the counts get what rounding leaves.
+    """
+    weights = np.asarray(counts, np.float64) + 1e-9
+    free = TOTAL - weights.shape[1]
+    if free < weights.shape[1]:
+        raise ValueError(f"{weights.shape[1]} symbols are too many for {TOTAL} slots")
+    ideal = weights / weights.sum(axis=1, keepdims=True) * TOTAL
+    made = np.maximum(np.floor(ideal), 1).astype(np.int64)
+    for row, wanted in zip(made, ideal, strict=True):
+        while (off := TOTAL - int(row.sum())) != 0:
+            if off > 0:  # to the symbol that saves most bits by one slot more
+                row[np.argmax(wanted * np.log2((row + 1) / row))] += 1
+            else:  # from the one that loses least
+                cost = np.where(row > 1, wanted * np.log2(row / np.maximum(row - 1, 1)), np.inf)
+                row[np.argmin(cost)] -= 1
+    frequencies: U8 = made.astype(np.uint8)
+    return frequencies
