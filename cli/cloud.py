@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..cloud.remote import RemoteUrl
 
 _SAGEMAKER = "127.0.0.1:8080"
+ENGINES = ("local", "ray")
+_MOST_ACTORS = 8
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,7 +38,31 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there (off)"
     )
-    parser.add_argument("--instances", type=int, default=None, help="parallel runs per model")
+    parser.add_argument(
+        "--instances", type=int, default=None, help="parallel runs, in each worker if there are any"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="compute in N processes beneath this one (0: in this one); of Ray, at most N actors",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="what the workers are: processes of this machine, or actors of a Ray cluster",
+    )
+    parser.add_argument(
+        "--least-workers", type=int, default=0, metavar="N", help="of Ray: actors that stay (0)"
+    )
+    parser.add_argument(
+        "--idle", type=float, default=60.0, metavar="S", help="of Ray: when others go (60 s)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of Ray: the cluster to join (one of its own)"
+    )
     parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument(
@@ -101,9 +127,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from ..cloud.config import CloudConfig, usable_cores  # with the extra `cloud` alone
+    from ..cloud.config import CloudConfig, Engine, usable_cores  # with the extra `cloud` alone
     from ..cloud.server import serve
 
+    engine = Engine(options.engine)
+    workers = options.workers
+    if workers is None:
+        workers = _MOST_ACTORS if engine is Engine.RAY else 0
+    cores_each = 1 if engine is Engine.RAY else max(1, usable_cores() // max(1, workers))
     config = CloudConfig(
         bundles=options.bundles,
         model_repository=options.model_repository,
@@ -125,7 +156,12 @@ def run(options: argparse.Namespace) -> int:
         idle_unload_s=options.idle_unload_s,
         shared_memory=options.shared_memory,
         advertise=options.advertise,
-        instances=usable_cores() if options.instances is None else options.instances,
+        instances=cores_each if options.instances is None else options.instances,
+        workers=workers,
+        engine=engine,
+        least_workers=options.least_workers,
+        idle_s=options.idle,
+        ray_address=options.ray_address,
     )
     asyncio.run(serve(config, on_listening=_announce))
     return 0

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from ..shared.errors import ConfigError
@@ -19,6 +20,13 @@ DEFAULT_ADDRESS = Address("127.0.0.1", 8500)
 def usable_cores() -> int:
     """The cores this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+class Engine(StrEnum):
+    """Where batches are computed."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,10 @@ class CloudConfig:
 
     Where `memory_limit_bytes` bounds what the process takes, or `idle_unload_s` how long a model
     stays that nobody calls, models are loaded when they are first called.
+
+    Batches are computed in this process, or in `workers` others if that is above 0; by the engine
+    Ray in so many actors at most and `least_workers` at least, of a cluster at `ray_address` or one
+    of its own, where what has idled for `idle_s` is let go. Each worker has the `instances`.
     """
 
     bundles: Path
@@ -52,6 +64,11 @@ class CloudConfig:
     metrics: Address | None = None
     security: Security = field(default_factory=Security)
     instances: int = field(default_factory=usable_cores)
+    workers: int = 0
+    engine: Engine = Engine.LOCAL
+    least_workers: int = 0
+    idle_s: float = 60.0
+    ray_address: str | None = None
     queue_limit: int = 64
     max_batch: int = 8
     precision: Precision = Precision.FLOAT32
@@ -69,6 +86,14 @@ class CloudConfig:
         for name in ("instances", "queue_limit", "max_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise ConfigError(f"workers must not be negative, and {self.workers} is")
+        if self.workers and self.memory_limit_bytes is not None:
+            raise ConfigError(
+                "a memory limit is that of one process: it cannot be had with workers"
+            )
+        if self.engine is Engine.RAY and not self.workers:
+            raise ConfigError("the engine ray needs to know how many workers there may be")
         if self.poll_s is not None and not self.poll_s > 0:
             raise ConfigError(f"poll_s must be more than 0, not {self.poll_s:g}")
         if not self.grace_ms >= 0:

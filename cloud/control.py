@@ -234,7 +234,7 @@ class ModelControl:
             stage.key.cut
             for other in self._served(model.name)
             for stage in other.stages
-            if stage.loaded
+            if self._inference.worker.cost(stage) is not None
         }
         return [stage for stage in model.stages[1:] if stage.key.cut in loaded]
 

@@ -40,6 +40,11 @@ class Graphs:
     runtime: Runtime
     footprint: Footprint
     _open: Callable[[bytes], Backend] = field(repr=False)
+    _origin: "_Origin" = field(repr=False)
+
+    def __reduce__(self) -> "tuple[Callable[[_Origin], Graphs], tuple[_Origin]]":
+        """For another process: there they share one mapped file again."""
+        return _opened_once, (self._origin,)
 
     @classmethod
     def of(
@@ -84,15 +89,60 @@ class Graphs:
             threads=threads,
             on_cpu=on_cpu,
         )
+        origin = _Origin(bundle, precision, runtime, threads, on_cpu, budget_bytes)
         if runtime is Runtime.TORCH:
             opener = _torch(weights, precision, settings, budget_bytes, offload=footprint.offload)
         else:
             opener = _onnx(weights, settings)
-        return cls(bundle, variant, runtime, footprint, opener)
+        return cls(bundle, variant, runtime, footprint, opener, origin)
 
     def open(self, graph: Blob) -> Backend:
         """One of them, ready to run; BundleError if it cannot be."""
         return self._open(self.bundle.read(graph))
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What graphs were opened from."""
+
+    bundle: Bundle
+    precision: Precision
+    runtime: Runtime
+    threads: int
+    on_cpu: bool
+    budget_bytes: int | None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        bundle = self.bundle
+        return (
+            bundle.path,
+            bundle.sha256,
+            self.precision,
+            self.runtime,
+            self.threads,
+            self.on_cpu,
+            self.budget_bytes,
+        )
+
+
+_elsewhere: "weakref.WeakValueDictionary[tuple[object, ...], Graphs]" = (
+    weakref.WeakValueDictionary()
+)
+"""Graphs that came from another process, as long as a stage of theirs is there."""
+
+
+def _opened_once(origin: _Origin) -> Graphs:
+    if (graphs := _elsewhere.get(origin.key)) is None:
+        graphs = _elsewhere[origin.key] = Graphs.of(
+            origin.bundle,
+            precision=origin.precision,
+            runtime=origin.runtime,
+            threads=origin.threads,
+            on_cpu=origin.on_cpu,
+            budget_bytes=origin.budget_bytes,
+        )
+    return graphs
 
 
 def _fitting(

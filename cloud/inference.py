@@ -39,20 +39,24 @@ class Inference:
         self.loader = loader
         self._clock = clock
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Takes work for what is loaded now; the rest is loaded in the background, or when called.
 
         In the background only where nothing limits what is in memory.
         """
         for model in self.repository:
             self.serve(model)
+        if not self.loader.residence.limits.any:
+            for model in self.repository:
+                with await self.loader.ready(model.whole, deadline=None):
+                    pass
 
     def serve(self, model: Model) -> None:
         """Takes work for a model of the repository."""
         self.statistics.add(model.name, model.version)
         self.loader.add(model.stages)
         if not self.loader.residence.limits.any:
-            self.loader.start(model.stages[1:])
+            self.loader.start(model.stages)
 
     async def begin(self, model: Model) -> None:
         """The same, once its whole is loaded; raises what that raises, and serves it not then."""

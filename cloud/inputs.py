@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..shared import oip
 from ..shared.codec import codec_by_name
@@ -107,9 +108,7 @@ async def _read_frame(
     contract = stage.contract
     _check_codec(parameters, header, contract)
 
-    def load() -> Array:
-        return decode_payload(frame, header, contract=contract)[None]
-
+    load = partial(_decoded_frame, frame, header, contract)
     return Input(model=model, stage=stage, items=1, load=load)
 
 
@@ -129,7 +128,8 @@ def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
     if not single and len(tensor.shape) != len(item) + 1:
         raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")
     pixels = tensor.array().reshape(items, *item)
-    return Input(model=model, stage=model.whole, items=items, load=lambda: pixels, at_hand=True)
+    load = partial(_as_it_is, pixels)
+    return Input(model=model, stage=model.whole, items=items, load=load, at_hand=True)
 
 
 async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
@@ -141,17 +141,26 @@ async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
     (encoded,) = tensor.elements()
     size = model.size_px
     if picture_size(encoded) == (size, size):
-
-        def load() -> Array:
-            return decode_picture(encoded, max_pixels=size * size)[None]
-
+        load = partial(_decoded_picture, encoded, size * size)
     else:  # not by the instance: what takes so long and varies so much is no cost of its stage
         pixels = await asyncio.to_thread(_prepared, encoded, model)
-
-        def load() -> Array:
-            return pixels[None]
-
+        load = partial(_as_it_is, pixels[None])
     return Input(model=model, stage=model.whole, items=1, load=load)
+
+
+# What instances are to do is said by values, since they may be in other processes.
+
+
+def _decoded_frame(frame: bytes, header: FrameHeader, contract: Contract) -> Array:
+    return decode_payload(frame, header, contract=contract)[None]
+
+
+def _decoded_picture(encoded: bytes, max_pixels: int) -> Array:
+    return decode_picture(encoded, max_pixels=max_pixels)[None]
+
+
+def _as_it_is(array: Array) -> Array:
+    return array
 
 
 def _prepared(encoded: bytes, model: ServedModel) -> Array:

@@ -72,19 +72,20 @@ class Loader:
         self._alarm: asyncio.TimerHandle | None = None
 
     def add(self, stages: Iterable[Stage]) -> None:
-        """Takes charge of stages; those that are loaded already take work at once."""
+        """Takes charge of stages; those that are loaded where they run take work at once."""
         for stage in stages:
             if stage.key in self._stages:
                 continue
+            there = stage.loaded and self._worker.executor.here
             self._stages[stage.key] = stage
             self.residence.add(
                 stage.key,
                 shared_bytes=stage.shared_bytes,
                 own_bytes=stage.own_bytes,
                 now_s=self._clock(),
-                loaded=stage.loaded,
+                loaded=there,
             )
-            if stage.loaded:
+            if there:
                 self._worker.add_stage(stage)
         self._pump()
 
@@ -226,6 +227,8 @@ class Loader:
             grown_bytes = await asyncio.get_running_loop().run_in_executor(
                 self._pool, _load_here, stage
             )
+            if self._stages.get(key) is stage:
+                await self._worker.open_stage(stage)
         except HybridgeError as error:
             log.warning("%s cannot be loaded: %s", key, error)
             fault = error
@@ -241,8 +244,6 @@ class Loader:
             self.residence.failed(key, now_s=now_s)
         else:
             self.residence.loaded(key, grown_bytes=grown_bytes, took_ms=stage.load_ms, now_s=now_s)
-            if self._stages.get(key) is stage:
-                self._worker.add_stage(stage)
             _tell(stage, took_s)
         if self._statistics is not None:
             self._statistics.of(key.model, key.version).loaded(took_s, failed=fault is not None)

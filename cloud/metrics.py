@@ -1,9 +1,11 @@
 """The cloud's figures as Prometheus reads them, on a port of their own."""
 
 import asyncio
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import GCCollector, ProcessCollector
@@ -16,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from .executors.executor import Staff
 from .front import Front, Served
 from .residence import Residence
 from .statistics import BOUNDS_S, BatchFigures, Statistics
@@ -24,6 +27,7 @@ from .web import application
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 _MODEL = ("model", "version")
+_TICKS, _PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 def metrics_app(statistics: Statistics, front: Front) -> web.Application:
@@ -68,6 +72,7 @@ def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]
         return
     yield from _resident(served.inference.loader.residence)
     worker, models = served.inference.worker, {m.name for m in served.inference.repository}
+    yield from _staff(worker.executor.staff)
     running = GaugeMetricFamily("hybridge_batches_running", "Batches that are being computed.")
     running.add_metric((), worker.running)
     yield running
@@ -83,6 +88,36 @@ def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]
     )
     forecast.add_metric((), worker.forecast_ms() / 1e3)
     yield forecast
+
+
+def _staff(staff: Staff | None) -> Iterator[Metric]:
+    if staff is None:
+        return
+    workers = GaugeMetricFamily(
+        "hybridge_workers", "Processes or actors that compute for this cloud.", labels=("state",)
+    )
+    workers.add_metric(("ready",), staff.ready)
+    workers.add_metric(("starting",), staff.starting)
+    deaths = CounterMetricFamily(
+        "hybridge_worker_deaths", "Workers that ended without being asked to."
+    )
+    deaths.add_metric((), staff.deaths)
+    yield from (workers, deaths)
+    memory = GaugeMetricFamily(
+        "hybridge_worker_resident_bytes", "Memory of a worker on this machine.", labels=("worker",)
+    )
+    cpu = CounterMetricFamily(
+        "hybridge_worker_cpu_seconds", "Processor time of a worker here.", labels=("worker",)
+    )
+    for name, pid in staff.processes.items():
+        try:
+            resident = Path(f"/proc/{pid}/statm").read_text().split()[1]
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        memory.add_metric((name,), int(resident) * _PAGE_BYTES)
+        cpu.add_metric((name,), (int(stat[11]) + int(stat[12])) / _TICKS)
+    yield from (memory, cpu)
 
 
 def _resident(residence: Residence) -> Iterator[Metric]:

@@ -95,6 +95,18 @@ class _Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """`instances` compute now; one more from each instant of `coming_s`.
+
+    Where there is none at all, there is one so long after it is asked for: `on_demand_s`.
+    """
+
+    instances: int
+    coming_s: tuple[float, ...] = ()
+    on_demand_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Jobs of one stage that run together, from `started_s` for about `predicted_ms`."""
 
@@ -142,6 +154,8 @@ class Scheduler:
 
     instances: int
     queue_limit: int
+    _coming_s: tuple[float, ...] = ()
+    _on_demand_s: float = 0.0
     _queues: dict[StageKey, _Queue] = field(default_factory=dict)
     _running: dict[int, Batch] = field(default_factory=dict)
     _batches: int = 0
@@ -154,6 +168,12 @@ class Scheduler:
         """Forgets a stage; of its jobs none may be waiting, but some may run."""
         assert not self._queues[stage].jobs, f"{stage} has jobs waiting"
         del self._queues[stage]
+
+    def resize(self, capacity: Capacity) -> None:
+        """Reckons with other instances from now on; what runs is left to finish."""
+        self.instances = capacity.instances
+        self._coming_s = capacity.coming_s
+        self._on_demand_s = capacity.on_demand_s
 
     def cost(self, stage: StageKey) -> OnlineCost:
         return self._queues[stage].cost
@@ -285,7 +305,9 @@ class Scheduler:
     def _free(self, now_s: float) -> list[float]:
         """When each instance is expected to be free, the first one first."""
         free = [_free_s(batch, now_s) for batch in self._running.values()]
-        return sorted([*free, *[now_s] * (self.instances - len(free))])
+        free += [now_s] * (self.instances - len(free))
+        free += [now_s + abs(at_s - now_s) for at_s in self._coming_s]
+        return sorted(free) or [now_s + self._on_demand_s]
 
     def _begin(self, stage: StageKey, group: _Group, cost: Cost, now_s: float) -> Batch:
         self._batches += 1

@@ -19,6 +19,7 @@ from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
 from .control import ModelControl
+from .executors.opening import executor_of, join
 from .fleet import FleetService
 from .front import Front, Served
 from .health import Health
@@ -68,6 +69,7 @@ class CloudServer:
         if not shelf.found():
             where = " or ".join(map(str, filter(None, (config.bundles, config.model_repository))))
             raise ConfigError(f"no bundle under {where}; build one first")
+        executor = await executor_of(config)
         self._front = front = Front()
         await self._listen(front)
         await self._open_sites(front)
@@ -78,10 +80,11 @@ class CloudServer:
         shelf = config.shelf(budget_bytes=limits.budget_bytes)
         opened = await asyncio.to_thread(open_shelf, shelf, load=not limits.any)
         self._worker = Worker(
-            instances=config.instances,
+            executor=executor,
             queue_limit=config.queue_limit,
             on_execution=self._statistics.executed,
         )
+        await self._worker.start()
         self._loader = Loader(self._worker, limits=limits, statistics=self._statistics)
         inference = Inference(
             opened.repository,
@@ -90,7 +93,7 @@ class CloudServer:
             statistics=self._statistics,
             shared_memory=self._shared_memory,
         )
-        inference.start()
+        await inference.start()
         if limits.any:
             self._loader.start(_at_start(opened.repository, preload=config.preload))
         if config.preload or limits.any:
@@ -124,7 +127,7 @@ class CloudServer:
         if self._loader is not None:
             await self._loader.close()
         if self._worker is not None:
-            self._worker.close()
+            await self._worker.close()
         self._shared_memory.unregister("")
         log.info("stopped")
 
@@ -183,4 +186,5 @@ def _at_start(repository: Repository, *, preload: bool) -> list[Stage]:
 
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:
     """Runs a cloud until SIGINT or SIGTERM; ConfigError if it cannot start."""
+    await join(config)
     await daemon.serve(CloudServer(config), on_listening=on_listening)

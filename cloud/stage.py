@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -114,6 +114,14 @@ class Stage:
     def fits(self, batch: Array, *, items: int) -> bool:
         """Whether an array is n inputs of this stage."""
         return batch.shape == (items, *self.contract.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which loads it by itself."""
+        return {**self.__dict__, "_backend": None, "_cost": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def run(self, batch: Array, sides: Tensors) -> Computed:
         """What the model makes of n inputs; ModelFault if it fails on them."""

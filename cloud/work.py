@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -26,7 +27,10 @@ from .stage import Computed, Stage
 log = logging.getLogger(__name__)
 
 Load = Callable[[], Array]
-"""Makes the inputs [items, ...] of a job: a codec's decoding, done by the instance."""
+"""Makes the inputs [items, ...] of a job: a codec's decoding, done by the instance.
+
+Can be pickled: the instance may be elsewhere.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +66,35 @@ class Work:
         """True once nobody waits any more; may be asked from any thread."""
         return self.answer.done()
 
+    def when_done(self, act: Callable[[object], object]) -> None:
+        """Calls `act` on the waiter's event loop once nobody waits any more; from any thread."""
+        self.answer.get_loop().call_soon_threadsafe(self.answer.add_done_callback, act)
+
+
+class Task(Protocol):
+    """A work as whoever carries it out sees it."""
+
+    @property
+    def job(self) -> Job: ...
+
+    @property
+    def load(self) -> Load: ...
+
+    @property
+    def sides(self) -> Tensors: ...
+
+    @property
+    def unwanted(self) -> bool: ...
+
+    def when_done(self, act: Callable[[object], object]) -> None:
+        """Calls `act` on the waiter's event loop once nobody waits any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Audience:
     """Those who wait for what the calling thread computes."""
 
-    works: Sequence[Work]
+    works: Sequence[Task]
 
     @property
     def deadline_s(self) -> float:
@@ -76,14 +103,13 @@ class Audience:
 
     def when_gone(self, act: Callable[[], object]) -> None:
         """Calls `act` once nobody waits any more, on their event loop."""
-        waiting = [work.answer for work in self.works]
 
         def look(_: object) -> None:
-            if all(answer.done() for answer in waiting):
+            if all(work.unwanted for work in self.works):
                 act()
 
-        for answer in waiting:
-            answer.get_loop().call_soon_threadsafe(answer.add_done_callback, look)
+        for work in self.works:
+            work.when_done(look)
 
 
 _AUDIENCE: ContextVar[Audience | None] = ContextVar("audience", default=None)
@@ -95,7 +121,7 @@ def audience() -> Audience | None:
 
 
 @contextmanager
-def waited_for_by(works: Sequence[Work]) -> Iterator[None]:
+def waited_for_by(works: Sequence[Task]) -> Iterator[None]:
     """Within, the calling thread computes for these."""
     token = _AUDIENCE.set(Audience(works))
     try:
@@ -114,7 +140,7 @@ class Execution:
     decode_ms: float
 
 
-def execute(works: Sequence[Work], *, stage: Stage, clock: Clock) -> Execution:
+def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
     """Loads, computes and checks a batch on the calling thread; never raises."""
     started_s = clock()
     outcomes: list[Answer | Exception | None] = [None] * len(works)
@@ -158,7 +184,7 @@ class _Loaded:
     sides: Tensors
 
 
-def _load(work: Work, stage: Stage) -> _Loaded:
+def _load(work: Task, stage: Stage) -> _Loaded:
     array = work.load()
     if not stage.fits(array, items=work.job.items):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")

@@ -1,51 +1,69 @@
-"""Drives the scheduler: an event loop around it, and a sized pool of threads that compute."""
+"""Drives the scheduler: an event loop around it, and an executor that carries out its batches."""
 
 import asyncio
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ..shared.deadline import Clock, Deadline, monotonic
-from ..shared.errors import DeadlineUnmet, UnknownModel
+from ..shared.errors import (
+    DeadlineRefused,
+    DeadlineUnmet,
+    InstanceLost,
+    Overloaded,
+    UnknownModel,
+)
 from ..shared.side import Tensors
-from .cost import OnlineCost
+from .cost import Cost, OnlineCost
+from .executors.executor import Demand, Executor
 from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
-from .work import Answer, Execution, Load, Work, execute
+from .work import Answer, Execution, Load, Work
 
 OnExecution = Callable[[StageKey, Execution], None]
 
-_AT_ONCE_MS = 0.1
-"""To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
-
 
 class Worker:
-    """Computes what is submitted, on `instances` threads. All methods belong to one event loop."""
+    """Computes what is submitted, by an executor. All methods belong to one event loop.
+
+    What dies with an instance is tried once more if there is time.
+    """
 
     def __init__(
         self,
         *,
-        instances: int,
+        executor: Executor,
         queue_limit: int,
         on_execution: OnExecution | None = None,
         clock: Clock = monotonic,
     ) -> None:
-        self._scheduler = Scheduler(instances=instances, queue_limit=queue_limit)
-        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self.executor = executor
+        self._scheduler = Scheduler(instances=executor.capacity.instances, queue_limit=queue_limit)
         self._on_execution = on_execution
         self._clock = clock
         self._stages: dict[StageKey, Stage] = {}
         self._works: dict[int, Work] = {}
         self._leaving: dict[StageKey, asyncio.Event] = {}
         self._ids = itertools.count()
+        self._tried: set[int] = set()
+        self._refused = 0
         self._alarm: asyncio.TimerHandle | None = None
 
-    def add_stage(self, stage: Stage) -> None:
-        """Takes work for a loaded stage from now on."""
+    async def start(self) -> None:
+        """Has the executor get ready."""
+        await self.executor.start(demand=self._demand, changed=self._resized)
+        self._resized()
+
+    async def open_stage(self, stage: Stage) -> None:
+        """Has a loaded stage opened where it will run, and takes work for it from then on."""
+        if stage.key not in self._stages:
+            self.add_stage(stage, await self.executor.open(stage))
+
+    def add_stage(self, stage: Stage, cost: Cost | None = None) -> None:
+        """Takes work for a stage from now on; one that runs here needs no opening."""
         if stage.key not in self._stages:
             self._stages[stage.key] = stage
-            self._scheduler.add_stage(stage.key, stage.cost)
+            self._scheduler.add_stage(stage.key, cost or stage.cost)
 
     async def remove_stage(self, stage: Stage) -> None:
         """Takes no more work for a stage, and forgets it once what was accepted has ended."""
@@ -60,6 +78,7 @@ class Worker:
             del self._leaving[stage.key]
         del self._stages[stage.key]
         self._scheduler.remove_stage(stage.key)
+        await self.executor.let_go(stage)
 
     def cost(self, stage: Stage) -> OnlineCost | None:
         """What a stage costs lately; None before `add_stage`."""
@@ -109,7 +128,11 @@ class Worker:
             arrived_s=now_s,
             deadline_s=deadline.at_s,
         )
-        self._scheduler.submit(job, now_s=now_s)
+        try:
+            self._scheduler.submit(job, now_s=now_s)
+        except (DeadlineRefused, Overloaded):
+            self._refused += 1
+            raise
         work = Work(
             job=job,
             load=load,
@@ -126,6 +149,7 @@ class Worker:
             outcome = await work.answer
         finally:
             del self._works[job.id]
+            self._tried.discard(job.id)
             self._scheduler.cancel(job)
             if alarm is not None:
                 alarm.cancel()
@@ -135,11 +159,20 @@ class Worker:
             raise outcome
         return outcome
 
-    def close(self) -> None:
-        """Takes no more work; what runs is left to end by itself."""
+    async def close(self) -> None:
+        """Takes no more work; what runs in threads is left to end by itself."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self.executor.close()
+
+    def _demand(self) -> Demand:
+        return Demand(
+            unanswered=len(self._works), refused=self._refused, forecast_ms=self.forecast_ms()
+        )
+
+    def _resized(self) -> None:
+        self._scheduler.resize(self.executor.capacity)
+        self._pump()
 
     def _pump(self) -> None:
         """Does what the scheduler says until it says to wait."""
@@ -155,22 +188,23 @@ class Worker:
 
     def _start(self, batch: Batch) -> None:
         works = [self._works[job.id] for job in batch.jobs]
-        stage = self._stages[batch.stage]
-        compute = partial(execute, works, stage=stage, clock=self._clock)
-        if (
-            batch.predicted_ms <= _AT_ONCE_MS
-            and stage.bounded
-            and all(work.at_hand for work in works)
-        ):
-            self._finish(batch, works, compute())
+        future = self.executor.run(works, self._stages[batch.stage], batch.predicted_ms)
+        if isinstance(future, Execution):
+            self._finish(batch, works, future)
         else:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, compute)
             future.add_done_callback(partial(self._finished, batch, works))
 
     def _finished(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
-        if not future.cancelled():  # closed before it ran
+        if future.cancelled():  # closed before it ran
+            return
+        error = future.exception()
+        if error is None:
             self._finish(batch, works, future.result())
-            self._pump()
+        else:
+            self._scheduler.finish(batch, now_s=self._clock(), items=0)
+            for work in works:
+                self._failed(work, error)
+        self._pump()
 
     def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
         self._scheduler.finish(batch, now_s=self._clock(), items=execution.items)
@@ -178,6 +212,29 @@ class Worker:
             self._on_execution(batch.stage, execution)
         for work, outcome in zip(works, execution.outcomes, strict=True):
             _settle(work, outcome)
+
+    def _failed(self, work: Work, error: BaseException) -> None:
+        """What was lost with an instance is queued once more; the rest is told at once."""
+        if work.unwanted:
+            return
+        if isinstance(error, InstanceLost):
+            self._try_again(work, error)
+        else:  # a defect: whoever asked gets it as it is
+            work.answer.set_exception(error)
+
+    def _try_again(self, work: Work, lost: InstanceLost) -> None:
+        now_s = self._clock()
+        if work.job.deadline_s <= now_s:
+            _settle(work, DeadlineUnmet("it passed before the answer was there"))
+            return
+        if work.job.id in self._tried:
+            _settle(work, InstanceLost(f"{lost}, as did the one that tried before it"))
+            return
+        self._tried.add(work.job.id)
+        try:
+            self._scheduler.submit(work.job, now_s=now_s)
+        except (DeadlineRefused, Overloaded) as refusal:
+            _settle(work, InstanceLost(f"{lost}; for another try, {refusal}"))
 
     def _set_alarm(self, wake_s: float | None) -> None:
         if self._alarm is not None:

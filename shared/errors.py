@@ -14,6 +14,7 @@ HybridgeError
 │   └── DeadlineRefused     cannot be, and was not accepted
 ├── Overloaded              a bounded queue is full
 ├── ModelFault              a model runtime failed on an input that was well formed
+├── InstanceLost            what computed the answer died, and there was no time for another try
 ├── RemoteError             the other side's fault, never ours
 │   ├── RemoteUnavailable   nobody answers there
 │   ├── RemoteTooLate       it refused, or missed, the deadline
@@ -84,6 +85,10 @@ class ModelFault(HybridgeError):
     """A model runtime failed although its input was well formed."""
 
 
+class InstanceLost(HybridgeError):
+    """What computed the answer died, and the answer could not be had again in time."""
+
+
 class RemoteError(HybridgeError):
     """The other side of a connection is at fault."""
 
@@ -139,6 +144,7 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     DeadlineRefused: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
     Overloaded: Meaning(_CODE.RESOURCE_EXHAUSTED, 503, 75, "overloaded"),
     ModelFault: Meaning(_CODE.INTERNAL, 500, 70, "model failed"),
+    InstanceLost: Meaning(_CODE.UNAVAILABLE, 503, 69, "computing was cut short"),
     RemoteError: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote fault"),
     RemoteUnavailable: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote unavailable"),
     RemoteTooLate: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "remote too late"),

@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, load, machine, parser, run
-from serving import hot_swap, identity, large_model, overload, soak, throughput
+from serving import growth, hot_swap, identity, large_model, overload, soak, throughput
 from serving.findings import Findings, Part
 
 from hybridge.cli.console import notes
@@ -23,6 +23,7 @@ from hybridge.shared.errors import ConfigError
 PARTS: Mapping[str, Part] = {
     "throughput": throughput,
     "identity": identity,
+    "growth": growth,
     "hot_swap": hot_swap,
     "overload": overload,
     "soak": soak,

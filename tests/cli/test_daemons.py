@@ -13,9 +13,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from hybridge.client import Client
+from hybridge.protos.oip import MODEL_METADATA
+from hybridge.protos.open_inference_pb2 import ModelMetadataRequest
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.security import Address
 
@@ -124,6 +127,18 @@ def test_a_cloud_is_asked_to_stop(bundle: Bundle, tmp_path: Path) -> None:
     assert "Traceback" not in log.read_text()
     assert "http on" in log.read_text()
     assert "sagemaker on" in log.read_text()
+
+
+def test_a_cloud_with_workers_is_asked_to_stop(bundle: Bundle, tmp_path: Path) -> None:
+    log = tmp_path / "cloud.log"
+    with hybridge("cloud", "--listen", HERE, "--workers", "2", "--preload", log=log) as cloud:
+        with grpc.insecure_channel(str(cloud.address)) as channel:
+            asked = ModelMetadataRequest(name=NAME).SerializeToString()
+            assert channel.unary_unary(MODEL_METADATA.path)(asked, timeout=START_S)
+        assert cloud.end(signal.SIGTERM) == 0
+    assert "Traceback" not in log.read_text()
+    for name in ("worker 1", "worker 2"):
+        assert f"{name} is ready" in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
+from hybridge.cloud.executors.threads import Threads
 from hybridge.cloud.loader import Loader
 from hybridge.cloud.residence import Limits, Reason
 from hybridge.cloud.scheduler import StageKey
@@ -88,9 +89,9 @@ def disk() -> Iterator[Disk]:
 
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
-    worker = Worker(instances=1, queue_limit=100)
+    worker = Worker(executor=Threads(1), queue_limit=100)
     yield worker
-    worker.close()
+    await worker.close()
 
 
 class Bench:

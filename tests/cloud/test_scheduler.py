@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hybridge.cloud.cost import Cost
-from hybridge.cloud.scheduler import Batch, Job, Scheduler, StageKey
+from hybridge.cloud.scheduler import Batch, Capacity, Job, Scheduler, StageKey, Step
 from hybridge.shared.errors import DeadlineUnmet, Overloaded
 
 PLAIN = StageKey("plain", "1")
@@ -96,6 +96,41 @@ def test_forecast_counts_what_runs_and_distrusts_what_is_overdue() -> None:
     bench.batch()
     assert bench.scheduler.forecast_ms(now_s=0.004) == pytest.approx(6.0)
     assert bench.scheduler.forecast_ms(now_s=0.060) == pytest.approx(50.0)
+
+
+def test_instances_that_are_to_come_count_from_then_on() -> None:
+    bench = Bench(instances=0)
+    bench.scheduler.resize(Capacity(instances=0, coming_s=(2.0, 1.0)))
+    assert bench.scheduler.forecast_ms(now_s=0.0) == 1_000
+    assert bench.scheduler.forecast_ms(now_s=2.5) == 500  # overdue: in as long as it is overdue
+    bench.submit(budget_ms=1_011)
+    bench.submit(budget_ms=2_011)
+    assert bench.scheduler.next(now_s=0.0) == Step()
+    with pytest.raises(DeadlineUnmet):
+        bench.submit(budget_ms=1_015)
+    bench.scheduler.resize(Capacity(instances=1, coming_s=(2.0,)))
+    assert bench.batch(now_s=1.0).jobs[0].id == 1
+
+
+def test_without_instances_one_comes_when_asked_for() -> None:
+    bench = Bench(instances=0)
+    bench.scheduler.resize(Capacity(instances=0, on_demand_s=3.0))
+    assert bench.scheduler.forecast_ms(now_s=0.0) == 3_000
+    with pytest.raises(DeadlineUnmet):
+        bench.submit(budget_ms=3_009)
+    bench.submit(budget_ms=3_011)
+
+
+def test_what_runs_where_there_is_room_no_more_is_left_to_finish() -> None:
+    bench = Bench(instances=2)
+    for _ in range(3):
+        bench.submit()
+    batches = [bench.batch(), bench.batch()]
+    bench.scheduler.resize(Capacity(instances=1))
+    bench.finish(batches[0], now_s=0.01)
+    assert bench.scheduler.next(now_s=0.01) == Step()
+    bench.finish(batches[1], now_s=0.01)
+    assert bench.batch(now_s=0.01).jobs[0].id == 3
 
 
 def test_queue_is_bounded_per_model() -> None:

@@ -28,12 +28,12 @@ from .test_service import probabilities, request_of
 
 HANG = """
 import threading
-from hybridge.cloud import worker
+from hybridge.cloud.executors import threads
 def hang(*_, **__):
     print("hanging", flush=True)
     threading.Event().wait()
-worker.execute = hang
-worker._AT_ONCE_MS = 0.0  # on a thread, as what takes longer
+threads.execute = hang
+threads._AT_ONCE_MS = 0.0  # on a thread, as what takes longer
 """
 DAEMON = """
 import asyncio, logging, sys

@@ -1,19 +1,20 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
 
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
+from hybridge.cloud.executors.threads import Threads
 from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
-from hybridge.cloud.work import Answer
+from hybridge.cloud.work import Answer, Execution, Work
 from hybridge.cloud.worker import Worker
 from hybridge.shared.contract import Contract
 from hybridge.shared.deadline import Deadline, monotonic
-from hybridge.shared.errors import DeadlineUnmet, FrameError, ModelFault
+from hybridge.shared.errors import DeadlineUnmet, FrameError, InstanceLost, ModelFault
 from hybridge.shared.manifest import OutputKind
 from hybridge.shared.side import Tensors
 from hybridge.shared.tensor import Array
@@ -63,11 +64,11 @@ def stage(backend: Echo) -> Stage:
 
 @pytest.fixture
 async def worker(stage: Stage, backend: Echo) -> AsyncIterator[Worker]:
-    worker = Worker(instances=1, queue_limit=10)
+    worker = Worker(executor=Threads(1), queue_limit=10)
     worker.add_stage(stage)
     yield worker
     backend.allowed.set()
-    worker.close()
+    await worker.close()
 
 
 def submit(
@@ -140,6 +141,50 @@ async def test_a_lingering_batch_starts_by_itself(
     assert backend.batches == [[1, 2]]
 
 
+class Dying(Threads):
+    """Loses so many batches before it runs any."""
+
+    def __init__(self, deaths: int, error: Exception) -> None:
+        super().__init__(1)
+        self.deaths = deaths
+        self.error = error
+
+    def run(
+        self, works: Sequence[Work], stage: Stage, predicted_ms: float
+    ) -> asyncio.Future[Execution] | Execution:
+        if not self.deaths:
+            return super().run(works, stage, predicted_ms)
+        self.deaths -= 1
+        lost: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
+        lost.set_exception(self.error)
+        return lost
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_what_is_lost_is_tried_once_more(stage: Stage, backend: Echo, deaths: int) -> None:
+    worker = Worker(executor=Dying(deaths, InstanceLost("it died")), queue_limit=10)
+    worker.add_stage(stage)
+    backend.allowed.set()
+    call = submit(worker, stage, 1)
+    if deaths == 1:
+        assert (await call).probabilities.tolist() == [[1, 1]]
+    else:
+        with pytest.raises(InstanceLost, match="it died, as did the one that tried before it"):
+            await call
+    assert (await submit(worker, stage, 2)).probabilities.tolist() == [[2, 2]]
+    await worker.close()
+
+
+async def test_a_defect_of_an_executor_costs_its_batch_alone(stage: Stage, backend: Echo) -> None:
+    worker = Worker(executor=Dying(1, ZeroDivisionError("a defect")), queue_limit=10)
+    worker.add_stage(stage)
+    backend.allowed.set()
+    with pytest.raises(ZeroDivisionError):
+        await submit(worker, stage, 1)
+    assert (await submit(worker, stage, 2)).probabilities.tolist() == [[2, 2]]
+    await worker.close()
+
+
 class Quick(Backend):
     """Remembers on which thread each batch was computed."""
 
@@ -168,7 +213,7 @@ async def test_on_the_loop_only_what_certainly_takes_no_time(
 ) -> None:
     backend = Quick(bounded=bounded)
     stage._backend, stage._cost = backend, Cost(fixed_ms=0.0, per_item_ms=run_ms)
-    worker = Worker(instances=1, queue_limit=10)
+    worker = Worker(executor=Threads(1), queue_limit=10)
     worker.add_stage(stage)
     answer = await worker.run(
         stage,
@@ -179,4 +224,4 @@ async def test_on_the_loop_only_what_certainly_takes_no_time(
     )
     assert answer.probabilities.tolist() == [[7, 7]]
     assert [thread is threading.main_thread() for thread in backend.threads] == [on_loop]
-    worker.close()
+    await worker.close()

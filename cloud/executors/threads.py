@@ -1,0 +1,55 @@
+"""Batches on threads of this process."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from ...shared.deadline import Clock, monotonic
+from ..cost import Cost
+from ..scheduler import Capacity
+from ..stage import Stage
+from ..work import Execution, Work, execute
+from .executor import Demand, Executor, Staff
+
+_AT_ONCE_MS = 0.1
+"""To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
+
+
+class Threads(Executor):
+    """`instances` threads; what they run, they run on the stage itself."""
+
+    here = True
+
+    def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
+        self._capacity = Capacity(instances=instances)
+        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._clock = clock
+
+    @property
+    def capacity(self) -> Capacity:
+        return self._capacity
+
+    @property
+    def staff(self) -> Staff | None:
+        return None
+
+    async def start(self, *, demand: Callable[[], Demand], changed: Callable[[], None]) -> None:
+        pass
+
+    async def open(self, stage: Stage) -> Cost:
+        return stage.cost
+
+    async def let_go(self, stage: Stage) -> None:
+        pass
+
+    def run(
+        self, works: Sequence[Work], stage: Stage, predicted_ms: float
+    ) -> asyncio.Future[Execution] | Execution:
+        compute = partial(execute, works, stage=stage, clock=self._clock)
+        if predicted_ms <= _AT_ONCE_MS and stage.bounded and all(work.at_hand for work in works):
+            return compute()
+        return asyncio.get_running_loop().run_in_executor(self._pool, compute)
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
