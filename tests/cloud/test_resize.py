@@ -31,4 +31,4 @@ def test_it_is_what_devices_do(
     assert (made.shape, made.dtype) == (device.shape, np.uint8)
     difference = np.abs(made.astype(int) - device)
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.15  # halves fall to either side, more often in thin ones
+    assert (difference > 0).mean() < 0.2  # halves fall to either side, more often in thin ones
