@@ -30,7 +30,7 @@ class Cost:
     per_item_ms: float
     batch_items: int = 1
     most_linger_ms: float = field(default=math.inf, repr=False)
-    slack: float = 0.0
+    slack: float = field(default=0.0, repr=False)
 
     @classmethod
     def fit(cls, *, one_ms: float, full_ms: float, full_items: int) -> "Cost":

@@ -18,7 +18,7 @@ def check_golden(model: ServedModel) -> None:
     if tolerance is None:
         return
     golden = read_golden(model.bundle)
-    sides = {spec.name: golden[side_name(spec.name)][None] for spec in manifest.large.inputs}
+    sides = {spec.name: golden[side_name(spec.name)] for spec in manifest.large.inputs}
     answer = model.whole.run(golden[FOR_LARGE][None], sides).probabilities
     assert answer is not None
     error = error_of(answer, golden[name])

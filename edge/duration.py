@@ -42,7 +42,9 @@ class Duration(NamedTuple):
         spread2 = math.log1p(variance / (mean * mean)) if unsure else 0.0
         if spread2 == 0.0:
             return 1.0 if ms >= mean else 0.0
-        z = (math.log(ms / mean) + 0.5 * spread2) / math.sqrt(spread2)
+        if (share := ms / mean) <= 0.0:  # too small a number
+            return 0.0
+        z = (math.log(share) + 0.5 * spread2) / math.sqrt(spread2)
         return 0.5 * math.erfc(-z * _SQRT_HALF)
 
     def quantile(self, z: float) -> float:

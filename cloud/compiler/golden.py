@@ -57,7 +57,7 @@ def golden_answers(bundle: Bundle, arrays: Mapping[str, Array]) -> dict[str, Arr
             continue
         whole = ServedModel.of(bundle, max_batch=1, precision=precision).whole
         whole.load()
-        sides = {spec.name: arrays[side_name(spec.name)][None] for spec in whole.inputs}
+        sides = {spec.name: arrays[side_name(spec.name)] for spec in whole.inputs}
         answer = whole.run(arrays[RESIZE_LARGE][None], sides).probabilities
         assert answer is not None
         answers[answer_name(precision)] = answer[0]
