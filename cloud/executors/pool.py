@@ -89,6 +89,7 @@ class ReplicaPool(Executor):
         self._hung_s = hung_s
         self._clock = clock
         self._seats: list[_Seat] = []
+        self._keepers: set[asyncio.Task[None]] = set()
         self._opened: dict[Stage, _Opened] = {}
         self._places = itertools.count(1)
         self._names = itertools.count(1)
@@ -162,9 +163,11 @@ class ReplicaPool(Executor):
         return asyncio.ensure_future(self._run(works, self._opened[stage]))
 
     async def close(self) -> None:
-        tasks = [task for task in (self._scaling, *(seat.keeper for seat in self._seats)) if task]
-        for task in tasks:
-            task.cancel()
+        if self._scaling is not None:
+            self._scaling.cancel()
+        for keeper in self._keepers:
+            _ask_to_end(keeper)
+        tasks = [*self._keepers, *([self._scaling] if self._scaling else [])]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, works: Sequence[Work], opened: _Opened) -> Execution:
@@ -255,8 +258,10 @@ class ReplicaPool(Executor):
         self._seats.append(seat)
         seat.keeper = asyncio.create_task(self._keep(seat), name=name)
         seat.keeper.add_done_callback(self._kept)
+        self._keepers.add(seat.keeper)
 
     def _kept(self, keeper: asyncio.Task[None]) -> None:
+        self._keepers.discard(keeper)
         if keeper.cancelled() or (error := keeper.exception()) is None:
             return
         log.error("defect in the keeper of %s", keeper.get_name(), exc_info=error)
@@ -346,16 +351,21 @@ class ReplicaPool(Executor):
             less = superfluous(self._bounds, idle_s, starting=starting + more)
             idlers = sorted(zip(idle_s, ready, strict=True), key=lambda each: each[0])
             for _, seat in idlers[len(idlers) - less :]:
-                await self._dismiss(seat)
+                self._dismiss(seat)
 
-    async def _dismiss(self, seat: _Seat) -> None:
+    def _dismiss(self, seat: _Seat) -> None:
         log.info("%s has idled for %g s, and is let go", seat.name, self._bounds.idle_s)
         self._seats.remove(seat)
         seat.replica = None
         self._changed()
         assert seat.keeper is not None
-        seat.keeper.cancel()
-        await asyncio.gather(seat.keeper, return_exceptions=True)
+        _ask_to_end(seat.keeper)
+
+
+def _ask_to_end(keeper: asyncio.Task[None]) -> None:
+    """Once: a second time would keep it from seeing its replica out."""
+    if not keeper.cancelling():
+        keeper.cancel()
 
 
 async def _call(seat: _Seat, order: Order) -> Told:
