@@ -39,6 +39,8 @@ from hybridge.shared.plan import PlanKind
 
 _FAILURE_BUDGET_MS = 600.0
 _QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
+_CALIBRATION = 720
+"""Requests: the p99 of fewer rests on two or three of them."""
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -65,7 +67,7 @@ def measure(options: argparse.Namespace) -> Report:
 
         kept = out / f"calibration_{pair.name}_{setting.share:g}.json"
         if not kept.exists():
-            count = _QUICK_REQUESTS if options.quick else options.requests
+            count = _QUICK_REQUESTS if options.quick else max(options.requests, _CALIBRATION)
             kept.write_text(json.dumps(asdict(laboratory().calibrate(requests=count))))
         calibration = Calibration(**json.loads(kept.read_text()))
         cells = _cells(options, pair, calibration)
