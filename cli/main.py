@@ -24,23 +24,11 @@ from . import (
 )
 from .console import complain
 
+# fmt: off
 _COMMANDS = (
-    *(
-        demo,
-        build,
-        distill,
-        inspect,
-        plan,
-        cloud,
-        rollback,
-        edge,
-        infer,
-        watch,
-        probe,
-        profile,
-        key,
-    ),
+    demo, build, distill, inspect, plan, cloud, rollback, edge, infer, watch, probe, profile, key,
 )
+# fmt: on
 _EXTRAS = {
     "ai_edge_litert": "edge",
     "zeroconf": "edge",

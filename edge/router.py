@@ -222,7 +222,8 @@ def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
 def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
-    Who wants to be quick waits for it only if it spares more time than it takes.
+    Who wants to be quick waits for it only if it spares more time than it takes. On a full
+    processor it does not run beside a plan that will hardly need it.
     """
     demand = question.demand
     if demand.objective is Objective.LATENCY:

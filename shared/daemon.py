@@ -53,8 +53,8 @@ async def serve(daemon: Daemon, *, on_listening: OnListening | None = None) -> N
 def keep_what_is_there() -> None:
     """Takes what has been loaded out of garbage collection: it stays, and looking at it takes time.
 
-    A full collection of an edge's 46,000 objects takes 19 ms of a desktop core, a request's whole
-    budget on a small board.
+    A full collection visits all of some 46,000 objects, for which a small board needs as long as
+    for a request.
     """
     gc.collect()
     gc.freeze()
