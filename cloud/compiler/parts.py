@@ -12,6 +12,7 @@ import onnxruntime
 from onnx import ModelProto
 
 from ...devices.pixel_input import value_range
+from ...shared.codec import layers
 from ...shared.codec.channels import tenths_of
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
@@ -171,7 +172,8 @@ class LargeParts:
         digest = sha256(onnx_bytes(self.onnx))
         heads = pack_heads(self.int8, {pair.name: pair.int8 for pair in pairs if pair.int8})
         sent = {pair.name: self._sent(heads, pair) for pair in pairs}
-        weighed = self._sensitivities(pairs, sent) if any(map(tenths_of, codecs)) else {}
+        weighs = any(tenths_of(each) or layers.tenths_of(each) for each in codecs)
+        weighed = self._sensitivities(pairs, sent) if weighs else {}
         return {
             pair.name: cut_contract(
                 pair,

@@ -44,9 +44,9 @@ class ChannelCoder:
         self._sent = np.flatnonzero(grids.group != SILENT)
         self.width = shape[-2] if len(shape) > 1 else 1
         self.height = int(np.prod(shape[:-2], dtype=np.int64)) if len(shape) > 2 else 1
-        self._elements = self.height * self.width * self._sent.size
+        self.elements = self.height * self.width * self._sent.size
         self._tables = Tables(grids.frequencies)
-        self.lanes = lanes_of(self._elements)
+        self.lanes = lanes_of(self.elements)
         row = np.arange(shape[-1], dtype=np.int32) << 8
         self._row = row
         group = grids.group[self._sent].astype(np.int32)
@@ -65,7 +65,7 @@ class ChannelCoder:
 
     def encode(self, tensor: I8) -> bytes:
         plane, more = self.split(tensor)
-        if not self._elements:
+        if not self.elements:
             return b""
         seeds = np.zeros(self.lanes, np.uint8)
         seeds[: more.size] = more[: self.lanes]
@@ -76,7 +76,7 @@ class ChannelCoder:
     def decode(self, payload: bytes) -> I8:
         """The int8 tensor; FrameError unless the payload is exactly one."""
         symbols = np.zeros((self.height, self.width, self.shape[-1]), np.int8)
-        if self._elements:
+        if self.elements:
             coder = Decoder(self._tables, payload, lanes=self.lanes)
             plane = self.pull(coder)
             seeds, rest = coder.finish()
