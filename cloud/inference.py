@@ -1,19 +1,20 @@
 """One inference in the cloud: from a request to its answer, without the transport."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
-from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError
-from .inputs import Input, ModelName, read_input
+from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError, RequestError
+from .inputs import Came, Input, ModelName, read_input
 from .loader import Loader
 from .model import Model, Told
 from .passage import Passages
 from .repository import Repository
 from .shared_memory import SharedMemory
 from .statistics import Record, Statistics
+from .upload import Upload
 from .work import Answer
 from .worker import Worker
 
@@ -79,37 +80,50 @@ class Inference:
         *,
         transport_left_s: float | None = None,
         arrived_s: float | None = None,
+        upload: Upload | None = None,
     ) -> oip.InferResponse:
         """The answer to a request, or one of the faults of shared/errors.
 
         `transport_left_s` is the time after which the transport itself ends the call, if it does;
-        `arrived_s` is when its budget began to run, if not now.
+        `arrived_s` is when its budget began to run, if not now. With `upload` its frame is in
+        layers: it is waited for as long as the deadline allows, and answered from what has come.
         """
         through = self._passages.through(request.model_name)
         with self.statistics.request(arrived_s) as record, through:
-            found, deadline, last = await self._read(request, record, transport_left_s)
+            found, deadline, last = await self._read(request, record, transport_left_s, upload)
+            least = _least_layers(request.parameters, found)
             wanted = found.model.wanted(request.outputs)
             with await self.loader.ready(found.stage, deadline=last, items=found.items):
                 try:
-                    answer = await self._computed(found, deadline)
+                    found, answer = await self._computed(found, deadline, least=least)
                 except (DeadlineRefused, DeadlineUnmet):
                     if last is deadline:
                         raise
-                    answer = await self._computed(found, last)
+                    found, answer = await self._computed(found, last, least=least)
             response = self._response(request.id, found, answer, wanted=wanted)
             response = self.shared_memory.place(response, request.outputs)
             record.answered(answer, items=found.items, now_s=self._clock())
             return response
 
-    async def _computed(self, found: Input, deadline: Deadline) -> Answer:
-        return await self.worker.run(
-            found.stage,
-            load=found.load,
-            at_hand=found.at_hand,
-            items=found.items,
-            sides=found.sides,
+    async def _computed(
+        self, found: Input, deadline: Deadline, *, least: int
+    ) -> tuple[Input, Answer]:
+        """The answer, and what it was made of."""
+
+        def wait_ms() -> float:
+            needs_ms = self.worker.needs_ms(found.stage, items=found.items)
+            return deadline.left_ms(self._clock()) - needs_ms
+
+        whole = await found.gathered(least=least, wait_ms=wait_ms)
+        answer = await self.worker.run(
+            whole.stage,
+            load=whole.load,
+            at_hand=whole.at_hand,
+            items=whole.items,
+            sides=whole.sides,
             deadline=deadline,
         )
+        return whole, answer
 
     @contextmanager
     def reading(self, name: str, version: str) -> Iterator[None]:
@@ -124,7 +138,11 @@ class Inference:
             raise
 
     async def _read(
-        self, request: oip.InferRequest, record: Record, transport_left_s: float | None
+        self,
+        request: oip.InferRequest,
+        record: Record,
+        transport_left_s: float | None,
+        upload: Upload | None,
     ) -> tuple[Input, Deadline, Deadline]:
         """What is asked, when it is due, and until when an answer is wanted at all."""
         named = ModelName(name=request.model_name, version=request.model_version)
@@ -137,7 +155,10 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
-        deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
+        way_back_ms = oip.number(request.parameters, oip.WAY_BACK_MS) or 0.0
+        if way_back_ms >= budget_ms:
+            raise DeadlineRefused("the answer's own way takes all the time there is")
+        deadline = Deadline.after_ms(budget_ms - max(way_back_ms, 0.0), now_s=record.started_s)
         record.deadline = last = deadline
         if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):
             left_ms = min(transport_left_s * 1e3, MAX_BUDGET_MS)
@@ -147,6 +168,7 @@ class Inference:
             request.parameters,
             named=named,
             repository=self.repository,
+            upload=upload,
         )
         if found.model is not model:
             record.model = self.statistics.of(found.model.name, found.model.version)
@@ -178,9 +200,28 @@ class Inference:
                 oip.COMPUTE_MS: answer.compute_ms,
                 oip.FORECAST_MS: self.worker.forecast_ms(),
                 oip.CONTRACT: found.stage.contract.id,
+                **(_told(found.came) if found.came else {}),
             },
             outputs=found.model.answered(answer, wanted=wanted),
         )
+
+
+def _least_layers(parameters: Mapping[str, oip.Value], found: Input) -> int:
+    """How many layers an answer needs; RequestError for what the frame does not have."""
+    if found.upload is None:
+        return 1
+    least = oip.number(parameters, oip.MIN_LAYERS) or 1
+    if not 1 <= least <= len(found.upload.header.layers):
+        raise RequestError(f"parameter {oip.MIN_LAYERS} is {least:g}; the frame has no so many")
+    return int(least)
+
+
+def _told(came: Came) -> dict[str, oip.Value]:
+    return {
+        oip.LAYERS: came.layers,
+        oip.LAYERS_IN_ALL: came.in_all,
+        oip.CAME_BYTES: came.came_bytes,
+    }
 
 
 def _described(tensor: Told) -> dict[str, Any]:

@@ -11,7 +11,7 @@ A model's further inputs come beside it, one item for each of its items.
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,7 +19,13 @@ from ..shared import oip
 from ..shared.codec import codec_by_name
 from ..shared.contract import Contract
 from ..shared.errors import RequestError, TensorError
-from ..shared.frame import FrameHeader, decode_payload, read_header
+from ..shared.frame import (
+    FrameHeader,
+    codec_of,
+    decode_layers,
+    decode_payload,
+    read_header,
+)
 from ..shared.picture import decode_picture, picture_size
 from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
@@ -28,6 +34,7 @@ from .named import NamedModel
 from .repository import Repository
 from .resize import prepare
 from .stage import Stage
+from .upload import Upload
 from .work import Load
 
 _CHECK_ON_LOOP_BYTES = 1 << 19
@@ -37,6 +44,15 @@ _MAX_PIXELS = 16_000_000
 """Of one picture to be resized: 48 MB, several of which may be in memory at a time."""
 
 Parameters = Mapping[str, oip.Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """How much of a frame in layers an answer is made of, and how much of it had come."""
+
+    layers: int
+    in_all: int
+    came_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +68,19 @@ class Input:
     load: Load = field(repr=False)
     at_hand: bool = False
     sides: Tensors = field(default_factory=dict, repr=False)
+    upload: Upload | None = None
+    """Of a frame in layers that is still on its way; `load` has nothing of it."""
+    came: Came | None = None
+
+    async def gathered(self, *, least: int, wait_ms: Callable[[], float]) -> "Input":
+        """The same with what has come by the end of the wait, as `Upload.gathered` has it."""
+        if self.upload is None:
+            return self
+        layers = await self.upload.gathered(least=least, wait_ms=wait_ms)
+        header = self.upload.header
+        load = partial(_decoded_layers, layers, header, self.stage.contract)
+        came = Came(len(layers), len(header.layers), self.upload.came_bytes)
+        return dataclasses.replace(self, load=load, came=came)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +97,12 @@ async def read_input(
     *,
     named: ModelName,
     repository: Repository,
+    upload: Upload | None = None,
 ) -> Input:
-    """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
+    """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one.
+
+    With `upload` the frame is in layers, and more of it may be on its way.
+    """
     model = repository.model(named.name, named.version)
     if isinstance(model, NamedModel):
         first, others = model.read(sent)
@@ -83,7 +116,9 @@ async def read_input(
         )
     assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
-    if tensor.name == oip.FRAME:
+    if upload is not None:
+        found = _read_upload(upload, parameters, named=named, repository=repository)
+    elif tensor.name == oip.FRAME:
         found = await _read_frame(tensor, parameters, named=named, repository=repository)
     elif tensor.name == oip.PIXELS:
         found = _read_pixels(tensor, model)
@@ -92,6 +127,8 @@ async def read_input(
     _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
     _check_parameter(parameters, oip.CUT, found.stage.key.cut)
     sides = read_sides(beside, found.stage.inputs, items=found.items)
+    if upload is not None:
+        upload.admit()
     return dataclasses.replace(found, sides=sides) if sides else found
 
 
@@ -110,6 +147,16 @@ async def _read_frame(
 
     load = partial(_decoded_frame, frame, header, contract)
     return Input(model=model, stage=stage, items=1, load=load)
+
+
+def _read_upload(
+    upload: Upload, parameters: Parameters, *, named: ModelName, repository: Repository
+) -> Input:
+    header = upload.open().header
+    model, stage = repository.stage(header.contract, name=named.name, version=named.version)
+    codec_of(header, stage.contract)  # that there is one, and that the header's sizes make sense
+    _check_codec(parameters, header, stage.contract)
+    return Input(model=model, stage=stage, items=1, load=_nothing_yet, upload=upload)
 
 
 def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
@@ -153,6 +200,14 @@ async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
 
 def _decoded_frame(frame: bytes, header: FrameHeader, contract: Contract) -> Array:
     return decode_payload(frame, header, contract=contract)[None]
+
+
+def _decoded_layers(layers: Sequence[bytes], header: FrameHeader, contract: Contract) -> Array:
+    return decode_layers(layers, header, contract=contract)[None]
+
+
+def _nothing_yet() -> Array:
+    raise AssertionError("a frame in layers is gathered before it is decoded")
 
 
 def _decoded_picture(encoded: bytes, max_pixels: int) -> Array:
