@@ -60,15 +60,18 @@ class InstantCloud:
         pass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Insisting(RouterPolicy):
-    """Asks the router, and takes one plan whatever it says: that of a row of the table."""
+    """Asks the router, and takes one plan whatever it says, as it was forecast the first time."""
 
-    at: int
+    plan: Plan
+    _option: Option | None = None
 
     def choose(self, options: Sequence[Option], question: Question) -> Decision:
         choose(options, question)
-        return Decision(options[self.at], 1.0, Light.NET)
+        if self._option is None:
+            self._option = next(each for each in options if each.plan == self.plan)
+        return Decision(self._option, 1.0, Light.NET)
 
 
 @dataclass
@@ -142,6 +145,6 @@ async def split_agent(
         times=times,
         uplink=uplink,
         clock=monotonic,
-        policy=Insisting([row.parsed() for row in manifest.table].index(plan)),
+        policy=Insisting(plan),
     )
     return AgentCpu(agent, models, pixels, plan), uplink

@@ -124,7 +124,7 @@ def pick(machines: Sequence[Machine], wanted: str) -> Machine:
 
 def options_on(
     manifest: Manifest, machine: Machine, *, cloud: Machine | None, link: Link, cloud_speed: float
-) -> list[Option]:
+) -> Sequence[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
     return Outlook(manifest).options(
