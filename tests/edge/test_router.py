@@ -75,7 +75,9 @@ def test_the_order_of_the_table_does_not_matter(
 def test_options_in_order_need_not_all_be_looked_at(
     options: list[Option], question: Question
 ) -> None:
-    in_order = sorted(options, key=lambda o: (o.plan.kind is not PlanKind.LOCAL, -o.agreement.value))
+    in_order = sorted(
+        options, key=lambda o: (o.plan.kind is not PlanKind.LOCAL, -o.agreement.value)
+    )
     taken = choose(BestFirst(iter(in_order), count=len(options)), question)
     assert taken == choose(in_order, question)
 
