@@ -1,5 +1,6 @@
 """One inference in the cloud: from a request to its answer, without the transport."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError, RequestError
-from .inputs import Came, Input, ModelName, read_input
+from .inputs import Came, Input, read_input
 from .loader import Loader
 from .model import Model, Told
 from .passage import Passages
@@ -88,42 +89,58 @@ class Inference:
         `arrived_s` is when its budget began to run, if not now. With `upload` its frame is in
         layers: it is waited for as long as the deadline allows, and answered from what has come.
         """
-        through = self._passages.through(request.model_name)
-        with self.statistics.request(arrived_s) as record, through:
-            found, deadline, last = await self._read(request, record, transport_left_s, upload)
-            least = _least_layers(request.parameters, found)
-            wanted = found.model.wanted(request.outputs)
-            with await self.loader.ready(found.stage, deadline=last, items=found.items):
-                try:
-                    found, answer = await self._computed(found, deadline, least=least)
-                except (DeadlineRefused, DeadlineUnmet):
-                    if last is deadline:
-                        raise
-                    found, answer = await self._computed(found, last, least=least)
-            response = self._response(request.id, found, answer, wanted=wanted)
-            response = self.shared_memory.place(response, request.outputs)
-            record.answered(answer, items=found.items, now_s=self._clock())
-            return response
+        with self.statistics.request(arrived_s) as record:
+            model = self.repository.model(request.model_name, request.model_version)
+            with self._passages.through(model.name):
+                return await self._infer(request, model, record, transport_left_s, upload)
 
-    async def _computed(
-        self, found: Input, deadline: Deadline, *, least: int
-    ) -> tuple[Input, Answer]:
-        """The answer, and what it was made of."""
+    async def _infer(
+        self,
+        request: oip.InferRequest,
+        model: Model,
+        record: Record,
+        transport_left_s: float | None,
+        upload: Upload | None,
+    ) -> oip.InferResponse:
+        found, deadline, last = await self._read(request, model, record, transport_left_s, upload)
+        wanted = found.model.wanted(request.outputs)
+        with await self.loader.ready(found.stage, deadline=last, items=found.items):
+            try:
+                found = await self._gathered(found, request.parameters, deadline)
+                answer = await self._computed(found, deadline)
+            except (DeadlineRefused, DeadlineUnmet):
+                if last is deadline:
+                    raise
+                found = await self._gathered(found, request.parameters, last)
+                answer = await self._computed(found, last)
+        response = self._response(request.id, found, answer, wanted=wanted)
+        response = self.shared_memory.place(response, request.outputs)
+        record.answered(answer, items=found.items, now_s=self._clock())
+        return response
+
+    async def _gathered(
+        self, found: Input, parameters: Mapping[str, oip.Value], deadline: Deadline
+    ) -> Input:
+        """The same with what has come of a frame in layers by when it has to be computed."""
+        if found.upload is None:
+            return found
 
         def wait_ms() -> float:
             needs_ms = self.worker.needs_ms(found.stage, items=found.items)
             return deadline.left_ms(self._clock()) - needs_ms
 
-        whole = await found.gathered(least=least, wait_ms=wait_ms)
-        answer = await self.worker.run(
-            whole.stage,
-            load=whole.load,
-            at_hand=whole.at_hand,
-            items=whole.items,
-            sides=whole.sides,
+        least = _least_layers(parameters, in_all=len(found.upload.header.layers))
+        return found.of(await found.upload.gathered(least=least, wait_ms=wait_ms))
+
+    async def _computed(self, found: Input, deadline: Deadline) -> Answer:
+        return await self.worker.run(
+            found.stage,
+            load=found.load,
+            at_hand=found.at_hand,
+            items=found.items,
+            sides=found.sides,
             deadline=deadline,
         )
-        return whole, answer
 
     @contextmanager
     def reading(self, name: str, version: str) -> Iterator[None]:
@@ -134,19 +151,20 @@ class Inference:
         except HybridgeError as error:
             version = version or next((m.version for m in self.repository if m.name == name), "")
             figures = self.statistics.of(name, version)
-            Record(started_s, figures).failed(error, now_s=self._clock())
+            record = Record(self.statistics, started_s=started_s)
+            record.model = figures
+            record.failed(error, now_s=self._clock())
             raise
 
     async def _read(
         self,
         request: oip.InferRequest,
+        model: Model,
         record: Record,
         transport_left_s: float | None,
         upload: Upload | None,
     ) -> tuple[Input, Deadline, Deadline]:
         """What is asked, when it is due, and until when an answer is wanted at all."""
-        named = ModelName(name=request.model_name, version=request.model_version)
-        model = self.repository.model(named.name, named.version)
         record.model = self.statistics.of(model.name, model.version)
         budget_ms = oip.requested_budget_ms(
             request.parameters,
@@ -166,7 +184,8 @@ class Inference:
         found = await read_input(
             self.shared_memory.fetch(request.inputs),
             request.parameters,
-            named=named,
+            model=model,
+            version=request.model_version,
             repository=self.repository,
             upload=upload,
         )
@@ -206,14 +225,14 @@ class Inference:
         )
 
 
-def _least_layers(parameters: Mapping[str, oip.Value], found: Input) -> int:
+def _least_layers(parameters: Mapping[str, oip.Value], *, in_all: int) -> int:
     """How many layers an answer needs; RequestError for what the frame does not have."""
-    if found.upload is None:
+    least = oip.number(parameters, oip.MIN_LAYERS)
+    if least is None:
         return 1
-    least = oip.number(parameters, oip.MIN_LAYERS) or 1
-    if not 1 <= least <= len(found.upload.header.layers):
-        raise RequestError(f"parameter {oip.MIN_LAYERS} is {least:g}; the frame has no so many")
-    return int(least)
+    if not 1 <= least <= in_all:
+        raise RequestError(f"parameter {oip.MIN_LAYERS} is {least:g}; the frame has {in_all}")
+    return math.ceil(least)
 
 
 def _told(came: Came) -> dict[str, oip.Value]:

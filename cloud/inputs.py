@@ -10,10 +10,10 @@ A model's further inputs come beside it, one item for each of its items.
 """
 
 import asyncio
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+
+import msgspec
 
 from ..shared import oip
 from ..shared.codec import codec_by_name
@@ -46,8 +46,7 @@ _MAX_PIXELS = 16_000_000
 Parameters = Mapping[str, oip.Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Came:
+class Came(msgspec.Struct, frozen=True):
     """How much of a frame in layers an answer is made of, and how much of it had come."""
 
     layers: int
@@ -55,8 +54,7 @@ class Came:
     came_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class Input(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a request is about: `items` inputs for a stage of a model.
 
     What is `at_hand` takes no time to load.
@@ -65,46 +63,39 @@ class Input:
     model: Model
     stage: Stage
     items: int
-    load: Load = field(repr=False)
+    load: Load
     at_hand: bool = False
-    sides: Tensors = field(default_factory=dict, repr=False)
+    sides: Tensors = {}
     upload: Upload | None = None
     """Of a frame in layers that is still on its way; `load` has nothing of it."""
     came: Came | None = None
 
-    async def gathered(self, *, least: int, wait_ms: Callable[[], float]) -> "Input":
-        """The same with what has come by the end of the wait, as `Upload.gathered` has it."""
-        if self.upload is None:
-            return self
-        layers = await self.upload.gathered(least=least, wait_ms=wait_ms)
+    def of(self, layers: Sequence[bytes]) -> "Input":
+        """The same, made of the layers that came up in time."""
+        assert self.upload is not None
         header = self.upload.header
         load = partial(_decoded_layers, layers, header, self.stage.contract)
         came = Came(len(layers), len(header.layers), self.upload.came_bytes)
-        return dataclasses.replace(self, load=load, came=came)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelName:
-    """What a request calls the model; an empty version leaves the choice to us."""
-
-    name: str
-    version: str
+        return msgspec.structs.replace(self, load=load, came=came)
 
 
 async def read_input(
     sent: Iterable[oip.InputTensor],
     parameters: Parameters,
     *,
-    named: ModelName,
+    model: Model,
+    version: str,
     repository: Repository,
     upload: Upload | None = None,
 ) -> Input:
-    """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one.
+    """The input of a request about a model; RequestError or UnknownContract if it is not one.
 
-    With `upload` the frame is in layers, and more of it may be on its way.
+    An empty version leaves the choice to us: a frame may belong to another than `model`. With
+    `upload` the frame is in layers, and more of it may be on its way.
     """
-    model = repository.model(named.name, named.version)
     if isinstance(model, NamedModel):
+        if upload is not None:
+            raise RequestError(f"{model.name} takes tensors, and no frames")
         first, others = model.read(sent)
         return Input(
             model=model,
@@ -117,9 +108,13 @@ async def read_input(
     assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
     if upload is not None:
-        found = _read_upload(upload, parameters, named=named, repository=repository)
+        found = _read_upload(
+            upload, parameters, name=model.name, version=version, repository=repository
+        )
     elif tensor.name == oip.FRAME:
-        found = await _read_frame(tensor, parameters, named=named, repository=repository)
+        found = await _read_frame(
+            tensor, parameters, name=model.name, version=version, repository=repository
+        )
     elif tensor.name == oip.PIXELS:
         found = _read_pixels(tensor, model)
     else:
@@ -129,11 +124,16 @@ async def read_input(
     sides = read_sides(beside, found.stage.inputs, items=found.items)
     if upload is not None:
         upload.admit()
-    return dataclasses.replace(found, sides=sides) if sides else found
+    return msgspec.structs.replace(found, sides=sides) if sides else found
 
 
 async def _read_frame(
-    tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
+    tensor: oip.InputTensor,
+    parameters: Parameters,
+    *,
+    name: str,
+    version: str,
+    repository: Repository,
 ) -> Input:
     frame = bytes(tensor.raw)
     _check_tensor(tensor, datatype="UINT8", shape=(len(frame),))
@@ -141,7 +141,7 @@ async def _read_frame(
         header = await asyncio.to_thread(read_header, frame)
     else:
         header = read_header(frame)
-    model, stage = repository.stage(header.contract, name=named.name, version=named.version)
+    model, stage = repository.stage(header.contract, name=name, version=version)
     contract = stage.contract
     _check_codec(parameters, header, contract)
 
@@ -150,10 +150,10 @@ async def _read_frame(
 
 
 def _read_upload(
-    upload: Upload, parameters: Parameters, *, named: ModelName, repository: Repository
+    upload: Upload, parameters: Parameters, *, name: str, version: str, repository: Repository
 ) -> Input:
     header = upload.open().header
-    model, stage = repository.stage(header.contract, name=named.name, version=named.version)
+    model, stage = repository.stage(header.contract, name=name, version=version)
     codec_of(header, stage.contract)  # that there is one, and that the header's sizes make sense
     _check_codec(parameters, header, stage.contract)
     return Input(model=model, stage=stage, items=1, load=_nothing_yet, upload=upload)

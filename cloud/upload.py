@@ -9,7 +9,9 @@ the contract allows after that.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip
@@ -166,7 +168,7 @@ async def _chunk(request: oip.InferRequest, uploads: dict[str, Upload]) -> Asked
     while len(uploads) >= _REMEMBERED:  # far more than a stream can have under way
         del uploads[next(iter(uploads))]
     upload = uploads[request.id] = Upload(chunk)
-    return Asked(replace(request, inputs=inputs), upload)
+    return Asked(msgspec.structs.replace(request, inputs=inputs), upload)
 
 
 def _frame_of(inputs: Iterable[oip.InputTensor]) -> bytes:

@@ -9,8 +9,8 @@ from .affine import Affine, AffineParts, Range
 from .base import Codec
 from .channels import WIRE_ID_BASE, ChannelCoder, Channels, name_of, tenths_of
 from .grids import Grids
-from .layers import LayerCoder, Layers
 from .layers import WIRE_ID_BASE as LAYERS_WIRE_ID_BASE
+from .layers import LayerCoder, Layers
 from .layers import name_of as layers_name_of
 from .layers import tenths_of as layers_tenths_of
 from .picture import Picture

@@ -90,7 +90,8 @@ def third_of(grids: Grids) -> I8:
     away = (codes - grids.centre[:, None].astype(np.int64)) * 16
     step = grids.step[:, None].astype(np.int64)
     off = away - step * np.where(grids.group == SILENT, 0, grids.symbol_of.T).T
-    return (np.sign(off) * (6 * np.abs(off) > step)).astype(np.int8)
+    thirds: I8 = (np.sign(off) * (6 * np.abs(off) > step)).astype(np.int8)
+    return thirds
 
 
 def fine_code_of(grids: Grids) -> I8:
