@@ -8,7 +8,7 @@ from typing import Any
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError, RequestError
-from .inputs import Came, Input, read_input
+from .inputs import Input, read_input
 from .loader import Loader
 from .model import Model, Told
 from .passage import Passages
@@ -219,7 +219,7 @@ class Inference:
                 oip.COMPUTE_MS: answer.compute_ms,
                 oip.FORECAST_MS: self.worker.forecast_ms(),
                 oip.CONTRACT: found.stage.contract.id,
-                **(_told(found.came) if found.came else {}),
+                **(found.came.parameters() if found.came else {}),
             },
             outputs=found.model.answered(answer, wanted=wanted),
         )
@@ -233,14 +233,6 @@ def _least_layers(parameters: Mapping[str, oip.Value], *, in_all: int) -> int:
     if not 1 <= least <= in_all:
         raise RequestError(f"parameter {oip.MIN_LAYERS} is {least:g}; the frame has {in_all}")
     return math.ceil(least)
-
-
-def _told(came: Came) -> dict[str, oip.Value]:
-    return {
-        oip.LAYERS: came.layers,
-        oip.LAYERS_IN_ALL: came.in_all,
-        oip.CAME_BYTES: came.came_bytes,
-    }
 
 
 def _described(tensor: Told) -> dict[str, Any]:

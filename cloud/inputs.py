@@ -16,6 +16,7 @@ from functools import partial
 import msgspec
 
 from ..shared import oip
+from ..shared.came import Came
 from ..shared.codec import codec_by_name
 from ..shared.contract import Contract
 from ..shared.errors import RequestError, TensorError
@@ -46,14 +47,6 @@ _MAX_PIXELS = 16_000_000
 Parameters = Mapping[str, oip.Value]
 
 
-class Came(msgspec.Struct, frozen=True):
-    """How much of a frame in layers an answer is made of, and how much of it had come."""
-
-    layers: int
-    in_all: int
-    came_bytes: int
-
-
 class Input(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a request is about: `items` inputs for a stage of a model.
 
@@ -75,7 +68,12 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         assert self.upload is not None
         header = self.upload.header
         load = partial(_decoded_layers, layers, header, self.stage.contract)
-        came = Came(len(layers), len(header.layers), self.upload.came_bytes)
+        came = Came(
+            layers=len(layers),
+            layers_in_all=len(header.layers),
+            came_bytes=self.upload.came_bytes,
+            frame_bytes=header.frame_bytes,
+        )
         return msgspec.structs.replace(self, load=load, came=came)
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from ..shared.manifest import Manifest, PlanRow, Precision, Rate
+from ..shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate
 from ..shared.plan import Plan, PlanKind
 from .best_first import BestFirst
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
 from .rate import crowd_ms
-from .router import Option
+from .router import Option, Part
 
 DeviceForecast = Callable[[tuple[str, ...]], Duration]
 """How long stages of the device take one after the other, by their names."""
@@ -48,6 +48,9 @@ class _Row(NamedTuple):
     bytes_p95: int
     energy_j: float
     money: float
+    prefixes: tuple[Prefix, ...]
+    parts: tuple[tuple[int, float, int, int], ...] = ()
+    """Those that are worth an answer: layers, agreement, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Outlook:
     ) -> None:
         self._prices = prices or Prices()
         self._rows = [_read(row, manifest, self._prices, alone) for row in manifest.table]
+        self._alone = max(r.agreement.value for r in self._rows if not r.contract)
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
         self._ordered: dict[tuple[Precision, ...], list[_Row]] = {}
 
@@ -104,28 +108,43 @@ class Outlook:
         precision: CloudPrecision = in_float32,
         reachable: bool = True,
         waits: Waits = NO_WAITS,
+        margin_ms: float = 0.0,
     ) -> BestFirst[Option]:
         """One option per row: the device's own, then the others, those that agree most first.
 
         Each is worked out when it is looked at. Remote ones never finish if nothing is reachable.
+        `margin_ms` is by how much sooner than needed a cloud answers from what has come.
         """
         precisions = tuple(map(precision, self._contracts))
         rows = self._ordered.get(precisions)
         if rows is None:
             rows = self._ordered[precisions] = self._order(precisions)
-        items = self._options(rows, device, transfer if reachable else _never, cloud, waits)
+        over = transfer if reachable else _never
+        items = self._options(rows, device, over, cloud, waits, margin_ms)
         return BestFirst(items, count=len(rows))
 
     def _order(self, precisions: tuple[Precision, ...]) -> list[_Row]:
         """The rows with a cloud that computes in these, by contract."""
         computed_in = dict(zip(self._contracts, precisions, strict=True))
         rows = [
-            row._replace(agreement=row.variants.get(computed_in[row.contract], row.agreement))
-            if row.contract
-            else row
+            self._computed_in(computed_in[row.contract], row) if row.contract else row
             for row in self._rows
         ]
         return sorted(rows, key=lambda row: (row.contract != "", -row.agreement.value))
+
+    def _computed_in(self, precision: Precision, row: _Row) -> _Row:
+        """A row with what it gives in a precision.
+
+        Of parts that agree as often by what was measured, the shorter one is taken to agree no more
+        often than the longer; those that agree no more often than the device's own are left out.
+        """
+        agreement = row.variants.get(precision, row.agreement)
+        most, parts = agreement.value, []
+        for prefix in reversed(row.prefixes):
+            most = min(most, prefix.rate(precision).value)
+            if most > self._alone:
+                parts.append((prefix.layers, most, prefix.bytes_p50, prefix.bytes_p95))
+        return row._replace(agreement=agreement, parts=tuple(reversed(parts)))
 
     def _options(
         self,
@@ -134,13 +153,15 @@ class Outlook:
         transfer: TransferForecast,
         cloud: CloudForecast,
         waits: Waits,
+        margin_ms: float,
     ) -> Iterator[Option]:
         clouds: dict[str, Duration] = {}
         joules_per_ms = self._prices.device_w / 1e3
         money_per_ms = self._prices.per_cloud_hour / 3.6e6
         wait_ms, wait_variance = waits.remote
         crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
-        for plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money in rows:
+        for row in rows:
+            plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money, _, of = row
             own_ms, variance = device(stages)
             energy_j += joules_per_ms * own_ms
             if not contract:
@@ -153,17 +174,27 @@ class Outlook:
             cloud_ms, cloud_variance = clouds[contract]
             if crowded:
                 own_ms = max(own_ms, waits.among_others_ms(alone_ms))
+            device_ms = own_ms + wait_ms
+            variance += wait_variance + cloud_variance
+            parts: tuple[Part, ...] = ()
+            if of:
+                least_ms = device_ms + cloud_ms + margin_ms
+                parts = tuple(
+                    Part(layers, value, transfer(*sizes).then(Duration(least_ms, variance)))
+                    for layers, value, *sizes in of
+                )
             yield Option(
                 plan,
                 agreement,
                 p95,
-                own_ms + wait_ms,
+                device_ms,
                 network_ms,
                 cloud_ms,
-                variance + wait_variance + network_variance + cloud_variance,
+                variance + network_variance,
                 energy_j,
                 money + money_per_ms * cloud_ms,
                 alone_ms + overhead_ms,
+                parts,
             )
 
 
@@ -197,4 +228,5 @@ def _read(row: PlanRow, manifest: Manifest, prices: Prices, alone: Callable[[str
         bytes_p95=row.bytes_p95,
         energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
         money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
+        prefixes=row.prefixes,
     )

@@ -31,7 +31,7 @@ class Arrival:
     def add(self, more: bytes) -> None:
         """The bytes that come next; FrameError for more than the frame has, FrameCorrupt."""
         self.came_bytes += len(more)
-        if self.came_bytes > self.header.header_bytes + self.header.payload_bytes:
+        if self.came_bytes > self.header.frame_bytes:
             raise FrameError("more bytes than the header says")
         self._pending += more
         while not self.complete:

@@ -76,6 +76,10 @@ class FrameHeader:
     def header_bytes(self) -> int:
         return 48 + 4 * len(self.shape) + _LAYER.size * len(self.layers)
 
+    @property
+    def frame_bytes(self) -> int:
+        return self.header_bytes + self.payload_bytes
+
 
 def encode_frame(tensor: Array, *, contract: Contract, codec: Codec) -> bytes:
     """The frame of one tensor; TensorError if the tensor is not the contract's."""
