@@ -124,9 +124,10 @@ class Inference:
         """The same with what has come of a frame in layers by when it has to be computed."""
         if found.upload is None:
             return found
+        way_back_ms = max(oip.number(parameters, oip.WAY_BACK_MS) or 0.0, 0.0)
 
         def wait_ms() -> float:
-            needs_ms = self.worker.needs_ms(found.stage, items=found.items)
+            needs_ms = self.worker.needs_ms(found.stage, items=found.items) + way_back_ms
             return deadline.left_ms(self._clock()) - needs_ms
 
         least = _least_layers(parameters, in_all=len(found.upload.header.layers))
@@ -173,10 +174,7 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
-        way_back_ms = oip.number(request.parameters, oip.WAY_BACK_MS) or 0.0
-        if way_back_ms >= budget_ms:
-            raise DeadlineRefused("the answer's own way takes all the time there is")
-        deadline = Deadline.after_ms(budget_ms - max(way_back_ms, 0.0), now_s=record.started_s)
+        deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
         record.deadline = last = deadline
         if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):
             left_ms = min(transport_left_s * 1e3, MAX_BUDGET_MS)

@@ -166,17 +166,22 @@ async def test_fewer_layers_than_an_answer_needs(cloud: Cloud, wait: Wait) -> No
 async def test_the_deadline_ends_the_wait(cloud: Cloud) -> None:
     """The one test without an event: the answer is there although the rest never comes."""
     stream = Stream(cloud)
-    stream.send(*chunks(LAYERS[:2], latency_budget_ms=6_000.0, way_back_ms=1_500.0))
+    stream.send(*chunks(LAYERS[:2], latency_budget_ms=LONG_MS, way_back_ms=LONG_MS - 2_000.0))
     found, came = told(await stream.answer())
     np.testing.assert_allclose(found, expected(2), rtol=1e-4)
     assert came.layers == 2
     stream.send(None)
 
 
-async def test_the_answers_own_way_is_left_to_it(cloud: Cloud) -> None:
+@pytest.mark.parametrize("way_back_ms", [LONG_MS, 2 * LONG_MS, float("inf")])
+async def test_nothing_is_waited_for_where_the_way_back_takes_all(
+    cloud: Cloud, way_back_ms: float
+) -> None:
     stream = Stream(cloud)
-    stream.send(chunk(FRAME, 0, **budget(way_back_ms=LONG_MS)))
-    assert "own way takes all the time" in (await stream.answer()).error_message
+    stream.send(*chunks(LAYERS[:2], id="some", **budget(way_back_ms=way_back_ms)))
+    stream.send(chunk(FRAME[: ENDS[0] - 1], 0, id="none", **budget(way_back_ms=way_back_ms)))
+    assert told(await stream.answer())[1].layers in (1, 2)
+    assert "0 of at least 1 layers" in (await stream.answer()).error_message
     stream.send(None)
 
 
