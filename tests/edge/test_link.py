@@ -423,8 +423,10 @@ def test_a_part_teaches_what_its_bytes_took(
         came = int(up_bytes * share)
         there.now_s += there.takes_ms(came) / 1e3
         there.estimate.finish(exchange, now_s=there.now_s, rest_bytes=up_bytes - came)
+        probe = there.begin(400)  # behind the rest
+        there.now_s += there.takes_ms(up_bytes - came + 400) / 1e3
+        there.estimate.finish(probe, now_s=there.now_s)
         there.now_s += 1.0
-        there.exchange(400)  # proves that the rest has passed too
     assert there.median_ms(up_bytes) == pytest.approx(before_ms, rel=0.3)
     assert there.estimate.unproven == 0
 
