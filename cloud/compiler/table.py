@@ -10,7 +10,7 @@ import numpy as np
 from ...devices.models import DeviceModels
 from ...shared.arrival import Arrival
 from ...shared.calibration import Calibration
-from ...shared.codec import codec_by_name
+from ...shared.codec import Codec, codec_by_name
 from ...shared.contract import Contract
 from ...shared.frame import decode_layers, decode_payload, encode_frame, encode_layers, read_header
 from ...shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate, Rates
@@ -141,7 +141,10 @@ def _measure_picture(
             if key not in tensors:
                 tensors[key] = models.tensor(plan, pixels)
             contract = models.bundle.manifest.contract(plan)
-            for layers, size, decoded in _received(tensors[key], plan.codec, contract):
+            codec = codec_by_name(plan.codec, contract)
+            came = received(tensors[key], contract=contract, codec=codec)
+            for number, (size, decoded) in enumerate(came, start=1):
+                layers = number if number < codec.layer_count else 0
                 sent = (plan.cut, decoded.tobytes())
                 for precision, cloud in clouds.items():
                     if (*sent, precision) not in known:
@@ -158,21 +161,16 @@ def _measure_picture(
     return confidences[0], answers[Plan.local(), 0, Precision.FLOAT32][0] == wanted[0]
 
 
-def _received(tensor: Array, codec: str, contract: Contract) -> Iterator[tuple[int, int, Array]]:
-    """What a cloud makes of a tensor's frame, and of every part of one in layers.
-
-    How many layers it has, 0 standing for the whole, and how many bytes.
-    """
-    coder = codec_by_name(codec, contract)
-    if coder.layer_count == 1:
-        frame = encode_frame(tensor, contract=contract, codec=coder)
-        yield 0, len(frame), decode_payload(frame, read_header(frame), contract=contract)
+def received(tensor: Array, *, contract: Contract, codec: Codec) -> Iterator[tuple[int, Array]]:
+    """What a cloud makes of a tensor's frame after so many bytes: once, or after each layer."""
+    if codec.layer_count == 1:
+        frame = encode_frame(tensor, contract=contract, codec=codec)
+        yield len(frame), decode_payload(frame, read_header(frame), contract=contract)
         return
-    layers = encode_layers(tensor, contract=contract, codec=coder)
+    layers = encode_layers(tensor, contract=contract, codec=codec)
     for count in range(1, len(layers) + 1):
         came = Arrival(b"".join(layers[:count]))
-        made = decode_layers(came.layers, came.header, contract=contract)
-        yield count if count < len(layers) else 0, came.came_bytes, made
+        yield came.came_bytes, decode_layers(came.layers, came.header, contract=contract)
 
 
 def _share(hits: Iterable[bool]) -> float:
