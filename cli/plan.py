@@ -65,7 +65,12 @@ def run(options: argparse.Namespace) -> int:
     cloud = cloud_of([Machine(each.device.fingerprint, each) for each in profiles])
     machine = Machine(profile.device.fingerprint, profile)
     shown = options_on(
-        bundle.manifest, machine, cloud=cloud, link=link, cloud_speed=options.cloud_speed
+        bundle.manifest,
+        machine,
+        cloud=cloud,
+        link=link,
+        cloud_speed=options.cloud_speed,
+        in_parts=True,
     )
     rows = explain(shown, Question(left_ms=budget_ms))
     if options.json:

@@ -403,5 +403,6 @@ def _check_table(manifest: Manifest) -> None:
         layers = 1
         if plan.kind is not PlanKind.LOCAL:
             layers = codec_by_name(plan.codec, manifest.contract(plan)).layer_count
-        if [each.layers for each in row.prefixes] != list(range(1, layers))[: len(row.prefixes)]:
-            raise ValueError(f"{plan}: prefixes that are not those of {layers} layers")
+        numbers = [each.layers for each in row.prefixes]
+        if numbers and numbers != list(range(1, layers)):
+            raise ValueError(f"{plan}: prefixes of {numbers} layers of {layers}")
