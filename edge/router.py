@@ -98,15 +98,21 @@ class Option(NamedTuple):
 
         The last is the mean over what has come by then, 0 where nothing has.
         """
-        whole = anything = self.total.within(left_ms)
-        gained = whole * (self.agreement.value - floor)
+        whole = self.total.within(left_ms)
         if self.parts and whole < _SAFE:
-            for part in reversed(self.parts):
-                within = part.total.within(left_ms)
-                if within > anything:
-                    gained += (within - anything) * max(part.agreement - floor, 0.0)
-                    anything = within
-        return whole, anything, gained
+            return whole, *self.with_parts(whole, left_ms, floor)
+        return whole, whole, whole * (self.agreement.value - floor)
+
+    def with_parts(self, whole: float, left_ms: float, floor: float) -> tuple[float, float]:
+        """The last two of `expected`, where the first is not as good as sure."""
+        anything, gained = whole, whole * (self.agreement.value - floor)
+        for _, agreement, total in self.parts[::-1]:
+            within = total.within(left_ms)
+            if within > anything:
+                if agreement > floor:
+                    gained += (within - anything) * (agreement - floor)
+                anything = within
+        return anything, gained
 
 
 class Light(StrEnum):
@@ -207,10 +213,14 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
             break
         if not free and _forbidden(option, question):
             continue
-        whole, in_time, gained = option.expected(left_ms, floor)
+        total = option.total
+        whole = in_time = total.within(left_ms)
+        gained = whole * (agreement - floor)
+        if option.parts and whole < _SAFE:
+            in_time, gained = option.with_parts(whole, left_ms, floor)
         if in_time >= _TRIED:
             gain = scale * gained - price * option.work_ms
-            found.append(_Candidate(option, option.total_ms, in_time, gain, whole))
+            found.append(_Candidate(option, total.mean_ms, in_time, gain, whole))
             if gain > most:
                 most, error = gain, option.agreement.standard_error
                 least = agreement - error
