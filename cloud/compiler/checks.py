@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...shared.errors import BuildError
+from .files import unreadable
 from .labels import called, read_labels
 from .pictures import PictureSet, Pixels, read_picture
 
@@ -22,7 +23,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     try:
         names = tuple(file.read_text(encoding="utf-8").splitlines())
     except OSError as error:
-        raise BuildError(f"cannot read labels {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise BuildError(f"labels {file} is no UTF-8 text ({error.reason})") from error
     if len(names) < 2:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...shared.errors import BuildError
+from .files import unreadable
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -31,7 +32,7 @@ def read_labels(file: Path, *, classes: int) -> dict[str, Label]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise BuildError(f"{file} is no UTF-8 text ({error.reason})") from error
     for number, line in enumerate(lines, start=1):
@@ -42,7 +43,10 @@ def read_labels(file: Path, *, classes: int) -> dict[str, Label]:
         if not tab or not index.strip().isdecimal():
             raise BuildError(f"{file}:{number}: expected FILE <tab> CLASS INDEX, got {line!r}")
         if int(index) >= classes:
-            raise BuildError(f"{file}:{number}: class {index} of a model with {classes} classes")
+            raise BuildError(
+                f"{file}:{number}: class {index} of a model with {classes} classes, which count "
+                "from 0"
+            )
         label = known.setdefault(name, Label(int(index), number))
         if label.index != int(index):
             raise BuildError(f"{file}:{number}: {name} was of class {label.index} before; keep one")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ...shared.errors import BuildError, PictureError
 from ...shared.picture import decode_picture
+from .files import unreadable
 from .labels import PICTURE_SUFFIXES, labels_of, read_labels
 
 Pixels = npt.NDArray[np.uint8]
@@ -58,7 +59,9 @@ class PictureSet:
 def open_pictures(folder: Path, *, labels: Path | None, classes: int, minimum: int) -> PictureSet:
     """All pictures below a folder; BuildError if there are too few or the labels do not fit."""
     if not folder.is_dir():
-        raise BuildError(f"no folder of pictures at {folder}")
+        raise BuildError(
+            f"no folder of pictures at {folder}; check its path, which is relative to the recipe"
+        )
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
     if len(files) < minimum:
         raise BuildError(
@@ -80,9 +83,9 @@ def read_picture(file: Path) -> Pixels:
     try:
         return decode_picture(file.read_bytes())
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except PictureError as error:
-        raise BuildError(f"{file}: {error}") from error
+        raise BuildError(f"{file}: {error}; replace or remove it") from error
 
 
 def views(picture: Pixels, count: int) -> list[Pixels]:

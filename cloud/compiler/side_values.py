@@ -19,6 +19,7 @@ from pathlib import Path
 from ...shared.errors import BuildError, TensorError
 from ...shared.side import Tensors, from_text
 from ...shared.tensor import TensorSpec
+from .files import unreadable
 from .labels import called
 from .pictures import PictureSet, SideLine
 
@@ -79,7 +80,7 @@ def _read(file: Path) -> dict[str, SideLine]:
     try:
         header, *rows = (line.split("\t") for line in (file.read_text() or "\n").splitlines())
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise BuildError(f"{file} is no text ({error.reason})") from error
     columns = tuple(name.strip() for name in header[1:])

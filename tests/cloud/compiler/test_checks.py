@@ -75,7 +75,7 @@ def test_a_picture_of_hardly_any_pixels_is_refused(tmp_path: Path) -> None:
         (b"one", "names 1 classes"),
         (b"one\n\nthree", ":2: an empty line"),
         (b"one\n\xff\xfe", "no UTF-8 text"),
-        (None, "cannot read labels .*: No such file"),
+        (None, "cannot read .*: No such file or directory; check its path"),
     ],
 )
 def test_labels_that_name_no_classes(tmp_path: Path, content: bytes | None, said: str) -> None:
