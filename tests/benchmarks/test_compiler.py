@@ -7,7 +7,7 @@ from compiler.building import Disk, build
 from compiler.exactness import composition_errors
 from compiler.recipes import pictures_below, write_recipe
 from compiler.speed import operator_times, slower, time_heads
-from compiler.zoo import ZooModel
+from compiler.zoo import ZooModel, float_bytes
 from PIL import Image
 
 from hybridge.cloud.compiler.quantization.exclusions import OperatorTime
@@ -109,3 +109,12 @@ def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="No module named 'nowhere'"):
         build(recipe, home=tmp_path / "home", on_step=steps.append)
     assert steps == ["checking pictures", "reading models"]
+
+
+def test_a_model_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"1234")
+    net = ZooModel(name="net", file=lambda: file, preprocessing=SPEC, labels=labels)
+    pictures = pictures_below(folder_of_pictures(tmp_path / "all", 12))
+    assert read_recipe(write_recipe(net, pictures, tmp_path / "made")).large.model == str(file)
+    assert float_bytes(net) == 4
