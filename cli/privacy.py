@@ -136,8 +136,7 @@ def _task(options: argparse.Namespace, bundle: Bundle, *, threads: int) -> "Task
 
 def _known(bundle: Bundle, trusted: TrustStore) -> Privacy:
     model = bundle.manifest.large.sha256
-    found = read_privacy(bundle.path, model=model, trust=trusted)
-    return found or Privacy(model=model, attacks=())
+    return read_privacy(bundle, trust=trusted) or Privacy(model=model, attacks=())
 
 
 def _keep(attack: Attack, bundle: Bundle, trusted: TrustStore) -> None:

@@ -9,11 +9,11 @@ Every attack is kept, and the one that went furthest counts: what a frame was se
 gives away.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from .bundle import Bundle
 from .errors import BundleError
 from .manifest import Sha256
 from .signing import SigningKey, TrustStore
@@ -134,12 +134,13 @@ def decode_privacy(encoded: bytes, *, model: str, trust: TrustStore) -> Privacy:
     return found
 
 
-def read_privacy(folder: Path, *, model: str, trust: TrustStore) -> Privacy | None:
+def read_privacy(bundle: Bundle, *, trust: TrustStore) -> Privacy | None:
     """What stands beside a bundle's manifest; None if nothing does, BundleError as decoding."""
+    file = bundle.path / FILE
     try:
-        encoded = (folder / FILE).read_bytes()
+        encoded = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BundleError(f"cannot read {folder / FILE}: {error.strerror}") from error
-    return decode_privacy(encoded, model=model, trust=trust)
+        raise BundleError(f"cannot read {file}: {error.strerror}") from error
+    return decode_privacy(encoded, model=bundle.manifest.large.sha256, trust=trust)

@@ -1,7 +1,7 @@
 """From a bundle and public pictures to how well an eavesdropper rebuilds what frames are made of.
 
-pictures ─▶ heads ─▶ frames of every codec ─▶ decoded ─┬─▶ a net per cut learns to rebuild
-                                                       └─▶ those of pictures no net has seen: rebuilt
+pictures ─▶ heads ─▶ frames of every codec ─▶ decoded ─┬─▶ a net per cut learns to rebuild them
+                                                       └─▶ pictures no net has seen: rebuilt
 rebuilt, JPEG and the like, a mere guess ─▶ SSIM and distance to the originals
 
 The eavesdropper of He, Zhang and Lee, "Model inversion attacks against collaborative inference"
@@ -163,9 +163,7 @@ def invert(
         settings={name: float(value) for name, value in asdict(task.settings).items()},
         layers=tuple(layer.tensor for layer in judge.layers),
         guess=judge(guess)[0],
-        pictures={
-            str(plan): found for plan, (found, _) in likenesses.items() if not plan.cut
-        },
+        pictures={str(plan): found for plan, (found, _) in likenesses.items() if not plan.cut},
         splits=tuple(
             Exposed(
                 plan=str(plan),

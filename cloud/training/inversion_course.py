@@ -66,9 +66,7 @@ class InversionCourse:
         rows = self._learned[:most]
         return values_of(self._tensors[rows].reshape(-1, *self._tensors.shape[2:]))
 
-    def _both(
-        self, net: nn.Module, rows: Indices, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _both(self, net: nn.Module, rows: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
         picture, plan = np.divmod(rows, self._plans)
         rebuilt = run(net, values_of(self._tensors[picture, plan]).to(device))
         return rebuilt, pictures_of(self._pixels[picture]).to(device)
@@ -85,6 +83,8 @@ def pictures_of(pixels: npt.NDArray[Any]) -> Tensor:
 
 
 def _loss(rebuilt: Tensor, wanted: Tensor) -> Tensor:
-    """Half the absolute error and half what SSIM lacks, [n] (after Zhao et al., "Loss functions
-    for image restoration with neural networks", 2017)."""
+    """Half the absolute error and half what SSIM lacks of one, [n].
+
+    After Zhao et al., "Loss functions for image restoration with neural networks" (2017).
+    """
     return 0.5 * (rebuilt - wanted).abs().mean((1, 2, 3)) + 0.5 * (1 - ssim(rebuilt, wanted))
