@@ -74,7 +74,7 @@ class TrustStore:
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             raise BundleError(f"the signature of {of} cannot be read ({error})") from error
         if algorithm != _ALGORITHM:
-            raise BundleError(f"{of} is signed by {algorithm!r}, not {_ALGORITHM!r}")
+            raise BundleError(f"{of} is signed by algorithm {algorithm!r}, not {_ALGORITHM!r}")
         try:
             public.verify(raw, message)
         except InvalidSignature:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -247,7 +247,8 @@ def _sent_whole(task: Task, models: DeviceModels, progress: Progress) -> dict[Pl
         progress("pictures sent whole", done, len(task.victims))
         pixels = models.resize_large(read_picture(file))
         for plan in plans:
-            made[plan].append(shrunk(crossed(models, plan, pixels), task.size_px))
+            received = cast(Pixels, crossed(models, plan, pixels))
+            made[plan].append(shrunk(received, task.size_px))
     return {plan: np.stack(pictures) for plan, pictures in made.items()}
 
 

@@ -68,7 +68,9 @@ class Inverter(nn.Module):
         return pictures
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
-        return values.split([grid * grid * channels for grid, channels in self._maps], dim=1)
+        sizes = [grid * grid * channels for grid, channels in self._maps]
+        parts: tuple[Tensor, ...] = torch.split(values, sizes, dim=1)
+        return parts
 
 
 class _Stem(nn.Module):

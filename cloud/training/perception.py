@@ -56,7 +56,9 @@ class FeatureDistance:
     def __call__(self, pictures: torch.Tensor, others: torch.Tensor) -> Floats:
         """Float [n, 3, s, s] in 0..1 of any size, both the same: a distance each, float32 [n]."""
         pairs = zip(self._features(pictures), self._features(others), strict=True)
-        return np.mean([((one - other) ** 2).sum(1).mean((1, 2)) for one, other in pairs], axis=0)
+        by_layer = [((one - other) ** 2).sum(1).mean((1, 2)) for one, other in pairs]
+        distances: Floats = np.mean(by_layer, axis=0, dtype=np.float32)
+        return distances
 
     def _features(self, pictures: torch.Tensor) -> list[Floats]:
         """Of each layer, unit vectors [n, c, h, w]."""
