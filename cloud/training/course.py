@@ -50,11 +50,3 @@ class Pace(Protocol):
 
     @property
     def seed(self) -> int: ...
-
-
-def run(net: nn.Module, inputs: Tensor) -> Tensor:
-    """A net's output in float32; a GPU computes it in bfloat16 where that is enough."""
-    kind = inputs.device.type
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-        outputs: Tensor = net(inputs)
-    return outputs.float()

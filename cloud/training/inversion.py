@@ -31,7 +31,6 @@ from ...shared.privacy import Attack, Exposed, Learned, Likeness
 from ..compiler.locks import held
 from ..compiler.pictures import PictureSet, read_picture
 from ..compiler.steps import Progress
-from .course import run
 from .intercepts import Tapped, crossed, key_of, shrunk
 from .inversion_course import InversionCourse, pictures_of, values_of
 from .inverter import Inverter
@@ -234,7 +233,7 @@ def _rebuilt(net: Inverter, tensors: npt.NDArray[Any], device: torch.device) -> 
     made = []
     with torch.inference_mode():
         for start in range(0, len(tensors), _BATCH):
-            pictures = run(net, values_of(tensors[start : start + _BATCH]).to(device))
+            pictures = net(values_of(tensors[start : start + _BATCH]).to(device))
             made.append((255 * pictures).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(made)
 

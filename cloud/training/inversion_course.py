@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .course import Judgement, run
+from .course import Judgement
 from .lessons import Indices
 from .similarity import ssim
 
@@ -68,7 +68,7 @@ class InversionCourse:
 
     def _both(self, net: nn.Module, rows: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
         picture, plan = np.divmod(rows, self._plans)
-        rebuilt = run(net, values_of(self._tensors[picture, plan]).to(device))
+        rebuilt = net(values_of(self._tensors[picture, plan]).to(device))
         return rebuilt, pictures_of(self._pixels[picture]).to(device)
 
 

@@ -1,6 +1,6 @@
 """How alike two pictures look: the structural similarity index."""
 
-from functools import cache
+import math
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ WINDOW_PX = 11
 """The smallest side a picture may have."""
 _SIGMA_PX = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
+_HEIGHTS = [math.exp(-((at - WINDOW_PX // 2) ** 2) / (2 * _SIGMA_PX**2)) for at in range(WINDOW_PX)]
+_WEIGHTS = [height / sum(_HEIGHTS) for height in _HEIGHTS]
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
@@ -38,15 +40,8 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
 def _blurred(pictures: Tensor) -> Tensor:
     """The window's weighted mean at each place, one axis after the other."""
     channels = pictures.shape[1]
-    window = _window().to(pictures)
+    window = torch.tensor(_WEIGHTS, dtype=pictures.dtype, device=pictures.device)
     rows = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
     columns = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     across = functional.conv2d(pictures, rows, groups=channels)
     return functional.conv2d(across, columns, groups=channels)
-
-
-@cache
-def _window() -> Tensor:
-    places = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
-    weights = torch.exp(-(places**2) / (2 * _SIGMA_PX**2))
-    return weights / weights.sum()
