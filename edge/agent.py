@@ -27,6 +27,7 @@ from .answer import Answer
 from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
+from .best_first import BestFirst
 from .demand import ANYTHING, Demand
 from .duration import NEVER, Duration
 from .lateness import Lateness
@@ -159,7 +160,7 @@ class Agent:
             log.debug("%.0f ms left: %s", left_ms, explain(options, question))
         return self.policy.choose(options, question)
 
-    def options(self, deadline: Deadline) -> list[Option]:
+    def options(self, deadline: Deadline) -> BestFirst[Option]:
         """Every plan as a request of this deadline would meet it now."""
         uplink, now_s = self.uplink, self.clock()
         waits = self._waits(deadline, now_s)

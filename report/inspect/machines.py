@@ -131,7 +131,7 @@ def options_on(
     link: Link,
     cloud_speed: float,
     privacy: Privacy | None = None,
-) -> list[Option]:
+) -> Sequence[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
     return Outlook(manifest, privacy=privacy).options(
@@ -159,7 +159,8 @@ def device_ms(manifest: Manifest, machine: Machine) -> list[float]:
         transfer=lambda p50, p95: NO_TIME,
         cloud=lambda contract: NO_TIME,
     )
-    return [option.device_ms for option in options]
+    by_plan = {option.plan: option.device_ms for option in options}
+    return [by_plan[row.parsed()] for row in manifest.table]
 
 
 def parts_ms(manifest: Manifest, machine: Machine) -> list[list[tuple[str, float]]]:

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import isfinite
 
@@ -66,7 +66,7 @@ def render(
 
 def _options(
     report: Inspection, machine: Machine | None, link: Link, cloud_speed: float
-) -> list[Option]:
+) -> Sequence[Option]:
     if machine is None:
         return []
     return options_on(

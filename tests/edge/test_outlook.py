@@ -70,7 +70,10 @@ def test_each_row_becomes_an_option_of_its_own_times(small: Small) -> None:
         SPLIT: (rows[SPLIT].bytes_p95, 4 + 8 + 16, sent_ms[SPLIT], 500),
         CLOUD: (rows[CLOUD].bytes_p95, 4 + 32, sent_ms[CLOUD], 1000),
     }
-    assert [o.agreement for o in options] == [row.agreement for row in manifest.table]
+    assert {o.plan: o.agreement for o in options} == {p: row.agreement for p, row in rows.items()}
+    values = [option.agreement.value for option in options]
+    assert options[0].plan == LOCAL
+    assert values[1:] == sorted(values[1:], reverse=True)
     assert {o.variance for o in options} == {0.0}
 
 
