@@ -91,12 +91,16 @@ class Privacy(_Record, frozen=True):
     format: int = FORMAT
 
     def strongest(self, plan: str, contract: str) -> Likeness | None:
-        """The furthest that anybody came with a plan's frames; None if nobody has tried."""
+        """The furthest that anybody came with a plan's frames; None if nobody has tried.
+
+        Nobody who tried comes less far than by a guess: a net that does has learned nothing.
+        """
         found = [
-            each.likeness
+            likeness
             for attack in self.attacks
             for each in attack.splits
             if (each.plan, each.contract) == (plan, contract)
+            for likeness in (each.likeness, attack.guess)
         ]
         return max(found, key=lambda likeness: likeness.ssim_p95, default=None)
 

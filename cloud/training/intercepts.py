@@ -92,7 +92,7 @@ def shrunk(pixels: Pixels, size_px: int) -> Pixels:
     """Each pixel the mean of those that lie in it; uint8 [s, s, 3] to [size, size, 3]."""
     if pixels.shape[0] == size_px:
         return pixels
-    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
+    planes = torch.from_numpy(np.array(pixels, np.float32)).permute(2, 0, 1)[None]
     small = functional.interpolate(planes, (size_px, size_px), mode="area")[0].permute(1, 2, 0)
     return small.round().to(torch.uint8).numpy()
 

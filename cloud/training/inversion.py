@@ -44,6 +44,8 @@ from .views import all_views
 METHOD = "inversion net"
 FEWEST_VICTIMS = 10
 _BATCH = 32
+_COMPARED = 8
+"""Pictures at once: a large model's early features of them are many times their size."""
 _EXAMPLES = 512
 """Rows from which a net learns how far the values of each channel spread."""
 
@@ -273,9 +275,9 @@ class _Judge:
         """The likeness over all, and each one's SSIM."""
         values: list[float] = []
         distances: list[float] = []
-        for start in range(0, len(pixels), _BATCH):
-            made = pictures_of(pixels[start : start + _BATCH])
-            wanted = pictures_of(self._originals[start : start + _BATCH])
+        for start in range(0, len(pixels), _COMPARED):
+            made = pictures_of(pixels[start : start + _COMPARED])
+            wanted = pictures_of(self._originals[start : start + _COMPARED])
             values += ssim(made, wanted).tolist()
             if self._distance is not None:
                 distances += self._distance(made, wanted).tolist()

@@ -121,18 +121,18 @@ async def test_bundles_that_cannot_be_used(small: Small, tmp_path: Path) -> None
 async def test_figures_beside_a_bundle_are_not_taken_from_anybody(
     small: Small, config: EdgeConfig, key: SigningKey
 ) -> None:
-    measured = exposed.privacy(small.bundle.manifest, {SPLIT: 0.1})
+    measured = exposed.privacy(small.bundle.manifest, {SPLIT: 0.3})
     file = config.bundle / FILE
     file.write_bytes(encode_privacy(measured, key=key))
     await check_start_fails(config, BundleError, r"privacy\.json was signed by .* does not trust")
-    file.write_bytes(encode_privacy(measured, key=small.key).replace(b"0.1,", b"0.0,"))
+    file.write_bytes(encode_privacy(measured, key=small.key).replace(b"0.3,", b"0.0,"))
     await check_start_fails(config, BundleError, r"privacy\.json .* was altered")
     file.write_bytes(encode_privacy(measured, key=small.key))
     async with run_edge(config) as daemon:
         options = daemon.agent._outlook.options(
             device=lambda _: NO_TIME, transfer=lambda *_: NO_TIME, cloud=lambda _: NO_TIME
         )
-        assert {each.plan: each.similarity for each in options}[SPLIT] == 0.1
+        assert {each.plan: each.similarity for each in options}[SPLIT] == 0.3
 
 
 @pytest.mark.parametrize("limit", [1.0, 0.3])

@@ -113,6 +113,13 @@ def test_the_attack_that_went_furthest_counts(small: Small) -> None:
     assert (len(tried.attacks), found.ssim_p95) == (3, 0.7)
 
 
+def test_nobody_comes_less_far_than_by_a_guess(small: Small) -> None:
+    tried = exposed.privacy(small.bundle.manifest, {SPLIT: 0.1})
+    found = tried.strongest(str(SPLIT), small.bundle.manifest.contract(SPLIT).id)
+    assert found == tried.attacks[0].guess
+    assert found.ssim_p95 > 0.1
+
+
 def test_an_attack_that_is_repeated_takes_its_own_place(small: Small) -> None:
     manifest = small.bundle.manifest
     again = exposed.privacy(manifest, {SPLIT: 0.4}).with_attack(
