@@ -14,6 +14,7 @@ from ...shared.bundle import Bundle
 from ...shared.errors import ConfigError
 from ...shared.manifest import Manifest
 from ...shared.plan import PlanKind
+from ...shared.privacy import Privacy
 from ..words import count_words
 
 
@@ -129,6 +130,7 @@ def options_on(
     cloud: Machine | None,
     link: Link,
     cloud_speed: float,
+    privacy: Privacy | None = None,
     in_parts: bool = False,
 ) -> Sequence[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed.
@@ -136,7 +138,7 @@ def options_on(
     With `in_parts` a frame in layers is worth what has come of it, else all or nothing.
     """
     tails = cloud_ms(manifest, cloud)
-    options = Outlook(manifest).options(
+    options = Outlook(manifest, privacy=privacy).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
