@@ -96,6 +96,13 @@ class Option(NamedTuple):
         """How many layers that is; None: all there are."""
         return self.parts[0].layers if self.parts else None
 
+    def most_layers(self, left_ms: float) -> int | None:
+        """How many may come in time; None: all. What hardly will would be in the way of others."""
+        if self.total.within(left_ms) >= _TRIED:
+            return None
+        there = [part.layers for part in self.parts if part.total.within(left_ms) >= _TRIED]
+        return max(there, default=self.least_layers)
+
     def expected(self, left_ms: float, floor: float) -> tuple[float, float, float]:
         """P(whole in time), P(anything in time), and how much more it agrees than `floor` does.
 

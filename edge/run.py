@@ -197,7 +197,7 @@ class Run:
                     option.plan,
                     light=beside,
                     follow_ms=follow_ms,
-                    least_layers=option.least_layers,
+                    layers=(option.least_layers, option.most_layers(self.left_ms)),
                 )
             ),
             began_s=now_s,
@@ -211,13 +211,14 @@ class Run:
         light: bool = False,
         grace_ms: float = 0.0,
         follow_ms: float = 0.0,
-        least_layers: int | None = None,
+        layers: tuple[int | None, int | None] = (None, None),
     ) -> CloudAnswer:
         """What the cloud answers to the request's picture by a plan.
 
         It is asked for it by the deadline, or `grace_ms` later, and waited for `follow_ms` longer.
         With `light` the light model starts as soon as the device has done its share: the wait for
-        the network is free time. A frame in layers is wanted whole, or so many layers at least.
+        the network is free time. Of a frame in layers all are sent and needed, or so many: the
+        fewest that an answer needs, and the most that are sent.
         """
         agent, uplink = self.agent, self.agent.uplink
         assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
@@ -230,7 +231,12 @@ class Run:
             left_ms, follow_ms = follow_ms, 0.0
         if left_ms <= 0.0:
             raise RemoteTooLate("the device's share took all the time there was")
-        self.sent_bytes += len(framed.frame) + self.beside.size_bytes
+        in_layers = None
+        if in_all := len(framed.ends):
+            least, most = (each or in_all for each in layers)
+            in_layers = InLayers(framed.ends, least, most)
+        self.sent_bytes += in_layers.sent_bytes if in_layers else len(framed.frame)
+        self.sent_bytes += self.beside.size_bytes
         parameters: dict[str, messages.Value] = {
             messages.CONTRACT: agent.manifest.contract(plan).id,
             messages.CODEC: plan.codec,
@@ -245,9 +251,7 @@ class Run:
             left_ms=left_ms,
             follow_ms=follow_ms,
             beside=self.beside,
-            in_layers=InLayers(framed.ends, least_layers or len(framed.ends))
-            if framed.ends
-            else None,
+            in_layers=in_layers,
         )
         check_answer(answer, manifest=agent.manifest)
         return answer

@@ -86,24 +86,31 @@ NOTHING = Beside()
 
 @dataclass(frozen=True, slots=True)
 class InLayers:
-    """How a frame in layers is sent: where each ends, and how many of them an answer needs."""
+    """How a frame in layers is sent: where each ends, how many of them go, and an answer needs."""
 
     ends: tuple[int, ...]
     least: int
+    most: int
+
+    @property
+    def sent_bytes(self) -> int:
+        return self.ends[self.most - 1]
 
     def pieces(self, frame: bytes) -> Iterator[tuple[int, bytes]]:
-        """Chunks of the frame, none of which has of two layers, and where they begin."""
+        """Chunks of what goes, none of which has of two layers, and where they begin."""
         start = 0
-        for end in self.ends:
+        for end in self.ends[: self.most]:
             for at in range(start, end, CHUNK_BYTES):
                 yield at, frame[at : min(at + CHUNK_BYTES, end)]
             start = end
 
     def rest_bytes(self, came: Came) -> float:
-        """What had not come, about: of the chunk that was under way a half is taken to have."""
-        end = next((end for end in self.ends if end > came.came_bytes), came.frame_bytes)
+        """What was sent and had not come, about: of a chunk under way a half is taken to have."""
+        if came.came_bytes >= self.sent_bytes:
+            return 0.0
+        end = next(end for end in self.ends if end > came.came_bytes)
         under_way = min(end - came.came_bytes, CHUNK_BYTES)
-        return came.frame_bytes - came.came_bytes - under_way / 2
+        return self.sent_bytes - came.came_bytes - under_way / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,23 +183,24 @@ class Uplink:
         if follow_ms:
             budget[messages.FOLLOW] = True
         wait_ms = left_ms + follow_ms
-        size_bytes = len(frame) + beside.size_bytes + _OVERHEAD_BYTES
+        size_bytes = in_layers.sent_bytes if in_layers else len(frame)
+        size_bytes += beside.size_bytes + _OVERHEAD_BYTES
         contract = str(parameters.get(messages.CONTRACT, ""))
         now_s = self._clock()
         if in_layers is not None:
             way_back_ms = self.link.transfer(now_s=now_s).way_back_ms
             budget[messages.WAY_BACK_MS] = min(way_back_ms, _MOST_WAY_BACK * left_ms)
             budget[messages.MIN_LAYERS] = in_layers.least
-        budget.update(parameters)
+        sent = {**parameters, **budget}
         expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
         connection, exchange = self._connection, self._begin(size_bytes, expected_ms)
         self._live += 1
         try:
             if in_layers is None:
-                request = _request(model, version, frame, budget, beside)
+                request = _request(model, version, frame, sent, beside)
                 response = await connection.infer(request, timeout_s=wait_ms / 1e3)
             else:
-                requests = _in_pieces(model, version, frame, budget, beside, in_layers)
+                requests = _in_pieces(model, version, frame, sent, beside, in_layers)
                 response = await connection.infer_in_pieces(requests, timeout_s=wait_ms / 1e3)
             answer = self._take(response, exchange, contract, beside.wanted, in_layers)
         except RemoteError as fault:
@@ -223,7 +231,7 @@ class Uplink:
         rest_bytes = 0.0
         if in_layers is not None:
             came = _check_came(answer.came, in_layers)
-            rest_bytes = 0.0 if came.whole else in_layers.rest_bytes(came)
+            rest_bytes = in_layers.rest_bytes(came)
         self.cloud.observe(
             contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
         )

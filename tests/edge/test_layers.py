@@ -195,7 +195,7 @@ ENDS = (100, 20_000, 25_600)
 
 
 def test_no_chunk_has_of_two_layers_and_none_is_too_long() -> None:
-    pieces = list(InLayers(ENDS, 1).pieces(FRAME))
+    pieces = list(InLayers(ENDS, 1, 3).pieces(FRAME))
     assert b"".join(piece for _, piece in pieces) == FRAME
     assert [at for at, _ in pieces] == [0, 100, 100 + CHUNK_BYTES, 20_000]
     assert max(len(piece) for _, piece in pieces) <= CHUNK_BYTES
@@ -219,10 +219,10 @@ class InPieces(Scripted):
     scene: Scene
 
 
-async def send(scene: Scene, *, least: int = 1) -> Came | None:
+async def send(scene: Scene, *, least: int = 1, most: int = 3) -> Came | None:
     answer = await scene.uplink.infer(
         FRAME, model=NAME, version="1", parameters={messages.CONTRACT: "c"}, left_ms=1_000.0,
-        in_layers=InLayers(ENDS, least),
+        in_layers=InLayers(ENDS, least, most),
     )  # fmt: skip
     return answer.came
 
@@ -278,3 +278,33 @@ async def test_a_part_teaches_how_much_came_in_the_time() -> None:
     ups = [scene.uplink.link.transfer(now_s=scene.clock.now_s).up_ms for scene in (whole, part)]
     assert ups[1] > 1.05 * ups[0]  # fewer bytes in the same time: a slower link
     assert part.uplink.link.unproven == 0
+
+
+async def test_what_will_hardly_come_in_time_is_not_sent() -> None:
+    scene, connection = scene_of(Came(2, 3, 20_000, len(FRAME)))
+    assert await send(scene, most=2) == connection.came
+    sent = b"".join(each.raw_input_contents[0] for each in connection.asked_of)
+    assert sent == FRAME[:20_000]
+    assert scene.uplink.link.unproven == 0  # all that was sent has come
+    assert scene.uplink.ledger.spent_bytes(now_s=scene.clock.now_s) == 20_000 + 400
+
+
+async def test_layers_left_out_are_not_waited_for(layered: Small) -> None:
+    """The stream's end says that no more will come: the answer is there long before the budget."""
+    async with both(layered) as agent:
+        uplink = agent.uplink
+        assert uplink is not None
+        framed = await agent.bench.frame(
+            PICTURE, LAYERED, Deadline.after_ms(LONG_MS, now_s=monotonic()), agent.expected(LAYERED)
+        )
+        answer = await uplink.infer(
+            framed.frame,
+            model=NAME,
+            version="1",
+            parameters={},
+            left_ms=LONG_MS,
+            in_layers=InLayers(framed.ends, 1, 3),
+        )
+        assert answer.came == Came(3, 5, framed.ends[2], len(framed.frame))
+        np.testing.assert_allclose(answer.probabilities, from_layers(layered, 3), rtol=1e-4)
+        agent.close()

@@ -189,3 +189,17 @@ def test_after_the_lights_answer_too() -> None:
     sight = Question(left_ms=60.0, sight=Sight(0.5, enough=False))
     assert str(choose([LOCAL, layered(*PARTS)], sight).option.plan) == LAYERED
     assert choose([LOCAL, layered((0.7, 30.0))], sight).option.plan == Plan.local()
+
+
+@given(layered_options(), lefts)
+def test_what_will_hardly_come_in_time_is_not_sent(each: Option, left_ms: float) -> None:
+    most = each.most_layers(left_ms)
+    chances = {part.layers: part.total.within(left_ms) for part in each.parts}
+    if most is None:
+        assert not each.parts or each.total.within(left_ms) >= 0.1 or not any(chances.values())
+    elif chances[most] < 0.1:
+        assert most == each.least_layers
+        assert max(chances.values()) < 0.1
+    else:
+        assert all(chances[later] < 0.1 for later in chances if later > most)
+        assert each.total.within(left_ms) < 0.1
