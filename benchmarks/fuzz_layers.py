@@ -20,13 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
+
 from _common import Report, Target, load, machine, parser, run
 from fuzz_frames import MORE_BYTES, TIMES, damaged
+from layered import Layered, all_layered
 
 from hybridge.shared.arrival import Arrival
 from hybridge.shared.errors import FrameError
 from hybridge.shared.frame import decode_layers, read_layers_header
-from hybridge.tests.shared.layered import Layered, all_layered
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def make_case(frames: Sequence[Layered], chance: random.Random) -> Case:
 def outcome(case: Case) -> str:
     """`refused`, `decoded`, or what went wrong."""
     contract, wanted = case.layered.contract, case.layered
+    said = "refused"
     tracemalloc.start()
     try:
-        said = "refused"
         arrival = Arrival(case.pieces[0])
         for piece in case.pieces[1:]:
             arrival.add(piece)

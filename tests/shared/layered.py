@@ -1,56 +1,24 @@
 """Frames in layers as they were when they came out, and what every part of them decodes to.
 
-    python -m hybridge.tests.shared.layered      (with the package's parent on PYTHONPATH)
-
-writes those that are missing below `layered/`. What is there is never written again.
+`layered_frames.py` writes those that are missing below `layered/`; what is there is never written
+again.
 """
 
 import base64
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
-from hybridge.cloud.compiler.layer_fit import fit_layers
 from hybridge.shared.arrival import Arrival
 from hybridge.shared.codec import codec_by_name
-from hybridge.shared.contract import Contract, Part
+from hybridge.shared.contract import Contract
 from hybridge.shared.frame import decode_layers, encode_layers
 from hybridge.shared.tensor import Array, from_raw, to_raw
 
-from .grids import smooth_tensors
-
 FOLDER = Path(__file__).parent / "layered"
 CODEC = "layers-25"
-SHAPE = (9, 7, 12)
-TENSORS = smooth_tensors(12, SHAPE)
-
-
-def table() -> dict[str, Any]:
-    sensitivity = np.linspace(1.0, 4.0, SHAPE[-1])
-    grids, thirds = fit_layers(TENSORS[:8], sensitivity=sensitivity, bits=2.5)
-    return {"grids": grids.text(), "thirds": thirds.text()}
-
-
-def layered_contract() -> Contract:
-    return Contract(
-        tensor="cut", shape=SHAPE, dtype="INT8", model="0" * 64, scale=0.125, zero_point=-3,
-        codecs={CODEC: table()},
-    )  # fmt: skip
-
-
-def contract_of_two() -> Contract:
-    parts = tuple(
-        Part(tensor=name, shape=SHAPE, scale=0.5, zero_point=1, codecs={CODEC: table()})
-        for name in ("one", "two")
-    )
-    size = 2 * int(np.prod(SHAPE))
-    return Contract(tensor="one+two", shape=(size,), dtype="INT8", model="0" * 64, parts=parts)
 
 
 def layers_of(tensor: Array, contract: Contract) -> list[bytes]:
@@ -97,25 +65,3 @@ class Layered:
 
 def all_layered() -> list[Layered]:
     return [Layered.read(file) for file in sorted(FOLDER.glob("*.json"))]
-
-
-def _makings() -> Iterator[Layered]:
-    yield Layered.of(CODEC, TENSORS[0], layered_contract())
-    yield Layered.of(
-        f"{CODEC}-parts", np.concatenate([TENSORS[1].ravel(), TENSORS[2].ravel()]),
-        contract_of_two(),
-    )  # fmt: skip
-
-
-def main() -> None:
-    """Writes the fixtures that are missing."""
-    FOLDER.mkdir(exist_ok=True)
-    for each in _makings():
-        file = FOLDER / f"{each.name}.json"
-        if not file.exists():
-            each.write(file)
-            sys.stdout.write(f"{file}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,8 @@ from hybridge.shared.errors import FrameCorrupt, FrameError
 from hybridge.shared.frame import codec_of, decode_layers, encode_frame, read_layers_header
 from hybridge.shared.tensor import Array
 
-from .layered import CODEC, TENSORS, layered_contract, layers_of
+from .layered import CODEC, layers_of
+from .layered_frames import TENSORS, layered_contract
 
 CONTRACT = layered_contract()
 

@@ -14,17 +14,8 @@ from hybridge.shared.errors import FrameError
 
 from .codecs import check_refuses_damage, check_takes_only, round_trip
 from .grids import smooth_tensors
-from .layered import (
-    CODEC,
-    SHAPE,
-    TENSORS,
-    Layered,
-    all_layered,
-    contract_of_two,
-    layered_contract,
-    layers_of,
-    made_of,
-)
+from .layered import CODEC, Layered, all_layered, layers_of, made_of
+from .layered_frames import SHAPE, TENSORS, contract_of_two, layered_contract
 
 OWN = layered_contract()
 

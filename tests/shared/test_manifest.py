@@ -19,7 +19,8 @@ from hybridge.shared.manifest import (
 from hybridge.shared.plan import Plan
 
 from ..cloud.bundles import CUT
-from .layered import CODEC, SHAPE, table
+from .layered import CODEC
+from .layered_frames import SHAPE, table
 
 Values = dict[str, Any]
 
