@@ -60,6 +60,7 @@ class Upload:
         if len(self._start) > CHUNK_BYTES:
             raise FrameError(f"a chunk of {len(self._start)} bytes; at most {CHUNK_BYTES}")
         self._arrival = arrival = Arrival(self._start)
+        self._start = b""
         if arrival.complete:
             self._settled.set()
         return arrival
@@ -97,8 +98,10 @@ class Upload:
         self._settled.set()
 
     def close(self) -> None:
-        """It was answered, one way or the other."""
-        self._closed = True
+        """It was answered, one way or the other; nothing of it is kept."""
+        self._closed, self._start = True, b""
+        if self._arrival is not None:
+            self._arrival.close()
         self._opened.set()
 
     async def gathered(self, *, least: int, wait_ms: Callable[[], float]) -> tuple[bytes, ...]:

@@ -136,10 +136,10 @@ class Outlook:
         return sorted(rows, key=lambda row: (row.contract != "", -row.agreement.value))
 
     def _computed_in(self, precision: Precision, row: _Row) -> _Row:
-        """A row with what it gives in a precision.
+        """A row with what it gives in a precision, and the parts that are worth an answer.
 
-        Of parts that agree as often by what was measured, the shorter one is taken to agree no more
-        often than the longer; those that agree no more often than the device's own are left out.
+        A part that was measured to agree more often than a longer one is taken to agree as often;
+        those that agree no more often than the device's own are left out.
         """
         agreement = row.variants.get(precision, row.agreement)
         most, parts = agreement.value, []

@@ -22,17 +22,25 @@ class Arrival:
         """Those that are whole."""
         self.came_bytes = self.header.header_bytes
         self._pending = bytearray()
+        self._kept = True
         self.add(start[self.came_bytes :])
 
     @property
     def complete(self) -> bool:
         return len(self.layers) == len(self.header.layers)
 
+    def close(self) -> None:
+        """Lets go of it; what still comes is only counted."""
+        self._kept = False
+        self.layers, self._pending = [], bytearray()
+
     def add(self, more: bytes) -> None:
         """The bytes that come next; FrameError for more than the frame has, FrameCorrupt."""
         self.came_bytes += len(more)
         if self.came_bytes > self.header.frame_bytes:
             raise FrameError("more bytes than the header says")
+        if not self._kept:
+            return
         self._pending += more
         while not self.complete:
             layer = self.header.layers[len(self.layers)]

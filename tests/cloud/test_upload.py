@@ -5,6 +5,7 @@ What ends the wait is an event here and never an instant, but for one test that 
 
 import asyncio
 import itertools
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -378,6 +379,31 @@ def test_what_is_wrong_after_an_answer_is_told_to_nobody_but_its_sender() -> Non
         with pytest.raises(FrameError, match="comes next"):
             await upload.take(LAYERS[1], offset=ENDS[0])
         assert upload.came_bytes == ENDS[1]
+
+    asyncio.run(run())
+
+
+def test_a_stream_holds_no_frame_that_was_answered() -> None:
+    """However many it carried: what is remembered of them is what tells a late chunk."""
+
+    async def run() -> None:
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        uploads = []
+        for _ in range(64):
+            upload = Upload(bytes(bytearray(LAYERS[0])))
+            upload.open()
+            upload.admit()
+            for at, layer in enumerate(LAYERS[1:]):
+                await upload.take(bytes(bytearray(layer)), offset=ENDS[at])
+            assert len(await upload.gathered(least=5, wait_ms=lambda: 0.0)) == 5
+            upload.close()
+            uploads.append(upload)
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(uploads) == 64
+        assert all(not upload._open.layers for upload in uploads)
+        assert after - before < 64 * 4096
 
     asyncio.run(run())
 

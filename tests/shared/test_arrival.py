@@ -114,3 +114,14 @@ def test_a_whole_frame_is_not_one_in_layers() -> None:
     frame = encode_frame(TENSORS[0], contract=CONTRACT, codec=codec)
     with pytest.raises(FrameError, match=re.escape("frame version 1; one in layers is of")):
         Arrival(frame)
+
+
+def test_nothing_is_kept_of_one_that_was_closed() -> None:
+    arrival = Arrival(FRAME[: ENDS[2]])
+    assert len(arrival.layers) == 3
+    arrival.close()
+    arrival.add(FRAME[ENDS[2] :])
+    assert arrival.layers == []
+    assert arrival.came_bytes == len(FRAME)
+    with pytest.raises(FrameError, match="more bytes"):
+        arrival.add(b"\0")
