@@ -92,6 +92,7 @@ def _task(
     options: argparse.Namespace, recipe: "Recipe", progress: StepProgress, *, threads: int
 ) -> "Task":
     from ..cloud.compiler.cache import StepCache
+    from ..cloud.compiler.checks import check_labelled, read_class_names
     from ..cloud.compiler.pictures import open_pictures
     from ..cloud.compiler.recipe import MIN_CALIBRATION_PICTURES
     from ..cloud.compiler.sources import open_source
@@ -102,13 +103,15 @@ def _task(
 
     progress("reading the large model and pictures", 0, 0)
     paths = Paths.from_environment()
-    try:
-        classes = len(recipe.labels.read_text().splitlines())
-    except OSError as error:
-        raise BuildError(f"cannot read labels {recipe.labels}: {error.strerror}") from error
+    classes = len(read_class_names(recipe.labels))
     given = recipe.pictures
     calibration = open_pictures(
         given.calibration, labels=None, classes=classes, minimum=MIN_CALIBRATION_PICTURES
+    )
+    pictures = open_pictures(options.pictures, labels=None, classes=classes, minimum=1)
+    evaluation = open_pictures(given.evaluation, labels=given.labels, classes=classes, minimum=1)
+    check_labelled(
+        given.labels, classes=classes, evaluation=evaluation, others=(calibration, pictures)
     )
     return Task(
         teacher=Teacher(
@@ -121,8 +124,8 @@ def _task(
         ),
         teacher_name=recipe.large.model,
         spec=recipe.light.preprocessing,
-        pictures=open_pictures(options.pictures, labels=None, classes=classes, minimum=1),
-        evaluation=open_pictures(given.evaluation, labels=given.labels, classes=classes, minimum=1),
+        pictures=pictures,
+        evaluation=evaluation,
         student=settings_of(StudentSettings, options),
         training=settings_of(TrainingSettings, options),
         folder=paths.distillations,

@@ -11,6 +11,7 @@ from ...shared.bundle import Bundle
 from ...shared.manifest import BuildRecord, Cut, CutRecord, PlanRow
 from ...shared.plan import Plan, PlanKind
 from ...shared.privacy import Privacy
+from ..words import count_words
 from .graph import Graph
 from .machines import Machine, machines_of
 
@@ -87,6 +88,15 @@ class Inspection:
         facts = [self._recorded(each, kept.get(each.name)) for each in recorded.values()]
         facts += [self._unrecorded(cut) for cut in large.cuts if cut.name not in recorded]
         return tuple(sorted(facts, key=self._place))
+
+    @property
+    def measured_on(self) -> str:
+        """How many pictures the table is about; of those, how many the accuracy is about."""
+        rows = [each.row for each in self.plans]
+        count = max((row.agreement.samples for row in rows), default=0)
+        labelled = max((row.accuracy.samples for row in rows if row.accuracy), default=count)
+        words = count_words(count, "picture")
+        return words if labelled == count else f"{words}, {labelled:,} of them labelled"
 
     @property
     def kept_cuts(self) -> list[CutFacts]:
