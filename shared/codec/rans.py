@@ -28,9 +28,9 @@ U16 = npt.NDArray[np.uint16]
 I32 = npt.NDArray[np.int32]
 
 
-def lanes_of(elements: int) -> int:
+def lanes_of(elements: int, *, steps: int = _STEPS) -> int:
     """How many lanes a tensor of so many symbols has; part of the format."""
-    return max(1, -(-elements // _STEPS))
+    return max(1, -(-elements // steps))
 
 
 class Tables:
