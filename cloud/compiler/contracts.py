@@ -88,8 +88,7 @@ def _transforms(
     """The one transform of all qualities, if there is any in `codecs` and the shape has one."""
     if all(quality_of(name) is None for name in codecs) or not has_transform(values.shape[1:]):
         return {}
-    metric = None if sensitivity is None else sensitivity.metric
-    return {TABLE: {"transform": fit_transform(values, metric=metric).text()}}
+    return {TABLE: {"transform": fit_transform(values, sensitivity).text()}}
 
 
 def _table(

@@ -55,7 +55,7 @@ from .writer import BlobStore
 WHOLE = "whole"
 _ONE = 1e-3
 _WEIGHED = 8
-_WEIGHED_WHOLE = 256
+_WEIGHED_WHOLE = 128
 """Pictures on which it is seen how much the answer depends on what crosses."""
 
 _LOOKED_AT = 4

@@ -8,9 +8,9 @@ band of spatial frequencies the block of the channels.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DRAWS = 4
 _SEED = 20260101
+_LEAST_POWER = 0.05
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -47,18 +48,21 @@ class Sample:
 class Sensitivity:
     """The mean square of g, float64 of the cut's shape, and the mean g g' of its spectrum.
 
-    `metric` is float64 [bands, c, c]: of the channels of a frequency, in the mean over the band.
-    The transform is the orthonormal cosine transform.
+    `window` [h, w] says how much the answer minds errors at a position, of mean square 1: what is
+    near the middle counts for more. `metric` [bands, c, c] is, in the mean over each band, that of
+    a frequency's channels after the values were multiplied by the window and transformed by the
+    orthonormal cosine transform.
     """
 
     squares: F64
+    window: F64 | None = None
     metric: F64 | None = None
 
     def of_codes(self, scale: F64) -> "Sensitivity":
         """By errors of a code, of so much each, instead of errors of one."""
         square = np.square(scale)
         metric = None if self.metric is None else self.metric * square.flat[0]
-        return Sensitivity(self.squares * square, metric)
+        return Sensitivity(self.squares * square, self.window, metric)
 
 
 def sensitivities(
@@ -85,20 +89,43 @@ def sensitivities(
 
 def _measured(tail: "OnnxModule", sample: Sample, *, logits: bool) -> Sensitivity:
     squares = np.zeros(sample.values.shape[1:], np.float64)
-    channels = sample.values.shape[-1]
-    metric = np.zeros((len(sample.bands), channels, channels))
+    slopes: list[F32] = []
     for share, slope in _slopes(tail, sample.values, logits=logits):
-        squares += share * slope**2
+        squares += share * slope.astype(np.float64) ** 2
         if sample.bands:
-            height, width, _ = slope.shape
-            rows = np.tensordot(unit_cosines(height), slope, axes=(1, 0))
-            rows = np.matmul(unit_cosines(width), rows).reshape(-1, channels)
-            for index, band in enumerate(sample.bands):
-                metric[index] += share / band.size * (rows[band].T @ rows[band])
-    return Sensitivity(squares, metric if sample.bands else None)
+            slopes.append(np.float32(np.sqrt(share)) * slope)
+    if not sample.bands:
+        return Sensitivity(squares)
+    window = window_of(squares)
+    return Sensitivity(squares, window, spectral_metric(slopes, window, sample.bands))
 
 
-def _slopes(tail: "OnnxModule", values: F32, *, logits: bool) -> Iterator[tuple[float, F64]]:
+def window_of(squares: F64) -> F64:
+    """Of mean squares [h, w, c]: a row's weight times a column's, none below a twentieth."""
+    power = squares.sum(axis=-1)
+    outer = np.outer(power.mean(axis=1), power.mean(axis=0))
+    made: F64 = np.maximum(outer, _LEAST_POWER * max(outer.mean(), 1e-300))
+    return cast(F64, np.sqrt(made / made.mean()))
+
+
+def spectral_metric(
+    slopes: Iterable[F32], window: F64, bands: Sequence[npt.NDArray[np.int64]]
+) -> F64:
+    """The sum of all g g', as `Sensitivity` says."""
+    height, width = window.shape
+    made: F64 | None = None
+    for slope in slopes:
+        channels = slope.shape[-1]
+        made = np.zeros((len(bands), channels, channels)) if made is None else made
+        rows = np.tensordot(unit_cosines(height), slope / window[..., None], axes=(1, 0))
+        rows = np.matmul(unit_cosines(width), rows).reshape(-1, channels)
+        for index, band in enumerate(bands):
+            made[index] += rows[band].T @ rows[band] / band.size
+    assert made is not None
+    return made
+
+
+def _slopes(tail: "OnnxModule", values: F32, *, logits: bool) -> Iterator[tuple[float, F32]]:
     """Each g with its share in the mean."""
     import torch
 
@@ -113,4 +140,4 @@ def _slopes(tail: "OnnxModule", values: F32, *, logits: bool) -> Iterator[tuple[
         )
         for each, count in Counter(drawn.tolist()).items():
             (slope,) = torch.autograd.grad(chances[each], leaf, retain_graph=True)
-            yield count / _DRAWS / len(values), slope[0].double().numpy()
+            yield count / _DRAWS / len(values), slope[0].numpy()

@@ -24,8 +24,9 @@ from ...shared.codec.transform import (
     unit_cosines,
 )
 from .grid_fit import best_top
+from .sensitivity import Sensitivity
 
-_EDGES = (1 / 17, 3 / 17, 6 / 17, 10 / 17)
+_EDGES = (0, 3 / 17, 6 / 17, 10 / 17)
 """Of the longer side: the lowest frequency by itself, then rings."""
 
 _FITTED_VALUES = 1 << 24
@@ -77,18 +78,21 @@ def transform_bands(shape: Sequence[int]) -> tuple[I64, ...]:
     return tuple(np.flatnonzero(band == index) for index in range(edges.size + 1))
 
 
-def fit_transform(tensors: I8, *, metric: F64 | None) -> Transform:
-    """For int8 [n, h, w, c].
+def fit_transform(tensors: I8, sensitivity: Sensitivity | None) -> Transform:
+    """For int8 [n, h, w, c] and a sensitivity by codes that has a metric.
 
-    `metric` [bands, c, c] is that of `Sensitivity`, by codes; without it a quality is about half
-    the mean square error, as a share of the variance.
+    Without one a quality is about half the mean square error, as a share of the variance.
     """
     _, height, width, channels = tensors.shape
     few = tensors[:: max(1, -(-tensors.size // _FITTED_VALUES))]
     mean = np.rint(few.reshape(-1, channels).mean(axis=0) * 256)
-    spectra = _spectra(few - mean / 256)
+    window = np.ones((height, width)) if sensitivity is None else sensitivity.window
+    assert window is not None
+    scale = np.clip(np.rint(4096 / window), 1, 65535)
+    spectra = _spectra((few - mean / 256) / (scale[..., None] / 4096))
     bands = transform_bands((height, width, channels))
     covariances = _covariances(spectra, bands)
+    metric = None if sensitivity is None else sensitivity.metric
     if metric is None:
         variance = max(float(np.square(spectra).mean()), 1e-12)
         metric = np.tile(np.eye(channels) / (variance * spectra[0].size), (len(bands), 1, 1))
@@ -108,6 +112,7 @@ def fit_transform(tensors: I8, *, metric: F64 | None) -> Transform:
         exponent=exponent,
         first=_first(),
         edges=transform_edges(height, width),
+        scale=scale.astype(np.uint16),
         mean=mean.astype(np.int16),
         basis=basis,
         gain=gain,

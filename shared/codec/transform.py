@@ -40,6 +40,7 @@ _FRACTIONS = (32768, 30048, 27554, 25268, 23170, 21247, 19484, 17867)
 
 _COSINE_BITS = 12
 _CODE_BITS = 8
+_SCALE_BITS = 12
 _FARTHEST = float(1 << 24)
 
 I8 = npt.NDArray[np.int8]
@@ -76,8 +77,9 @@ class Transform:
     """How a tensor becomes coefficients, and how likely their symbols are.
 
     The coefficient k of a frequency adds `basis` [bands, k, c] * `gain` [bands, k] * 2^exponent * s
-    units of 1/256 code to the frequency's channels at quality 0, where s is its symbol; `mean` [c],
-    of the same unit, is added in space. `edges` [bands - 1] are as `band_of` takes them.
+    units of 1/256 code to the frequency's channels at quality 0, where s is its symbol. In space a
+    position is multiplied by its `scale` [h, w] / 2^12, larger where the answer minds less, and
+    `mean` [c], of the same unit, is added. `edges` [bands - 1] are as `band_of` takes them.
 
     `level` [h * w, k] is the logarithm of a coefficient's mean size in eighths of an octave. At
     quality q its table is (level + q - first) // 2, or the last one; below 0 it is not sent. A
@@ -90,6 +92,7 @@ class Transform:
     exponent: int
     first: int
     edges: U32
+    scale: U16
     mean: I16
     basis: I8
     gain: U16
@@ -108,6 +111,8 @@ class Transform:
             raise ValueError(f"a transform of exponent {self.exponent}")
         if (np.diff(self.edges.astype(np.int64)) <= 0).any():
             raise ValueError("the transform's edges ascend")
+        if self.scale.shape != (self.height, self.width) or not self.scale.all():
+            raise ValueError("the transform's scale is of another shape, or none")
         if self.basis.shape != (bands, channels, channels) or self.gain.shape != (bands, channels):
             raise ValueError("the transform's bases are of other bands or channels")
         if self.level.shape != (self.height * self.width, channels):
@@ -148,6 +153,7 @@ class Transform:
     def coefficients(self, tensor: I8, quality: int) -> F64:
         """Those of int8 [h, w, c], in steps of the quality: float64 [h * w, k], to be rounded."""
         away: F64 = np.ldexp(tensor.astype(np.float64), _CODE_BITS) - self.mean
+        away /= np.ldexp(self.scale.astype(np.float64), -_SCALE_BITS)[..., None]
         rows, columns = self._cosines
         away = np.tensordot(rows, away, axes=(1, 0))
         away = np.matmul(columns, away).reshape(-1, self.mean.size)
@@ -174,9 +180,12 @@ class Transform:
         rows, columns = self._cosines
         made = np.matmul(columns.T, made.reshape(self.shape))
         made = np.rint(np.ldexp(made, -_COSINE_BITS))
-        made = np.ldexp(np.tensordot(rows, made, axes=(0, 0)), -_COSINE_BITS) + self.mean
-        codes: I8 = np.clip(np.rint(np.ldexp(made, -_CODE_BITS)), -128, 127).astype(np.int8)
-        return codes
+        made = np.rint(np.ldexp(np.tensordot(rows, made, axes=(0, 0)), -_COSINE_BITS))
+        np.clip(made, -_FARTHEST, _FARTHEST, out=made)
+        made *= self.scale[..., None]
+        made += np.ldexp(self.mean.astype(np.float64), _SCALE_BITS)
+        codes = np.rint(np.ldexp(made, -_CODE_BITS - _SCALE_BITS))
+        return np.clip(codes, -128, 127).astype(np.int8)
 
     def _exponent(self, quality: int) -> int:
         return self.exponent - quality // _OCTAVE
@@ -206,6 +215,7 @@ class Transform:
         )  # fmt: skip
         arrays = (
             self.edges.astype("<u4"),
+            self.scale.astype("<u2"),
             self.mean.astype("<i2"),
             self.basis.astype("i1"),
             self.gain.astype("<u2"),
@@ -243,7 +253,8 @@ class Transform:
             at += found.nbytes
             return found
 
-        edges, mean = take("<u4", bands - 1), take("<i2", channels)
+        edges, scale = take("<u4", bands - 1), take("<u2", height, width)
+        mean = take("<i2", channels)
         basis, gain = take("i1", bands, channels, channels), take("<u2", bands, channels)
         level, shift = take("u1", height * width, channels), take("u1", tables)
         top = take("u1", tables).astype(np.uint8)
@@ -253,6 +264,7 @@ class Transform:
             exponent=exponent,
             first=first,
             edges=edges.astype(np.uint32),
+            scale=scale.astype(np.uint16),
             mean=mean.astype(np.int16),
             basis=basis.astype(np.int8),
             gain=gain.astype(np.uint16),

@@ -21,7 +21,7 @@ from .grids import smooth_tensors
 
 SHAPE = (9, 7, 12)
 TENSORS = smooth_tensors(40, SHAPE)
-OWN = fit_transform(TENSORS[:32], metric=None)
+OWN = fit_transform(TENSORS[:32], None)
 TENSOR = TENSORS[35]
 
 
@@ -55,6 +55,7 @@ def transforms(draw: st.DrawFn) -> Transform:
         exponent=draw(st.integers(-40, 40)),
         first=draw(st.integers(-300, 300)),
         edges=np.sort(random.choice(np.arange(1, 60), bands - 1, replace=False)).astype(np.uint32),
+        scale=random.integers(1, 2**16, (height, width)).astype(np.uint16),
         mean=random.integers(-(2**15), 2**15, channels).astype(np.int16),
         basis=random.integers(-128, 128, (bands, channels, channels)).astype(np.int8),
         gain=random.integers(0, 2**16, (bands, channels)).astype(np.uint16),
@@ -122,7 +123,8 @@ def test_a_tensor_is_rebuilt_by_whole_numbers(
                 for u in range(height)
             ]
             for y in range(height):
-                value = sum(rows[u, y] * across[u] for u in range(height))
+                value = rounded(sum(rows[u, y] * across[u] for u in range(height)), 12)
+                value = max(-(2**24), min(2**24, value)) * int(transform.scale[y, x])
                 value += int(transform.mean[channel]) << 12
                 made[y, x, channel] = max(-128, min(127, rounded(value, 20)))
     np.testing.assert_array_equal(transform.rebuilt(symbols, quality), made.astype(np.int64))
@@ -222,7 +224,7 @@ def test_any_payload_is_refused_or_a_tensor(data: st.DataObject) -> None:
 def test_transforms_survive_their_text(transform: Transform) -> None:
     again = Transform.parse(transform.text())
     assert again.text() == transform.text()
-    for name in ("edges", "mean", "basis", "gain", "level", "shift", "top", "frequencies"):
+    for name in ("edges", "scale", "mean", "basis", "gain", "level", "shift", "top", "frequencies"):
         np.testing.assert_array_equal(getattr(again, name), getattr(transform, name))
     assert (again.shape, again.exponent, again.first) == (
         transform.shape,
@@ -240,6 +242,8 @@ def test_transforms_survive_their_text(transform: Transform) -> None:
         ({"mean": np.zeros(0, np.int16)}, "0 channels"),
         ({"mean": np.zeros(257, np.int16)}, "257 channels"),
         ({"mean": np.zeros(11, np.int16)}, "other bands or channels"),
+        ({"scale": np.ones((7, 9), np.uint16)}, "scale"),
+        ({"scale": np.zeros((9, 7), np.uint16)}, "scale"),
         ({"exponent": 41}, "exponent 41"),
         ({"edges": np.array([3, 2, 1], np.uint32)}, "ascend"),
         ({"edges": np.array([2], np.uint32)}, "other bands"),
