@@ -72,6 +72,15 @@ def held_out(pair: Pair, data: Path, *, most: int | None) -> list[Path]:
     return evenly(files, most or len(files))
 
 
+def is_built(pair: Pair) -> bool:
+    """Whether $HYBRIDGE_HOME has the pair's bundle."""
+    try:
+        find_bundle(pair.bundle, root=Paths.from_environment().bundles)
+    except UnknownModel:
+        return False
+    return True
+
+
 def bundle_of(pair: Pair, data: Path) -> Bundle:
     """The pair's bundle from $HYBRIDGE_HOME, built there if it is not."""
     paths = Paths.from_environment()

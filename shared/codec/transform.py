@@ -185,7 +185,7 @@ class Transform:
         made *= self.scale[..., None]
         made += np.ldexp(self.mean.astype(np.float64), _SCALE_BITS)
         codes = np.rint(np.ldexp(made, -_CODE_BITS - _SCALE_BITS))
-        return np.clip(codes, -128, 127).astype(np.int8)
+        return cast(I8, np.clip(codes, -128, 127).astype(np.int8))
 
     def _exponent(self, quality: int) -> int:
         return self.exponent - quality // _OCTAVE
