@@ -119,9 +119,8 @@ class Inspection:
             case PlanKind.CLOUD:
                 return 1.0
             case PlanKind.SPLIT:
-                contract = self.bundle.manifest.contract(each.plan).id
-                found = self.privacy.strongest(each.row.plan, contract) if self.privacy else None
-                return found.ssim_p95 if found else None
+                known, manifest = self.privacy, self.bundle.manifest
+                return known.alike(each.plan, manifest) if known else None
 
     def plans_at(self, cut: str) -> list[PlanFacts]:
         return [each for each in self.plans if each.plan.cut == cut and cut]
