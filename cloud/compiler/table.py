@@ -11,6 +11,7 @@ from ...devices.models import DeviceModels
 from ...shared.arrival import Arrival
 from ...shared.calibration import Calibration
 from ...shared.codec import Codec, codec_by_name
+from ...shared.codec.klt import TABLE, quality_of
 from ...shared.contract import Contract
 from ...shared.frame import decode_layers, decode_payload, encode_frame, encode_layers, read_header
 from ...shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate, Rates
@@ -62,11 +63,19 @@ class _Tally:
 def candidate_plans(
     manifest: Manifest, *, picture_codecs: Sequence[str], tensor_codecs: Sequence[str]
 ) -> list[Plan]:
-    """Every plan worth measuring: the device alone, whole pictures, each head with each codec."""
+    """Every plan worth measuring: the device alone, whole pictures, each head with each codec.
+
+    Cuts that have no transform have no plans with one.
+    """
     plans = [Plan.local(), *(Plan.cloud(codec) for codec in picture_codecs)]
     for cut in manifest.large.cuts:
+        own = [
+            codec
+            for codec in tensor_codecs
+            if quality_of(codec) is None or TABLE in cut.contract.codecs
+        ]
         for head in sorted(cut.heads):
-            plans.extend(Plan.split(cut.name, head=head, codec=codec) for codec in tensor_codecs)
+            plans.extend(Plan.split(cut.name, head=head, codec=codec) for codec in own)
     return plans
 
 
