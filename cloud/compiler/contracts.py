@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...shared.codec import layers
 from ...shared.codec.channels import tenths_of
 from ...shared.codec.klt import TABLE, quality_of
 from ...shared.contract import Contract, Part
 from ...shared.errors import BuildError
 from .grid_fit import fit_grids
+from .layer_fit import fit_layers
 from .paired_cut import PairedCut
 from .sensitivity import Sensitivity
 from .transform_fit import fit_transform, has_transform
@@ -97,6 +99,10 @@ def _table(
     tenths = tenths_of(name)
     if tenths is not None:
         return {"grids": fit_grids(values, sensitivity=channel, bits=tenths / 10).text()}
+    tenths = layers.tenths_of(name)
+    if tenths is not None:
+        grids, thirds = fit_layers(values, sensitivity=channel, bits=tenths / 10)
+        return {"grids": grids.text(), "thirds": thirds.text()}
     low, high = clipping_range(values, bits=int(name.removeprefix("affine")))
     return {"low": low, "high": high}
 

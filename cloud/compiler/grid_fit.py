@@ -62,8 +62,13 @@ def fit_grids(tensors: I8, *, sensitivity: F64, bits: float) -> Grids:
         else:
             high = middle
     blank = _blank(centre, step_at(float(2.0**high)))
+    return grids_of_steps(tensors, centre=blank.centre, step=blank.step)
+
+
+def grids_of_steps(tensors: I8, *, centre: I8, step: npt.NDArray[np.uint16]) -> Grids:
+    """Grids of these centres and steps [C] each, with tables for int8 [n, ..., C]."""
     pictures = max(8, _COUNTED_VALUES // tensors[0].size)
-    return _with_tables(blank, tensors[:: max(1, len(tensors) // pictures)])
+    return _with_tables(_blank(centre, step), tensors[:: max(1, len(tensors) // pictures)])
 
 
 def _centres(values: I8) -> I8:

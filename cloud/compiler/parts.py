@@ -12,6 +12,7 @@ import onnxruntime
 from onnx import ModelProto
 
 from ...devices.pixel_input import value_range
+from ...shared.codec import layers
 from ...shared.codec.channels import tenths_of
 from ...shared.codec.klt import quality_of
 from ...shared.contract import Contract
@@ -175,7 +176,7 @@ class LargeParts:
         heads = pack_heads(self.int8, {pair.name: pair.int8 for pair in pairs if pair.int8})
         sent = {pair.name: self._sent(heads, pair) for pair in pairs}
         whole = any(map(quality_of, codecs))
-        by_answer = whole or any(map(tenths_of, codecs))
+        by_answer = whole or any(tenths_of(each) or layers.tenths_of(each) for each in codecs)
         weighed = self._sensitivities(pairs, sent, whole=whole) if by_answer else {}
         return {
             pair.name: cut_contract(

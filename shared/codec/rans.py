@@ -94,6 +94,15 @@ class Encoder:
             np.add(state, below[own], out=state)
         self._chunks.append(low[full].tobytes())
 
+    def put(self, raw: bytes) -> None:
+        """Bytes that the decoder takes as they are where it comes to them."""
+        self._chunks.append(raw)
+
+    @property
+    def size_bytes(self) -> int:
+        """What is in the stream so far, the states apart."""
+        return sum(map(len, self._chunks))
+
     def finish(self) -> bytes:
         """The states, then what the decoder reads in its order."""
         self._chunks.append(self._state.astype("<u2").tobytes())
@@ -146,6 +155,18 @@ class Decoder:
         symbols = rest.astype(np.uint8)
         self._position = position
         return symbols
+
+    def take(self, count: int) -> U8:
+        """Bytes that were `put` here."""
+        start, self._position = self._position, self._position + count
+        if self._position > self._stream.size:
+            raise FrameError("payload ends in the middle of its symbols")
+        return self._stream[start : self._position].astype(np.uint8)
+
+    @property
+    def read_bytes(self) -> int:
+        """How much of the payload was read, the states too."""
+        return STATE_BYTES * self._state.size + self._position
 
     def finish(self) -> tuple[U8, U8]:
         """The seeds, and what no symbol needed; FrameError if the states are not seeds."""
