@@ -25,6 +25,19 @@ def test_one_lucky_point_does_not_reach_an_agreement() -> None:
     assert curve(point("a", 10, 99), point("b", 20, 98)).reaching(0.99) is None
 
 
+def test_a_fit_lets_neighbouring_rates_speak_for_each_other() -> None:
+    noisy = curve(point("a", 10, 97), point("b", 20, 100), point("c", 30, 98), point("d", 40, 100))
+    assert noisy.isotonic() == pytest.approx((0.97, 0.99, 0.99, 1.0))
+    found = noisy.reaching_by_fit(0.99)
+    assert found is not None
+    assert found.codec == "b"
+    assert cheapest([noisy], 0.99, by_fit=True) == (noisy, found)
+    assert cheapest([noisy], 0.99) == (noisy, noisy.points[3])
+    falling = curve(point("a", 10, 99), point("b", 20, 96), point("c", 30, 90))
+    assert falling.isotonic() == pytest.approx((0.95, 0.95, 0.95))
+    assert falling.reaching_by_fit(0.99) is None
+
+
 def test_the_cheapest_of_those_that_reach_it() -> None:
     rivals = [curve(point("a", 30, 99)), curve(point("b", 20, 99)), curve(point("c", 10, 90))]
     found = cheapest(rivals, 0.99)
