@@ -164,6 +164,7 @@ def _report(found: Sequence[Found], *, load_before: float) -> Report:
                 "heads": [asdict(times) for times in each.heads],
                 "operators": [asdict(times) for times in each.operators],
                 "steps_s": each.built.steps_s,
+                "steps_bytes": each.built.steps_bytes,
                 "composition_errors": each.errors,
             }
             for each in found
