@@ -45,6 +45,7 @@ def test_what_is_no_part_of_the_time_stays() -> None:
 
 def test_a_single_operator_goes_if_it_loses_by_far() -> None:
     assert slow_operators(times("CONV_2D", (1, 5), (1, 5), (1, 0.3))) == {"CONV_2D2"}
+    assert slow_operators(times("CONV_2D", (1, 5), (1, 5), (0.3, 0.25))) == frozenset()
 
 
 def convolutions(model: bytes) -> list[str]:
