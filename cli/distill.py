@@ -115,7 +115,7 @@ def _task(
     )
     return Task(
         teacher=Teacher(
-            source=open_source(recipe.large.model),
+            source=open_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle),
             spec=recipe.large.preprocessing,
             steps=Steps(StepCache(paths.build_cache), calibration, progress),
             classes=classes,
@@ -167,11 +167,9 @@ def _show(card: "StudentCard", output: Path) -> None:
     console.print(table("student and teacher", columns, rows))
     labels = card.evaluation.labels if card.evaluation else None
     if labels is not None:
-        verdict = "beats" if labels.student_wins else "does not beat"
         console.print(
             f"against the labels: student {labels.student.value:.1%}, teacher "
-            f"{labels.teacher.value:.1%}: the student {verdict} its teacher "
-            f"(p = {labels.p_value:.2g}, sign test)"
+            f"{labels.teacher.value:.1%}: {labels.verdict} (p = {labels.p_value:.2g}, sign test)"
         )
     console.print(
         f"{output}: {card.student_bytes / 1e6:.2f} MB, temperature {card.temperature:g}, best "

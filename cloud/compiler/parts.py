@@ -36,6 +36,7 @@ from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
 from .external import externalize
+from .given_tflite import given_tflite
 from .interface import name_outputs, side_inputs, with_answer_first
 from .litert import Floats, Runner, Tensor
 from .onnx_graph import Wire, extract_tail, input_of, whole_from_pixels
@@ -73,7 +74,7 @@ def light_part(
     preprocess = steps.preprocess(recipe.preprocessing)
     tensors = steps.calibration_tensors(preprocess)
     if source.suffix == ".tflite" and source.file is not None:
-        model = source.file.read_bytes()
+        model = given_tflite(source.file, recipe.preprocessing)
     else:
         float32 = steps.litert(source, tensors, what="light")
         spec = recipe.preprocessing

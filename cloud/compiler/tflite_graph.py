@@ -20,7 +20,7 @@ from .flow import Flow, Step
 INPUT_NAME = "tensor"
 OUTPUT_NAME = "cut"
 
-_IDENTIFIER = b"TFL3"
+IDENTIFIER = b"TFL3"
 _BUFFER_ALIGNMENT_BYTES = 16  # force_align of Buffer.data in the TFLite schema
 _NO_TENSOR = -1
 _PICTURE_AXES = 4
@@ -104,7 +104,7 @@ class _SharedTable:
 
 def load(model: bytes) -> Any:
     """The object tree (`ModelT`) of a TFLite file, with all weights inside its buffers."""
-    if model[4:8] != _IDENTIFIER:
+    if model[4:8] != IDENTIFIER:
         raise BuildError("not a TFLite model (its identifier is missing)")
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     if len(tree.subgraphs) != 1:
@@ -123,7 +123,7 @@ def save(tree: Any) -> bytes:
     packed.buffers = [_aligned(buffer) for buffer in tree.buffers]
     payload_bytes = sum(len(buffer.data) for buffer in packed.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(payload_bytes + (1 << 20))
-    builder.Finish(packed.Pack(builder), _IDENTIFIER)
+    builder.Finish(packed.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
