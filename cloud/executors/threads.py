@@ -43,12 +43,11 @@ class Threads(Executor):
     async def let_go(self, stage: Stage) -> None:
         pass
 
-    def run(
-        self, works: Sequence[Work], stage: Stage, predicted_ms: float
-    ) -> asyncio.Future[Execution] | Execution:
+    def at_once(self, stage: Stage, predicted_ms: float) -> bool:
+        return predicted_ms <= _AT_ONCE_MS and stage.bounded
+
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
         compute = partial(execute, works, stage=stage, clock=self._clock)
-        if predicted_ms <= _AT_ONCE_MS and stage.bounded and all(work.at_hand for work in works):
-            return compute()
         return asyncio.get_running_loop().run_in_executor(self._pool, compute)
 
     async def close(self) -> None:
