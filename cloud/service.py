@@ -1,13 +1,15 @@
 """The Open Inference Protocol as the cloud serves it over gRPC."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
-from ..shared.errors import HybridgeError, public_message
+from ..shared.errors import HybridgeError, Overloaded, public_message
 from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
+from .room import Place
 from .stream import in_order
 
 _WANTS_FINAL = "triton_enable_empty_final_response"
@@ -57,28 +59,53 @@ class InferenceService(Servicer):
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """ModelInfer, with messages as they are on the wire."""
+        place = self._front.room.take(len(message), connection=context.peer())
+        call = asyncio.current_task()
+        assert call is not None
+        call.add_done_callback(place.leave)  # once the answer has been sent
         left_s = context.time_remaining()
-        return write_infer(await self._front.infer(read_infer(message), left_s))
+        answer = write_infer(await self._front.infer(read_infer(message), left_s))
+        place.answer(len(answer))
+        return answer
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
-            try:
-                left_s = context.time_remaining()
-                answer = await self._front.infer(oip.read_request(request), left_s)
-            except HybridgeError as error:
-                failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-                return pb.ModelStreamInferResponse(
-                    error_message=public_message(error), infer_response=failed
-                )
-            response = oip.write_response(answer)
-            if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
-                response.parameters[_FINAL].bool_param = True
-            return pb.ModelStreamInferResponse(infer_response=response)
+        held: set[Place] = set()
 
-        async for response in in_order(requests, answer, until=self._front.draining):
-            yield response
+        async def answer(
+            request: pb.ModelInferRequest,
+        ) -> tuple[pb.ModelStreamInferResponse, Place | None]:
+            try:
+                place = self._front.room.take(request.ByteSize(), connection=context.peer())
+            except Overloaded as error:
+                return _failed(request, error), None
+            held.add(place)
+            response = await self._answer(request, context)
+            place.answer(response.ByteSize())
+            return response, place
+
+        try:
+            async for response, place in in_order(requests, answer, until=self._front.draining):
+                yield response
+                if place is not None:  # sent
+                    held.discard(place)
+                    place.leave()
+        finally:
+            for place in held:
+                place.leave()
+
+    async def _answer(
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelStreamInferResponse:
+        try:
+            answer = await self._front.infer(oip.read_request(request), context.time_remaining())
+        except HybridgeError as error:
+            return _failed(request, error)
+        response = oip.write_response(answer)
+        if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
+            response.parameters[_FINAL].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
 
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: Context
@@ -135,6 +162,11 @@ class InferenceService(Servicer):
         served = await self._front.served(context.time_remaining())
         served.shared_memory.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
+
+
+def _failed(request: pb.ModelInferRequest, error: HybridgeError) -> pb.ModelStreamInferResponse:
+    failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+    return pb.ModelStreamInferResponse(error_message=public_message(error), infer_response=failed)
 
 
 def _value(parameter: pb.ModelRepositoryParameter) -> object:
