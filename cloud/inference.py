@@ -17,6 +17,10 @@ from .statistics import Record, Statistics
 from .work import Answer
 from .worker import Worker
 
+_WAY_OUT_MS, _WAY_OUT_SHARE = 2.0, 0.05
+"""So much of a budget, at most, is kept for an answer's way out; how long it is after that, whoever
+set the budget knows better."""
+
 
 class Inference:
     """Answers requests about the models of a repository."""
@@ -151,6 +155,7 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
+        budget_ms -= min(_WAY_OUT_SHARE * budget_ms, _WAY_OUT_MS)
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
         record.deadline = last = deadline
         if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):

@@ -1,6 +1,8 @@
 """Batches on threads of this process."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,7 +12,7 @@ from ..cost import Cost
 from ..scheduler import Capacity
 from ..stage import Stage
 from ..work import Execution, Work, execute
-from .executor import Demand, Executor, Staff
+from .executor import NICE, Demand, Executor, Staff
 
 _AT_ONCE_MS = 0.1
 """To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
@@ -23,7 +25,9 @@ class Threads(Executor):
 
     def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
         self._capacity = Capacity(instances=instances)
-        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._pool = ThreadPoolExecutor(
+            instances, thread_name_prefix="instance", initializer=_stand_back
+        )
         self._clock = clock
 
     @property
@@ -52,3 +56,7 @@ class Threads(Executor):
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stand_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
