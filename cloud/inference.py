@@ -17,9 +17,8 @@ from .statistics import Record, Statistics
 from .work import Answer
 from .worker import Worker
 
-_WAY_OUT_MS, _WAY_OUT_SHARE = 2.0, 0.05
-"""So much of a budget, at most, is kept for an answer's way out; how long it is after that, whoever
-set the budget knows better."""
+_WAY_OUT_MS, _WAY_OUT_MOST = 2.0, 0.1
+"""What gRPC takes to send an answer and to read it, and the share of a budget kept for the way."""
 
 
 class Inference:
@@ -155,7 +154,9 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
-        budget_ms -= min(_WAY_OUT_SHARE * budget_ms, _WAY_OUT_MS)
+        # From an instance to the wire it is about as far as to an instance and back.
+        way_out_ms = self.worker.handover_ms + _WAY_OUT_MS
+        budget_ms -= min(_WAY_OUT_MOST * budget_ms, way_out_ms)
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
         record.deadline = last = deadline
         if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):

@@ -14,13 +14,15 @@ from ..shared.errors import (
     UnknownModel,
 )
 from ..shared.side import Tensors
-from .cost import Cost, OnlineCost
+from .cost import SURE, Cost, OnlineCost, Recent
 from .executors.executor import Demand, Executor
 from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
 from .work import Answer, Errand, Execution, Load, Work, execute
 
 OnExecution = Callable[[StageKey, Execution], None]
+
+_HANDOVERS = 64
 
 
 class Worker:
@@ -47,6 +49,7 @@ class Worker:
         self._ids = itertools.count()
         self._tried: set[int] = set()
         self._refused = 0
+        self._handovers_ms = Recent(_HANDOVERS)
         self._alarm: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -97,6 +100,14 @@ class Worker:
     def running(self) -> int:
         """Batches that are being computed."""
         return self._scheduler.running
+
+    @property
+    def handover_ms(self) -> float:
+        """What lately passed almost at most between an instance and the event loop, of a batch.
+
+        Where all cores compute, the kernel lets whoever wakes up wait for milliseconds.
+        """
+        return self._handovers_ms.quantile(SURE)
 
     def forecast_ms(self) -> float:
         """How long a request that arrived now would wait."""
@@ -214,6 +225,8 @@ class Worker:
         error = future.exception()
         if error is None:
             execution = future.result()
+            taken_ms = (self._clock() - batch.started_s) * 1e3
+            self._handovers_ms.add(taken_ms - execution.took_ms)
             self._executed(batch, execution)
             for work, outcome in zip(works, execution.outcomes, strict=True):
                 _settle(work, outcome)

@@ -73,7 +73,7 @@ class Cell:
 
 def measure(options: argparse.Namespace) -> Findings:
     store, peers, cores = make_models(), rivals.given(options), Cores.shared_out()
-    seconds = 4.0 if options.quick else 16.0
+    seconds = 2.0 if options.quick else 16.0
     cells: list[Cell] = []
     with (
         tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs,

@@ -62,7 +62,7 @@ class Sample:
 
 def measure(options: argparse.Namespace) -> Findings:
     store = make_models()
-    seconds = 20.0 if options.quick else options.soak_minutes * 60
+    seconds = 5.0 if options.quick else options.soak_minutes * 60
     with (
         tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs,
         cloud(store.bundles(_SERVED), log=Path(logs) / "cloud.log") as running,
