@@ -225,9 +225,7 @@ class Worker:
         error = future.exception()
         if error is None:
             execution = future.result()
-            taken_ms = (self._clock() - batch.started_s) * 1e3
-            self._handovers_ms.add(taken_ms - execution.took_ms)
-            self._executed(batch, execution)
+            self._handovers_ms.add(self._executed(batch, execution) - execution.took_ms)
             for work, outcome in zip(works, execution.outcomes, strict=True):
                 _settle(work, outcome)
         else:
@@ -236,10 +234,12 @@ class Worker:
                 self._failed(work, error)
         self._pump()
 
-    def _executed(self, batch: Batch, execution: Execution) -> None:
-        self._scheduler.finish(batch, now_s=self._clock(), items=execution.items)
+    def _executed(self, batch: Batch, execution: Execution) -> float:
+        """For how many milliseconds it has taken an instance."""
+        now_s = self._clock()
         if self._on_execution is not None:
             self._on_execution(batch.stage, execution)
+        return self._scheduler.finish(batch, now_s=now_s, items=execution.items)
 
     def _failed(self, work: Work, error: BaseException) -> None:
         """What was lost with an instance is queued once more; the rest is told at once."""

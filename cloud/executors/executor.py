@@ -10,9 +10,6 @@ from ..scheduler import Capacity
 from ..stage import Stage
 from ..work import Execution, Work
 
-NICE = 5
-"""Computing stands behind the event loop: an answer shall not wait for the next one's computing."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:

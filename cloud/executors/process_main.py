@@ -9,7 +9,6 @@ import threading
 from typing import BinaryIO
 
 from .arena import HEAD, Arena, Note
-from .executor import NICE
 from .far_end import FarEnd
 
 
@@ -20,7 +19,6 @@ def main(descriptors: list[int]) -> None:
     logging.basicConfig(
         level=logging.WARNING, format=f"worker {os.getpid()}: %(levelname)s %(name)s: %(message)s"
     )
-    os.nice(NICE)
     far_end = FarEnd()
     for sock, file in zip(descriptors[::2], descriptors[1::2], strict=True):
         threading.Thread(target=_serve, args=(far_end, sock, file)).start()

@@ -1,8 +1,6 @@
 """Batches on threads of this process."""
 
 import asyncio
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,10 +10,14 @@ from ..cost import Cost
 from ..scheduler import Capacity
 from ..stage import Stage
 from ..work import Execution, Work, execute
-from .executor import NICE, Demand, Executor, Staff
+from .executor import Demand, Executor, Staff
 
 _AT_ONCE_MS = 0.1
 """To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
+
+AHEAD_S = 0.01
+"""Where all cores compute, a handover takes milliseconds, in which a thread would have nothing to
+do: so much sooner it has the next batch."""
 
 
 class Threads(Executor):
@@ -24,10 +26,8 @@ class Threads(Executor):
     here = True
 
     def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
-        self._capacity = Capacity(instances=instances)
-        self._pool = ThreadPoolExecutor(
-            instances, thread_name_prefix="instance", initializer=_stand_back
-        )
+        self._capacity = Capacity(instances=instances, ahead_s=AHEAD_S)
+        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
         self._clock = clock
 
     @property
@@ -56,7 +56,3 @@ class Threads(Executor):
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _stand_back() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
