@@ -154,8 +154,8 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
-        # From an instance to the wire it is about as far as to an instance and back.
-        way_out_ms = self.worker.handover_ms + _WAY_OUT_MS
+        # To the loop was one step, out of it and into the client are two more.
+        way_out_ms = 2 * self.worker.handover_ms + _WAY_OUT_MS
         budget_ms -= min(_WAY_OUT_MOST * budget_ms, way_out_ms)
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
         record.deadline = last = deadline

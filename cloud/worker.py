@@ -103,7 +103,7 @@ class Worker:
 
     @property
     def handover_ms(self) -> float:
-        """What lately passed almost at most between an instance and the event loop, of a batch.
+        """What lately passed almost at most between a batch's end and the event loop's notice.
 
         Where all cores compute, the kernel lets whoever wakes up wait for milliseconds.
         """
