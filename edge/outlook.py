@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from ..shared.manifest import Manifest, PlanRow, Precision, Rate
 from ..shared.plan import Plan, PlanKind
+from ..shared.privacy import Privacy
 from .best_first import BestFirst
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
@@ -48,6 +49,7 @@ class _Row(NamedTuple):
     bytes_p95: int
     energy_j: float
     money: float
+    similarity: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,10 @@ class Outlook:
         *,
         prices: Prices | None = None,
         alone: Callable[[str], float] = _nothing,
+        privacy: Privacy | None = None,
     ) -> None:
         self._prices = prices or Prices()
-        self._rows = [_read(row, manifest, self._prices, alone) for row in manifest.table]
+        self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
         self._ordered: dict[tuple[Precision, ...], list[_Row]] = {}
 
@@ -140,7 +143,8 @@ class Outlook:
         money_per_ms = self._prices.per_cloud_hour / 3.6e6
         wait_ms, wait_variance = waits.remote
         crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
-        for plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money in rows:
+        for row in rows:
+            plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money, alike = row
             own_ms, variance = device(stages)
             energy_j += joules_per_ms * own_ms
             if not contract:
@@ -164,6 +168,7 @@ class Outlook:
                 energy_j,
                 money + money_per_ms * cloud_ms,
                 alone_ms + overhead_ms,
+                alike,
             )
 
 
@@ -183,9 +188,16 @@ def device_stages(plan: Plan) -> tuple[str, ...]:
             return (RESIZE_LARGE, head_stage(plan.cut, plan.head), encode_stage(plan))
 
 
-def _read(row: PlanRow, manifest: Manifest, prices: Prices, alone: Callable[[str], float]) -> _Row:
+def _read(
+    row: PlanRow,
+    manifest: Manifest,
+    prices: Prices,
+    alone: Callable[[str], float],
+    privacy: Privacy | None,
+) -> _Row:
     plan = row.parsed()
     stages = device_stages(plan)
+    split = plan.kind is PlanKind.SPLIT
     return _Row(
         plan=plan,
         stages=stages,
@@ -197,4 +209,5 @@ def _read(row: PlanRow, manifest: Manifest, prices: Prices, alone: Callable[[str
         bytes_p95=row.bytes_p95,
         energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
         money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
+        similarity=privacy.alike(plan, manifest) if privacy and split else None,
     )

@@ -50,7 +50,8 @@ class Option(NamedTuple):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
-    `work_ms` is what the device does for it, were it alone.
+    `work_ms` is what the device does for it, were it alone. `similarity` is how alike pictures were
+    that an eavesdropper rebuilt from what it sends; None if nobody has tried.
     """
 
     plan: Plan
@@ -63,6 +64,7 @@ class Option(NamedTuple):
     energy_j: float = 0.0
     cost: float = 0.0
     work_ms: float = 0.0
+    similarity: float | None = None
 
     @property
     def total_ms(self) -> float:
@@ -267,8 +269,12 @@ def explain(options: Sequence[Option], question: Question) -> list[tuple[Option,
 
 def _forbidden(option: Option, question: Question) -> str:
     """Why an option must not be taken; empty if it may."""
-    spent_bytes = question.spent_bytes
-    return question.demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
+    return question.demand.forbids(
+        option.plan,
+        option.size_bytes,
+        spent_bytes=question.spent_bytes,
+        similarity=option.similarity,
+    )
 
 
 def _reason(option: Option, decision: Decision, question: Question) -> str:

@@ -38,6 +38,7 @@ from .lessons import Lessons, as_logits, output_kind_of, split
 from .rows import RowFile
 from .settings import StudentSettings, TrainingSettings
 from .student import Student, freeze_below, make_student, student_of
+from .student_course import StudentCourse
 from .teacher import Teacher
 from .trainer import Trained, Trainer, Watch
 from .views import PictureView, all_views
@@ -113,7 +114,7 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
         settings={"student": asdict(task.student), "training": asdict(task.training)},
         epochs=trained.epochs,
         best_epoch=trained.best_epoch,
-        float_agreement=round(trained.agreement, 6),
+        float_agreement=round(trained.score, 6),
         held_out=compare(outputs, lessons.logits[rows], temperature=temperature),
         evaluation=evaluation,
         tools=steps.tools,
@@ -181,7 +182,7 @@ def _train(
         freeze_below(net.features, tuned=task.student.tuned)
     trainer = Trainer(
         net,
-        lessons,
+        StudentCourse(lessons, settings),
         settings,
         learning_rate=settings.learning_rate or (_FROM_BACKBONE if backbone else _FROM_SCRATCH),
         statistics=backbone is None,

@@ -16,21 +16,21 @@ from torch import nn
 
 from ...shared.errors import BuildError
 from .checkpoint import Progressed, load, save
-from .lessons import Indices, Lessons
-from .loss import distillation_loss
-from .settings import TrainingSettings
-from .student import Student
+from .course import Course, Judgement, Pace
+from .lessons import Indices
 
 _CHECKPOINT_EVERY_S = 30.0
 _WARM_UP = 0.05
 _WEIGHT_DECAY = 0.02
-_EVALUATION_BATCH = 64
 _MOMENTUM = 0.1
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a training goes: `loss` is this epoch's mean so far, `left_s` the time at this pace."""
+    """How a training goes: `loss` is this epoch's mean so far, `left_s` the time at this pace.
+
+    `score` is what the course makes of the pictures held out.
+    """
 
     epoch: int
     epochs: int
@@ -38,7 +38,7 @@ class Standing:
     steps: int
     loss: float
     held_out_loss: float
-    agreement: float
+    score: float
     left_s: float
 
 
@@ -49,20 +49,20 @@ class Trained:
     best_epoch: int
     epochs: int
     held_out_loss: float
-    agreement: float
+    score: float
 
 
 Watch = Callable[[Standing], None]
 
 
 class Trainer:
-    """Trains the layers of a student that may learn; `statistics` says whether its norms do too."""
+    """Trains the layers of a net that may learn; `statistics` says whether its norms do too."""
 
     def __init__(
         self,
-        net: Student,
-        lessons: Lessons,
-        settings: TrainingSettings,
+        net: nn.Module,
+        course: Course,
+        pace: Pace,
         *,
         learning_rate: float,
         statistics: bool,
@@ -72,16 +72,15 @@ class Trainer:
         checkpoint_every_s: float = _CHECKPOINT_EVERY_S,
     ) -> None:
         self._net = net.to(device)
-        self._lessons = lessons
-        self._settings = settings
+        self._course = course
+        self._pace = pace
         self._learning_rate = learning_rate
         self._statistics = statistics
         self._device = device
         self._checkpoint = checkpoint
         self._watch = watch
         self._checkpoint_every_s = checkpoint_every_s
-        self._steps = math.ceil(len(lessons.learned) / settings.batch)
-        self._teacher = torch.from_numpy(lessons.logits)
+        self._steps = math.ceil(course.rows / pace.batch)
         self._started = (0.0, 0)
 
     def run(self) -> Trained:
@@ -89,65 +88,57 @@ class Trainer:
         optimizer = torch.optim.AdamW(_groups(self._net), lr=self._learning_rate)
         state = load(self._checkpoint)
         if state is None:
-            loss, agreement = self.held_out()
+            loss, score = self.held_out()
             # Tuning may not make worse what its head has learned; random weights know nothing.
             start_loss = math.inf if self._statistics else loss
             state = Progressed(net={}, optimizer={}, best=_copied(self._net), best_loss=start_loss)
             self._save(state, optimizer, step=0)
         else:
             self._restore(state, optimizer)
-            loss, agreement = self.held_out()
-        settings = self._settings
+            loss, score = self.held_out()
+        pace = self._pace
         saved_s = time.monotonic()
         self._started = (saved_s, state.epoch * self._steps + state.step)
-        while state.epoch < settings.epochs and not state.finished:
-            rows = self._lessons.draw(seed=settings.seed, epoch=state.epoch)
+        while state.epoch < pace.epochs and not state.finished:
+            rows = self._course.draw(seed=pace.seed, epoch=state.epoch)
             total, seen = 0.0, 0
             with _learning(self._net, statistics=self._statistics):
                 for step in range(state.step, self._steps):
-                    batch = rows[step * settings.batch : (step + 1) * settings.batch]
+                    batch = rows[step * pace.batch : (step + 1) * pace.batch]
                     total += self._step(optimizer, batch, epoch=state.epoch, step=step)
                     seen += 1
                     if step + 1 < self._steps:  # the last one is told with what it led to
-                        self._tell(state.epoch, step + 1, total / seen, loss, agreement)
+                        self._tell(state.epoch, step + 1, total / seen, loss, score)
                     if time.monotonic() - saved_s > self._checkpoint_every_s:
                         self._save(state, optimizer, step=step + 1)
                         saved_s = time.monotonic()
             state.epoch, state.step = state.epoch + 1, 0
-            loss, agreement = self.held_out()
+            loss, score = self.held_out()
             self._judge(state, loss)
             self._save(state, optimizer, step=0)
-            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), loss, agreement)
+            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), loss, score)
         self._net.load_state_dict(state.best)
         self._net.eval()
-        loss, agreement = self.held_out()
-        return Trained(state.best_epoch, state.epoch, loss, agreement)
+        loss, score = self.held_out()
+        return Trained(state.best_epoch, state.epoch, loss, score)
 
-    def held_out(self) -> tuple[float, float]:
-        """Mean loss, and the share of answers that are the teacher's, on pictures held out."""
+    def held_out(self) -> Judgement:
+        """How the net does as it is on pictures held out."""
         self._net.eval()
-        rows = self._lessons.held_out
-        loss, agreed = 0.0, 0
         with torch.inference_mode():
-            for start in range(0, len(rows), _EVALUATION_BATCH):
-                batch = rows[start : start + _EVALUATION_BATCH]
-                teacher = self._teacher[batch].to(self._device)
-                logits = self._forward(batch)
-                loss += len(batch) * float(self._loss(logits, teacher))
-                agreed += int((logits.argmax(1) == teacher.argmax(1)).sum())
-        return loss / len(rows), agreed / len(rows)
+            return self._course.judge(self._net, self._device)
 
     def _step(
         self, optimizer: torch.optim.Optimizer, rows: Indices, *, epoch: int, step: int
     ) -> float:
         done = epoch * self._steps + step
-        total = self._settings.epochs * self._steps
+        total = self._pace.epochs * self._steps
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate * schedule(done, total)
-        torch.manual_seed((self._settings.seed << 32) + done)
+        torch.manual_seed((self._pace.seed << 32) + done)
         self._set_momentum(done)
         optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self._forward(rows), self._teacher[rows].to(self._device))
+        loss = self._course.loss(self._net, rows, self._device)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         value = float(loss.detach())
@@ -163,26 +154,13 @@ class Trainer:
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = max(_MOMENTUM, 1 / (done + 1))
 
-    def _forward(self, rows: Indices) -> torch.Tensor:
-        inputs = self._lessons.inputs(rows, self._device)
-        kind = self._device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-            logits: torch.Tensor = self._net(inputs)
-        return logits.float()
-
-    def _loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        settings = self._settings
-        return distillation_loss(
-            student, teacher, temperature=settings.temperature, hard=settings.hard
-        )
-
     def _judge(self, state: Progressed, loss: float) -> None:
         if loss < state.best_loss:
             state.best, state.best_loss = _copied(self._net), loss
             state.best_epoch, state.stale = state.epoch, 0
         else:
             state.stale += 1
-            state.finished = state.stale >= self._settings.patience
+            state.finished = state.stale >= self._pace.patience
 
     def _save(self, state: Progressed, optimizer: torch.optim.Optimizer, *, step: int) -> None:
         state.step = step
@@ -193,19 +171,19 @@ class Trainer:
         self._net.load_state_dict(state.net)
         optimizer.load_state_dict(state.optimizer)
 
-    def _tell(self, epoch: int, step: int, loss: float, held_out: float, agreement: float) -> None:
+    def _tell(self, epoch: int, step: int, loss: float, held_out: float, score: float) -> None:
         since_s, first = self._started
-        done, total = epoch * self._steps + step, self._settings.epochs * self._steps
+        done, total = epoch * self._steps + step, self._pace.epochs * self._steps
         pace_s = (time.monotonic() - since_s) / max(1, done - first)
         self._watch(
             Standing(
                 epoch=epoch + 1,
-                epochs=self._settings.epochs,
+                epochs=self._pace.epochs,
                 step=step,
                 steps=self._steps,
                 loss=loss,
                 held_out_loss=held_out,
-                agreement=agreement,
+                score=score,
                 left_s=pace_s * (total - done),
             )
         )

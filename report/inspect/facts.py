@@ -10,6 +10,8 @@ from ...devices.profile import tail_stage
 from ...shared.bundle import Bundle
 from ...shared.manifest import BuildRecord, Cut, CutRecord, PlanRow
 from ...shared.plan import Plan, PlanKind
+from ...shared.privacy import Privacy
+from ..words import count_words
 from .graph import Graph
 from .machines import Machine, machines_of
 
@@ -59,6 +61,7 @@ class Inspection:
     bundle: Bundle
     graph: Graph | None
     machines: tuple[Machine, ...]
+    privacy: Privacy | None = None
 
     @cached_property
     def plans(self) -> tuple[PlanFacts, ...]:
@@ -87,6 +90,15 @@ class Inspection:
         return tuple(sorted(facts, key=self._place))
 
     @property
+    def measured_on(self) -> str:
+        """How many pictures the table is about; of those, how many the accuracy is about."""
+        rows = [each.row for each in self.plans]
+        count = max((row.agreement.samples for row in rows), default=0)
+        labelled = max((row.accuracy.samples for row in rows if row.accuracy), default=count)
+        words = count_words(count, "picture")
+        return words if labelled == count else f"{words}, {labelled:,} of them labelled"
+
+    @property
     def kept_cuts(self) -> list[CutFacts]:
         return [cut for cut in self.cuts if cut.kept]
 
@@ -98,6 +110,17 @@ class Inspection:
     def total_bytes(self) -> int:
         """Of everything the manifest names, each once."""
         return sum(blob.bytes for blob in self.bundle.manifest.blobs())
+
+    def gives_away(self, each: PlanFacts) -> float | None:
+        """The SSIM on which limits decide, as the router takes it; None for what nobody tried."""
+        match each.plan.kind:
+            case PlanKind.LOCAL:
+                return 0.0
+            case PlanKind.CLOUD:
+                return 1.0
+            case PlanKind.SPLIT:
+                known, manifest = self.privacy, self.bundle.manifest
+                return known.alike(each.plan, manifest) if known else None
 
     def plans_at(self, cut: str) -> list[PlanFacts]:
         return [each for each in self.plans if each.plan.cut == cut and cut]
@@ -144,10 +167,15 @@ class Inspection:
 
 
 def inspect_bundle(
-    bundle: Bundle, *, graph: Graph | None = None, here: str = "", more: Sequence[Machine] = ()
+    bundle: Bundle,
+    *,
+    graph: Graph | None = None,
+    here: str = "",
+    more: Sequence[Machine] = (),
+    privacy: Privacy | None = None,
 ) -> Inspection:
     """A bundle with its profiles; `here` is this machine's fingerprint, which comes first."""
-    return Inspection(bundle, graph, (*machines_of(bundle, here=here), *more))
+    return Inspection(bundle, graph, (*machines_of(bundle, here=here), *more), privacy)
 
 
 def _heads(cut: Cut | None) -> tuple[str, ...]:

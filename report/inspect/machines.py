@@ -14,6 +14,7 @@ from ...shared.bundle import Bundle
 from ...shared.errors import ConfigError
 from ...shared.manifest import Manifest
 from ...shared.plan import PlanKind
+from ...shared.privacy import Privacy
 from ..words import count_words
 
 
@@ -123,11 +124,17 @@ def pick(machines: Sequence[Machine], wanted: str) -> Machine:
 
 
 def options_on(
-    manifest: Manifest, machine: Machine, *, cloud: Machine | None, link: Link, cloud_speed: float
+    manifest: Manifest,
+    machine: Machine,
+    *,
+    cloud: Machine | None,
+    link: Link,
+    cloud_speed: float,
+    privacy: Privacy | None = None,
 ) -> Sequence[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
-    return Outlook(manifest).options(
+    return Outlook(manifest, privacy=privacy).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),

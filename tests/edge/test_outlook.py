@@ -15,6 +15,7 @@ from hybridge.edge.router import Option
 from hybridge.shared.manifest import Manifest, Precision, Rate, Rates
 from hybridge.shared.plan import Plan
 
+from .. import exposed
 from ..bundles import CLOUD, CUT, LOCAL, SPLIT, Small
 
 inf = float("inf")
@@ -177,3 +178,15 @@ def test_a_plan_is_judged_by_what_becomes_of_the_processor_when_all_take_it(
     for plan in (SPLIT, CLOUD):
         assert quiet[plan] <= crowded[plan] < inf
     assert crowded[SPLIT] - quiet[SPLIT] >= crowded[CLOUD] - quiet[CLOUD]
+
+
+def test_what_was_rebuilt_from_a_plan_stands_in_its_option(small: Small) -> None:
+    manifest = manifest_of(small)
+    known = exposed.privacy(manifest, {SPLIT: 0.45})
+    options = options_of(Outlook(manifest, privacy=known))
+    assert {plan: each.similarity for plan, each in options.items()} == {
+        LOCAL: None,
+        SPLIT: 0.45,
+        CLOUD: None,
+    }
+    assert options_of(Outlook(manifest))[SPLIT].similarity is None

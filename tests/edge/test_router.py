@@ -189,7 +189,7 @@ def test_every_choice_can_be_explained(options: list[Option], question: Question
     for each, reason in rows[1:]:
         spent_bytes = question.spent_bytes
         if forbidden := question.demand.forbids(
-            each.plan, each.size_bytes, spent_bytes=spent_bytes
+            each.plan, each.size_bytes, spent_bytes=spent_bytes, similarity=each.similarity
         ):
             assert reason == forbidden
         if reason.startswith("too slow"):

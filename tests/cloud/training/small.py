@@ -12,6 +12,7 @@ import torch
 from hybridge.cloud.training.lessons import Lessons
 from hybridge.cloud.training.settings import TrainingSettings
 from hybridge.cloud.training.student import Student, make_student
+from hybridge.cloud.training.student_course import StudentCourse
 from hybridge.cloud.training.trainer import Standing, Trained, Trainer, Watch
 from hybridge.shared.preprocess import PreprocessSpec
 
@@ -48,7 +49,7 @@ def train(
     net = net or make_student(width=0.25, depth=0.1, classes=CLASSES)
     trainer = Trainer(
         net,
-        lessons(),
+        StudentCourse(lessons(), settings),
         settings,
         learning_rate=learning_rate,
         statistics=statistics,
