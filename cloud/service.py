@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
-from ..shared.errors import HybridgeError, Overloaded, public_message
+from ..shared.errors import HybridgeError, Overloaded, meaning, public_message
 from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
 from .room import Place
 from .stream import in_order
+from .upload import Asked, assembled
 
 _WANTS_FINAL = "triton_enable_empty_final_response"
 _FINAL = "triton_final_response"
@@ -73,20 +74,20 @@ class InferenceService(Servicer):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         held: set[Place] = set()
 
-        async def answer(
-            request: pb.ModelInferRequest,
-        ) -> tuple[pb.ModelStreamInferResponse, Place | None]:
+        async def answer(asked: Asked) -> tuple[pb.ModelStreamInferResponse, Place | None]:
             try:
-                place = self._front.room.take(request.ByteSize(), connection=context.peer())
+                place = self._front.room.take(asked.size_bytes, connection=context.peer())
             except Overloaded as error:
-                return _failed(request, error), None
+                asked.close()
+                return _failed(asked.request, error), None
             held.add(place)
-            response = await self._answer(request, context)
+            response = await self._answer(asked, context)
             place.answer(response.ByteSize())
             return response, place
 
+        answers = in_order(assembled(requests), answer, until=self._front.draining)
         try:
-            async for response, place in in_order(requests, answer, until=self._front.draining):
+            async for response, place in answers:
                 yield response
                 if place is not None:  # sent
                     held.discard(place)
@@ -95,15 +96,19 @@ class InferenceService(Servicer):
             for place in held:
                 place.leave()
 
-    async def _answer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelStreamInferResponse:
+    async def _answer(self, asked: Asked, context: Context) -> pb.ModelStreamInferResponse:
+        request = asked.request
         try:
-            answer = await self._front.infer(oip.read_request(request), context.time_remaining())
+            if asked.fault is not None:
+                raise asked.fault
+            left_s = context.time_remaining()
+            answer = await self._front.infer(request, left_s, upload=asked.upload)
         except HybridgeError as error:
             return _failed(request, error)
+        finally:
+            asked.close()
         response = oip.write_response(answer)
-        if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
+        if request.parameters.get(_WANTS_FINAL):
             response.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
 
@@ -164,8 +169,9 @@ class InferenceService(Servicer):
         return pb.SystemSharedMemoryUnregisterResponse()
 
 
-def _failed(request: pb.ModelInferRequest, error: HybridgeError) -> pb.ModelStreamInferResponse:
+def _failed(request: oip.InferRequest, error: HybridgeError) -> pb.ModelStreamInferResponse:
     failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+    failed.parameters[oip.STATUS].string_param = meaning(error).grpc_status.name
     return pb.ModelStreamInferResponse(error_message=public_message(error), infer_response=failed)
 
 
