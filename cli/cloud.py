@@ -113,6 +113,16 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="load models when they are called, and unload those nobody has called for S seconds",
     )
     parser.add_argument(
+        "--request-memory",
+        default="1GiB",
+        metavar="SIZE",
+        help="what requests and their answers may take until these are sent (1GiB); no connection "
+        "more than a quarter",
+    )
+    parser.add_argument(
+        "--http-connections", type=int, default=1024, metavar="N", help="of each HTTP port (1024)"
+    )
+    parser.add_argument(
         "--shared-memory",
         action="store_true",
         help="let callers on this machine pass tensors in shared memory (POSIX objects they name)",
@@ -154,6 +164,8 @@ def run(options: argparse.Namespace) -> int:
         poll_s=options.poll,
         memory_limit_bytes=parse_bytes(options.memory_limit) if options.memory_limit else None,
         idle_unload_s=options.idle_unload_s,
+        request_memory_bytes=parse_bytes(options.request_memory),
+        http_connections=options.http_connections,
         shared_memory=options.shared_memory,
         advertise=options.advertise,
         instances=cores_each if options.instances is None else options.instances,

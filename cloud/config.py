@@ -8,9 +8,11 @@ from pathlib import Path
 
 from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
-from ..shared.security import Address, Security
+from ..shared.security import MAX_MESSAGE_BYTES, Address, Security
 from ..shared.signing import TrustStore
+from ..shared.sizes import written_bytes
 from .remote import RemoteUrl
+from .room import CONNECTIONS_SHARE
 from .shelf import BundleShelf, Shelf, Shelves
 from .triton_shelf import TritonShelf
 
@@ -42,6 +44,8 @@ class CloudConfig:
     `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
     None: nowhere. Callers may load and unload models of the directory only with `model_control`.
     With `shared_memory` they may have tensors read from, and written to, memory of this machine.
+    Requests and their answers take at most `request_memory_bytes` until these are sent, and each
+    port for HTTP has at most `http_connections`.
     `model_repository` is a directory in Triton's layout, served beside the bundles.
     The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
@@ -78,14 +82,22 @@ class CloudConfig:
     poll_s: float | None = None
     memory_limit_bytes: int | None = None
     idle_unload_s: float | None = None
+    request_memory_bytes: int = 1 << 30
+    http_connections: int = 1024
     shared_memory: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 
     def __post_init__(self) -> None:
-        for name in ("instances", "queue_limit", "max_batch"):
+        for name in ("instances", "queue_limit", "max_batch", "http_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        least_bytes = CONNECTIONS_SHARE * MAX_MESSAGE_BYTES
+        if self.request_memory_bytes < least_bytes:
+            raise ConfigError(
+                f"{written_bytes(self.request_memory_bytes)} are too little for requests: the "
+                f"largest need {written_bytes(least_bytes)}"
+            )
         if self.workers < 0:
             raise ConfigError(f"workers must not be negative, and {self.workers} is")
         if self.workers and self.memory_limit_bytes is not None:

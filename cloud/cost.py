@@ -14,7 +14,7 @@ _LINGER_SHARE = 0.25
 _SHORTEST_LINGER_MS = 0.25
 _WINDOW = 256
 _EXCESSES = 64
-_SURE, _MOST_SLACK = 0.95, 1.0
+SURE, _MOST_SLACK = 0.95, 1.0
 _LEARNING_RATE = 0.2
 _FORGET_S = 10.0
 _SLOWEST, _FASTEST = 8.0, 0.25
@@ -86,8 +86,7 @@ class OnlineCost:
     _slack: float = 0.0
     _learned_s: float = 0.0
     _recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
-    _excess: deque[float] = field(default_factory=deque)
-    _excess_ordered: list[float] = field(default_factory=list)
+    _excess: "Recent" = field(default_factory=lambda: Recent(_EXCESSES))
 
     def at(self, now_s: float) -> Cost:
         """The cost to reckon with now."""
@@ -110,12 +109,8 @@ class OnlineCost:
             return
         seen = min(max(took_ms / expected_ms, _FASTEST), _SLOWEST)
         old = 1.0 + (self._factor - 1.0) * self._fresh(now_s)
-        ordered = self._excess_ordered
-        if len(ordered) == _EXCESSES:
-            del ordered[bisect_left(ordered, self._excess.popleft())]
-        self._excess.append(seen / old - 1.0)
-        insort(ordered, self._excess[-1])
-        self._slack = min(max(0.0, ordered[int(_SURE * (len(ordered) - 1))]), _MOST_SLACK)
+        self._excess.add(seen / old - 1.0)
+        self._slack = min(max(0.0, self._excess.quantile(SURE)), _MOST_SLACK)
         self._factor = old + _LEARNING_RATE * (seen - old)
         self._learned_s = now_s
 
@@ -130,3 +125,29 @@ class OnlineCost:
         """How much of what was learnt still counts, from 1 down to 0."""
         age_s = max(0.0, now_s - self._learned_s)
         return max(0.0, 1.0 - age_s / _FORGET_S)
+
+
+class Recent:
+    """The last `window` values of something, in order.
+
+    >>> recent = Recent(3)
+    >>> for value in (9.0, 1.0, 2.0, 3.0):
+    ...     recent.add(value)
+    >>> recent.quantile(0.5)
+    2.0
+    """
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._values: deque[float] = deque()
+        self._ordered: list[float] = []
+
+    def add(self, value: float) -> None:
+        if len(self._values) == self._window:
+            del self._ordered[bisect_left(self._ordered, self._values.popleft())]
+        self._values.append(value)
+        insort(self._ordered, value)
+
+    def quantile(self, share: float) -> float:
+        """0 while there is none."""
+        return self._ordered[int(share * (len(self._ordered) - 1))] if self._ordered else 0.0

@@ -10,6 +10,7 @@ from ..shared.errors import DeadlineUnmet, UnknownModel
 from .control import ModelControl
 from .inference import Inference
 from .model_statistics import model_statistics
+from .room import Room
 from .shared_memory import SharedMemory
 from .upload import Upload
 
@@ -37,7 +38,8 @@ class Served:
 class Front:
     """Knows no transport. All methods belong to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self.room = room
         self.draining = asyncio.Event()
         """Set once nothing new is to be taken from connections that stay open."""
         self.now: Served | None = None

@@ -19,6 +19,9 @@ from .upload import Upload
 from .work import Answer
 from .worker import Worker
 
+_WAY_OUT_MS, _WAY_OUT_MOST = 2.0, 0.1
+"""What gRPC takes to send an answer and to read it, and the share of a budget kept for the way."""
+
 
 class Inference:
     """Answers requests about the models of a repository."""
@@ -174,6 +177,9 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
+        # To the loop was one step, out of it and into the client are two more.
+        way_out_ms = 2 * self.worker.handover_ms + _WAY_OUT_MS
+        budget_ms -= min(_WAY_OUT_MOST * budget_ms, way_out_ms)
         deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
         record.deadline = last = deadline
         if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):

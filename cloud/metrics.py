@@ -19,8 +19,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from .executors.executor import Staff
-from .front import Front, Served
+from .front import Front
 from .residence import Residence
+from .room import Room
 from .statistics import BOUNDS_S, BatchFigures, Statistics
 from .web import application
 
@@ -38,12 +39,12 @@ def metrics_app(statistics: Statistics, front: Front) -> web.Application:
 
     async def metrics(request: web.Request) -> web.Response:
         # Read here, where nothing changes meanwhile; written in a thread, which takes milliseconds.
-        families = list(_families(statistics, front.now))
+        families = list(_families(statistics, front))
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         text = await asyncio.to_thread(lambda: encode(_Families(families, process)))
         return web.Response(body=text, headers={"Content-Type": content_type})
 
-    app = application()
+    app = application(front.room)
     app.router.add_get("/metrics", metrics)
     return app
 
@@ -60,8 +61,10 @@ class _Families(Collector):
         yield from self._process.collect()
 
 
-def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]:
+def _families(statistics: Statistics, front: Front) -> Iterator[Metric]:
+    served = front.now
     yield from _counters(statistics)
+    yield from _doors(statistics, front.room)
     yield from _histograms(statistics)
     flying = GaugeMetricFamily(
         "hybridge_requests_in_flight", "Inference requests that came and are not answered yet."
@@ -88,6 +91,29 @@ def _families(statistics: Statistics, served: Served | None) -> Iterator[Metric]
     )
     forecast.add_metric((), worker.forecast_ms() / 1e3)
     yield forecast
+
+
+def _doors(statistics: Statistics, room: Room) -> Iterator[Metric]:
+    taken = GaugeMetricFamily(
+        "hybridge_request_memory_bytes", "What requests take until their answers are sent."
+    )
+    taken.add_metric((), room.taken_bytes)
+    limit = GaugeMetricFamily(
+        "hybridge_request_memory_limit_bytes", "What they may take; more are refused."
+    )
+    limit.add_metric((), room.limit_bytes)
+    opened = GaugeMetricFamily(
+        "hybridge_http_connections", "Open connections, by what a port is for.", labels=("port",)
+    )
+    refused = CounterMetricFamily(
+        "hybridge_http_connections_refused",
+        "Connections that were let go because as many as allowed were open.",
+        labels=("port",),
+    )
+    for name, port in statistics.ports.items():
+        opened.add_metric((name,), port.connections())
+        refused.add_metric((name,), port.refused)
+    yield from (taken, limit, opened, refused)
 
 
 def _staff(staff: Staff | None) -> Iterator[Metric]:

@@ -1,11 +1,11 @@
-"""All models of a directory of bundles."""
+"""The models that are served, and how one of them is opened."""
 
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..shared.bundle import list_bundles, open_bundle
-from ..shared.errors import BundleError, ConfigError, ModelFault, UnknownContract, UnknownModel
+from ..shared.bundle import open_bundle
+from ..shared.errors import BundleError, UnknownContract, UnknownModel
 from ..shared.manifest import Precision, Runtime
 from ..shared.signing import TrustStore
 from .golden import check_golden
@@ -61,45 +61,6 @@ class Repository:
             f"{stage.contract.id[:12]} ({stage.key})" for model in models for stage in model.stages
         )
         raise UnknownContract(f"{digest.hex()[:12]} is not served (served: {known})")
-
-
-def load_repository(
-    root: Path,
-    *,
-    trust: TrustStore,
-    max_batch: int,
-    precision: Precision = Precision.FLOAT32,
-    runtime: Runtime | None = None,
-    budget_bytes: int | None = None,
-    load: bool = True,
-) -> Repository:
-    """Opens every bundle under a directory, and loads its whole model unless told not to; blocking.
-
-    A broken bundle is logged and left out; ConfigError if none is left.
-    """
-    models: dict[str, tuple[Model, ...]] = {}
-    reasons: list[str] = []
-    for name, paths in list_bundles(root).items():
-        for path in reversed(paths):
-            try:
-                model = load_version(
-                    path,
-                    trust=trust,
-                    max_batch=max_batch,
-                    precision=precision,
-                    runtime=runtime,
-                    budget_bytes=budget_bytes,
-                    load=load,
-                )
-            except (BundleError, ModelFault) as error:
-                log.warning("bundle %s/%s is not served: %s", name, path.name, error)
-                reasons.append(f"{name}/{path.name}: {error}")
-            else:
-                models[name] = (*models.get(name, ()), model)
-    if not models:
-        why = "; ".join(reasons) or "there is none; build one first"
-        raise ConfigError(f"no bundle under {root} can be served: {why}")
-    return Repository(models)
 
 
 def load_version(

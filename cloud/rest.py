@@ -22,7 +22,7 @@ JSON = "application/json"
 
 def rest_app(front: Front) -> web.Application:
     """Answers /v2 and everything below it."""
-    app, rest = application(), _Rest(front)
+    app, rest = application(front.room), _Rest(front)
     app.add_routes(
         [
             web.get("/v2", rest.server),

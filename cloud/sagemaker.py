@@ -32,7 +32,7 @@ _TOP = 5
 
 def sagemaker_app(front: Front) -> web.Application:
     """Answers as a SageMaker container does."""
-    app, container = application(), _Container(front)
+    app, container = application(front.room), _Container(front)
     app.add_routes(
         [
             web.get("/ping", container.ping),

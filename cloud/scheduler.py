@@ -99,16 +99,21 @@ class _Queue:
 class Capacity:
     """`instances` compute now; one more from each instant of `coming_s`.
 
-    Where there is none at all, there is one so long after it is asked for: `on_demand_s`.
+    Where there is none at all, there is one so long after it is asked for: `on_demand_s`. A batch
+    more than instances is taken, and waits there, if one is expected to be free within `ahead_s`.
     """
 
     instances: int
     coming_s: tuple[float, ...] = ()
     on_demand_s: float = 0.0
+    ahead_s: float = 0.0
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs of one stage that run together, from `started_s` for about `predicted_ms`."""
+    """Jobs of one stage that run together, for about `predicted_ms` from `started_s`.
+
+    One that was taken ahead is expected to start then.
+    """
 
     id: int
     stage: StageKey
@@ -155,10 +160,13 @@ class Scheduler:
     queue_limit: int
     _coming_s: tuple[float, ...] = ()
     _on_demand_s: float = 0.0
+    _ahead_s: float = 0.0
     _queues: dict[StageKey, _Queue] = field(default_factory=dict)
     _busy: dict[StageKey, _Queue] = field(default_factory=dict)
     """Those queues in which jobs wait."""
     _running: dict[int, Batch] = field(default_factory=dict)
+    _ahead: int | None = None
+    """Which of the running waits for the first other to finish."""
     _batches: int = 0
 
     def add_stage(self, stage: StageKey, cost: Cost) -> None:
@@ -175,6 +183,7 @@ class Scheduler:
         self.instances = capacity.instances
         self._coming_s = capacity.coming_s
         self._on_demand_s = capacity.on_demand_s
+        self._ahead_s = capacity.ahead_s
 
     def cost(self, stage: StageKey) -> OnlineCost:
         return self._queues[stage].cost
@@ -182,7 +191,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Batches that have begun and not finished."""
-        return len(self._running)
+        return len(self._running) - (self._ahead is not None)
 
     def queued(self, model: str) -> int:
         """Jobs waiting for a model, all versions and stages together."""
@@ -224,7 +233,7 @@ class Scheduler:
     def next(self, *, now_s: float) -> Step:
         """The batch to run now, if there is an instance and work for it."""
         if len(self._running) >= self.instances:
-            return _NOTHING
+            return self._next_ahead(now_s)
         dropped: list[Job] = []
         wake_s: float | None = None
         for stage, queue in self._by_deadline():
@@ -242,15 +251,21 @@ class Scheduler:
             wake_s = start_s if wake_s is None else min(wake_s, start_s)
         return Step(dropped=tuple(dropped), wake_s=wake_s)
 
-    def finish(self, batch: Batch, *, now_s: float, items: int) -> None:
+    def finish(self, batch: Batch, *, now_s: float, items: int) -> float:
         """Frees the instance of a batch, of which `items` were computed.
 
-        It was taken from the batch's start until now, however much of that was computing.
+        It was taken from the batch's start until now, however much of that was computing: so many
+        milliseconds, which are returned.
         """
-        del self._running[batch.id]
+        took_ms = (now_s - self._running.pop(batch.id).started_s) * 1e3
+        if (waiting := self._ahead) is not None:
+            self._ahead = None
+            if waiting != batch.id:
+                started = msgspec.structs.replace(self._running[waiting], started_s=now_s)
+                self._running[waiting] = started
         if items and (queue := self._queues.get(batch.stage)):
-            took_ms = (now_s - batch.started_s) * 1e3
             queue.cost.observe(items, took_ms=took_ms, now_s=now_s)
+        return took_ms
 
     def forecast_ms(self, *, now_s: float) -> float:
         """How long a request that arrives now would wait if all before it go first.
@@ -269,6 +284,23 @@ class Scheduler:
             work_s -= room_s
             level_s = next_s
         raise AssertionError("the last instance has room for everything")
+
+    def _next_ahead(self, now_s: float) -> Step:
+        """The batch that one instance shall go on with as soon as it is free; drops nothing."""
+        if not (self._ahead_s and self._busy) or len(self._running) > self.instances:
+            return _NOTHING
+        free_s = self._free(now_s)[0]
+        if free_s - now_s > self._ahead_s:
+            return Step(wake_s=free_s - self._ahead_s)
+        stage, queue = self._by_deadline()[0]
+        cost = queue.cost.at(now_s)
+        group = _form(queue.jobs, cost, at_s=free_s)
+        if group.hopeless or _start_s(group, cost, free_s) > free_s:
+            return _NOTHING
+        self._take(stage, len(group.jobs))
+        batch = self._begin(group.jobs, group.items, cost, free_s)
+        self._ahead = batch.id
+        return Step(batch=batch)
 
     def _unhurried(self, job: Job, queue: _Queue, now_s: float) -> bool:
         """Whether one instance, taking one job after the other, would be in time with them all."""
@@ -326,7 +358,8 @@ class Scheduler:
 
     def _free(self, now_s: float) -> list[float]:
         """When each instance is expected to be free, the first one first."""
-        free = [_free_s(batch, now_s) for batch in self._running.values()]
+        free = sorted(_free_s(batch, now_s) for batch in self._running.values())
+        free = free[max(0, len(free) - self.instances) :]  # who waits there takes the first
         free += [now_s] * (self.instances - len(free))
         free += [now_s + abs(at_s - now_s) for at_s in self._coming_s]
         return sorted(free) or [now_s + self._on_demand_s]

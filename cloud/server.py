@@ -31,6 +31,7 @@ from .opening import open_shelf
 from .reflection import FLEET, add_reflection
 from .repository import Repository
 from .rest import rest_app
+from .room import Room
 from .sagemaker import sagemaker_app
 from .service import InferenceService
 from .shared_memory import SharedMemory
@@ -70,7 +71,8 @@ class CloudServer:
             where = " or ".join(map(str, filter(None, (config.bundles, config.model_repository))))
             raise ConfigError(f"no bundle under {where}; build one first")
         executor = await executor_of(config)
-        self._front = front = Front()
+        room = Room(config.request_memory_bytes, refused=self._statistics.unknown)
+        self._front = front = Front(room)
         await self._listen(front)
         await self._open_sites(front)
         log.info("listening on %s", self.address)
@@ -156,7 +158,8 @@ class CloudServer:
                 await self._open(name, address, app)
 
     async def _open(self, name: str, address: Address, app: web.Application) -> None:
-        site = Site(app, grace_ms=self.config.grace_ms)
+        site = Site(app, grace_ms=self.config.grace_ms, connections=self.config.http_connections)
+        self._statistics.ports[name] = site.figures
         self.sites[name] = await site.start(address, security=self.config.security)
         self._sites.append(site)
         log.info("%s on %s", name, self.sites[name])

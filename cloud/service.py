@@ -1,13 +1,15 @@
 """The Open Inference Protocol as the cloud serves it over gRPC."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
-from ..shared.errors import HybridgeError, meaning, public_message
+from ..shared.errors import HybridgeError, Overloaded, meaning, public_message
 from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
+from .room import Place
 from .stream import in_order
 from .upload import Asked, assembled
 
@@ -58,35 +60,57 @@ class InferenceService(Servicer):
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """ModelInfer, with messages as they are on the wire."""
+        place = self._front.room.take(len(message), connection=context.peer())
+        call = asyncio.current_task()
+        assert call is not None
+        call.add_done_callback(place.leave)  # once the answer has been sent
         left_s = context.time_remaining()
-        return write_infer(await self._front.infer(read_infer(message), left_s))
+        answer = write_infer(await self._front.infer(read_infer(message), left_s))
+        place.answer(len(answer))
+        return answer
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def answer(asked: Asked) -> pb.ModelStreamInferResponse:
-            request = asked.request
-            try:
-                if asked.fault is not None:
-                    raise asked.fault
-                left_s = context.time_remaining()
-                answer = await self._front.infer(request, left_s, upload=asked.upload)
-            except HybridgeError as error:
-                failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-                failed.parameters[oip.STATUS].string_param = meaning(error).grpc_status.name
-                return pb.ModelStreamInferResponse(
-                    error_message=public_message(error), infer_response=failed
-                )
-            finally:
-                if asked.upload is not None:
-                    asked.upload.close()
-            response = oip.write_response(answer)
-            if request.parameters.get(_WANTS_FINAL):
-                response.parameters[_FINAL].bool_param = True
-            return pb.ModelStreamInferResponse(infer_response=response)
+        held: set[Place] = set()
 
-        async for response in in_order(assembled(requests), answer, until=self._front.draining):
-            yield response
+        async def answer(asked: Asked) -> tuple[pb.ModelStreamInferResponse, Place | None]:
+            try:
+                place = self._front.room.take(asked.size_bytes, connection=context.peer())
+            except Overloaded as error:
+                asked.close()
+                return _failed(asked.request, error), None
+            held.add(place)
+            response = await self._answer(asked, context)
+            place.answer(response.ByteSize())
+            return response, place
+
+        answers = in_order(assembled(requests), answer, until=self._front.draining)
+        try:
+            async for response, place in answers:
+                yield response
+                if place is not None:  # sent
+                    held.discard(place)
+                    place.leave()
+        finally:
+            for place in held:
+                place.leave()
+
+    async def _answer(self, asked: Asked, context: Context) -> pb.ModelStreamInferResponse:
+        request = asked.request
+        try:
+            if asked.fault is not None:
+                raise asked.fault
+            left_s = context.time_remaining()
+            answer = await self._front.infer(request, left_s, upload=asked.upload)
+        except HybridgeError as error:
+            return _failed(request, error)
+        finally:
+            asked.close()
+        response = oip.write_response(answer)
+        if request.parameters.get(_WANTS_FINAL):
+            response.parameters[_FINAL].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
 
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: Context
@@ -143,6 +167,12 @@ class InferenceService(Servicer):
         served = await self._front.served(context.time_remaining())
         served.shared_memory.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
+
+
+def _failed(request: oip.InferRequest, error: HybridgeError) -> pb.ModelStreamInferResponse:
+    failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+    failed.parameters[oip.STATUS].string_param = meaning(error).grpc_status.name
+    return pb.ModelStreamInferResponse(error_message=public_message(error), infer_response=failed)
 
 
 def _value(parameter: pb.ModelRepositoryParameter) -> object:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -44,6 +44,7 @@ class Refusal(StrEnum):
 
     BAD_REQUEST = "bad_request"
     DEADLINE = "deadline"
+    MEMORY = "memory"
     NOT_SERVED = "not_served"
     QUEUE_FULL = "queue_full"
 
@@ -158,7 +159,7 @@ class Record:
         model.total.add(now_s - self.started_s)
 
     def failed(self, error: BaseException, *, now_s: float) -> None:
-        self.model.codes[_code(error)] += 1
+        self.model.codes[code_of(error)] += 1
         self.model.failed_s += now_s - self.started_s
         for kind, reason in _REFUSALS:
             if isinstance(error, kind):
@@ -174,12 +175,21 @@ class Record:
         return self.deadline.left_ms(now_s) <= _SAME_INSTANT_MS
 
 
+@dataclass(slots=True, kw_only=True)
+class PortFigures:
+    """A port for HTTP: how many connections are open now, and how many were let go at once."""
+
+    connections: Callable[[], int]
+    refused: int = 0
+
+
 class Statistics:
     """The figures of all models; only those that were added have any of their own."""
 
     def __init__(self, *, clock: Clock = monotonic) -> None:
         self.unknown = ModelFigures()
         self.in_flight = 0
+        self.ports: dict[str, PortFigures] = {}
         self.clock = clock
         self._models: dict[tuple[str, str], ModelFigures] = {}
 
@@ -213,7 +223,8 @@ class Statistics:
         figures.compute_s += (execution.took_ms - execution.decode_ms) / 1e3
 
 
-def _code(error: BaseException) -> str:
+def code_of(error: BaseException) -> str:
+    """The name of the gRPC status that an error ends a request with."""
     if isinstance(error, HybridgeError):
         return meaning(error).grpc_status.name
     return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"

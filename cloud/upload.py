@@ -124,11 +124,20 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request of a stream; of one in layers what comes of it; or what is wrong with it."""
+    """A request of a stream; of one in layers what comes of it; or what is wrong with it.
+
+    `size_bytes` is what its first message took.
+    """
 
     request: oip.InferRequest
+    size_bytes: int
     upload: Upload | None = None
     fault: HybridgeError | None = None
+
+    def close(self) -> None:
+        """It was answered; what comes of it is kept no more."""
+        if self.upload is not None:
+            self.upload.close()
 
 
 async def assembled(messages: AsyncIterator[pb.ModelInferRequest]) -> AsyncIterator[Asked]:
@@ -136,14 +145,14 @@ async def assembled(messages: AsyncIterator[pb.ModelInferRequest]) -> AsyncItera
     uploads: dict[str, Upload] = {}
     try:
         async for message in messages:
-            request = oip.read_request(message)
+            request, size_bytes = oip.read_request(message), message.ByteSize()
             if oip.FRAME_OFFSET not in request.parameters:
-                yield Asked(request)
+                yield Asked(request, size_bytes)
                 continue
             try:
-                begun = await _chunk(request, uploads)
+                begun = await _chunk(request, size_bytes, uploads)
             except HybridgeError as error:
-                yield Asked(request, fault=error)
+                yield Asked(request, size_bytes, fault=error)
             else:
                 if begun is not None:
                     yield begun
@@ -154,7 +163,9 @@ async def assembled(messages: AsyncIterator[pb.ModelInferRequest]) -> AsyncItera
             upload.end(InstanceLost("the stream was given up before enough of the frame had come"))
 
 
-async def _chunk(request: oip.InferRequest, uploads: dict[str, Upload]) -> Asked | None:
+async def _chunk(
+    request: oip.InferRequest, size_bytes: int, uploads: dict[str, Upload]
+) -> Asked | None:
     """The request that a chunk begins; None for one that continues a frame."""
     offset = request.parameters[oip.FRAME_OFFSET]
     if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
@@ -171,7 +182,7 @@ async def _chunk(request: oip.InferRequest, uploads: dict[str, Upload]) -> Asked
     while len(uploads) >= _REMEMBERED:  # far more than a stream can have under way
         del uploads[next(iter(uploads))]
     upload = uploads[request.id] = Upload(chunk)
-    return Asked(msgspec.structs.replace(request, inputs=inputs), upload)
+    return Asked(msgspec.structs.replace(request, inputs=inputs), size_bytes, upload)
 
 
 def _frame_of(inputs: Iterable[oip.InputTensor]) -> bytes:

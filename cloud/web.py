@@ -5,12 +5,22 @@ import logging
 import socket
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 from aiohttp import web
 
-from ..shared.errors import ConfigError, HybridgeError, RequestError, meaning, public_message
+from ..shared.errors import (
+    ConfigError,
+    HybridgeError,
+    Overloaded,
+    RequestError,
+    meaning,
+    public_message,
+)
 from ..shared.rest import error_body
 from ..shared.security import MAX_MESSAGE_BYTES, Address, Security
+from .room import Place, Room
+from .statistics import PortFigures
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +35,29 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _SILENT: web.AppKey[dict[web.RequestHandler, asyncio.TimerHandle]] = web.AppKey("silent")
 """Connections on which no request has come yet, and what ends each."""
 
+_ROOM: web.AppKey[Room] = web.AppKey("room")
+
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Full(asyncio.Protocol):
+    """Tells one who connects that there are too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(_FULL)
+        transport.close()
 
 
 class Site:
     """Serves an application on one address, between `start` and `stop`."""
 
-    def __init__(self, app: web.Application, *, grace_ms: float) -> None:
+    def __init__(self, app: web.Application, *, grace_ms: float, connections: int) -> None:
+        """So many `connections` may be open at a time."""
+        self.figures = PortFigures(connections=self._open)
+        self._most = connections
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -66,10 +92,17 @@ class Site:
             connection.force_close()
         await self._runner.cleanup()
 
-    def _connection(self) -> web.RequestHandler:
+    def _open(self) -> int:
+        server = self._runner.server
+        return 0 if server is None else len(server.connections)
+
+    def _connection(self) -> asyncio.Protocol:
         """Of one who connects, and is let go again if no request comes."""
         server = self._runner.server
         assert server is not None
+        if self._open() >= self._most:
+            self.figures.refused += 1
+            return _Full()
         connection = server()
         loop = asyncio.get_running_loop()
         self._silent[connection] = loop.call_later(_HEADERS_S, self._let_go, connection)
@@ -80,10 +113,11 @@ class Site:
         connection.force_close()
 
 
-def application() -> web.Application:
+def application(room: Room) -> web.Application:
     """An empty application whose faults and slow readers are dealt with."""
     app = web.Application(middlewares=[_send, _tell_faults], client_max_size=MAX_MESSAGE_BYTES)
     app[_SILENT] = {}
+    app[_ROOM] = room
     return app
 
 
@@ -122,17 +156,37 @@ async def _send(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Sends a response, or breaks the connection of one who does not read it."""
     if timer := request.app[_SILENT].pop(request.protocol, None):
         timer.cancel()
-    response = await handler(request)
-    try:
-        async with asyncio.timeout(_BODY_S):
-            await response.prepare(request)
-            await response.write_eof()
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-    except ConnectionError:
-        log.debug("%s %s: nobody waits for the response", request.method, request.path)
-    return response
+    with ExitStack() as stack:
+        response: web.StreamResponse
+        try:
+            place = stack.enter_context(_place(request))
+        except Overloaded as error:
+            response = _fault(error)
+        else:
+            response = await handler(request)
+            place.answer(response.content_length or 0)
+        try:
+            async with asyncio.timeout(_BODY_S):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            log.debug("%s %s: nobody waits for the response", request.method, request.path)
+        return response
+
+
+def _place(request: web.Request) -> Place:
+    """For a request whose body has not been read yet; Overloaded if there is none."""
+    size_bytes = 0
+    if request.body_exists:
+        told = "Content-Encoding" not in request.headers and request.content_length is not None
+        size_bytes = (
+            min(request.content_length or 0, MAX_MESSAGE_BYTES) if told else MAX_MESSAGE_BYTES
+        )
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return request.app[_ROOM].take(size_bytes, connection=str(peer))
 
 
 @web.middleware
@@ -141,7 +195,7 @@ async def _tell_faults(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         return await handler(request)
     except HybridgeError as error:
-        return _error(meaning(error).http_status, public_message(error))
+        return _fault(error)
     except web.HTTPException as error:
         response = _error(error.status, error.text or error.reason)
         if allowed := error.headers.get("Allow"):
@@ -150,6 +204,10 @@ async def _tell_faults(request: web.Request, handler: Handler) -> web.StreamResp
     except Exception as error:  # nothing may leave as a stack trace
         log.exception("defect in %s %s", request.method, request.path, exc_info=error)
         return _error(500, "internal error")
+
+
+def _fault(error: HybridgeError) -> web.Response:
+    return _error(meaning(error).http_status, public_message(error))
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -50,13 +50,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class Work(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A job, its input and whoever waits for it (faults as values: the waiter may be gone).
 
-    `sides` are the model's further inputs, [items, ...] each. What is `at_hand` takes no time to
-    load.
+    `sides` are the model's further inputs, [items, ...] each.
     """
 
     job: Job
     load: Load
-    at_hand: bool = False
     sides: Tensors = {}
     answer: asyncio.Future[Answer | Exception]
 
@@ -87,6 +85,18 @@ class Task(Protocol):
 
     def when_done(self, act: Callable[[object], object]) -> None:
         """Calls `act` on the waiter's event loop once nobody waits any more."""
+
+
+class Errand(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A work whose waiter cannot leave, or cannot say so, while it is carried out."""
+
+    job: Job
+    load: Load
+    sides: Tensors = {}
+    unwanted: bool = False
+
+    def when_done(self, act: Callable[[object], object]) -> None:
+        """Nobody tells; the deadline ends it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,18 @@ from ..shared.errors import (
     UnknownModel,
 )
 from ..shared.side import Tensors
-from .cost import Cost, OnlineCost
+from .cost import SURE, Cost, OnlineCost, Recent
 from .executors.executor import Demand, Executor
 from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
-from .work import Answer, Execution, Load, Work
+from .work import Answer, Errand, Execution, Load, Work, execute
 
 _SPARE_MS = 3.0
 """For what a timer and an event loop are late by."""
 
 OnExecution = Callable[[StageKey, Execution], None]
+
+_HANDOVERS = 64
 
 
 class Worker:
@@ -50,6 +52,7 @@ class Worker:
         self._ids = itertools.count()
         self._tried: set[int] = set()
         self._refused = 0
+        self._handovers_ms = Recent(_HANDOVERS)
         self._alarm: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -101,6 +104,14 @@ class Worker:
         """Batches that are being computed."""
         return self._scheduler.running
 
+    @property
+    def handover_ms(self) -> float:
+        """What lately passed almost at most between a batch's end and the event loop's notice.
+
+        Where all cores compute, the kernel lets whoever wakes up wait for milliseconds.
+        """
+        return self._handovers_ms.quantile(SURE)
+
     def forecast_ms(self) -> float:
         """How long a request that arrived now would wait."""
         return self._scheduler.forecast_ms(now_s=self._clock())
@@ -123,6 +134,8 @@ class Worker:
     ) -> Answer:
         """The answer of a stage to what `load` makes and to what came beside it.
 
+        What is `at_hand` takes no time to load.
+
         Raises Overloaded or DeadlineRefused at once if it cannot be had in time, DeadlineUnmet at
         the deadline if it was not, else whatever `load` or the model raises.
         """
@@ -138,6 +151,8 @@ class Worker:
             deadline_s=deadline.at_s,
         )
         batch = self._scheduler.at_once(job, now_s=now_s)
+        if batch is not None and at_hand and self.executor.at_once(stage, batch.predicted_ms):
+            return self._compute(batch, stage, Errand(job=job, load=load, sides=sides or {}))
         if batch is None:
             try:
                 self._scheduler.submit(job, now_s=now_s)
@@ -147,7 +162,6 @@ class Worker:
         work = Work(
             job=job,
             load=load,
-            at_hand=at_hand,
             sides=sides or {},
             answer=loop.create_future(),
         )
@@ -158,8 +172,7 @@ class Worker:
                 self._pump()
             else:
                 self._start(batch)
-            if not work.answer.done():
-                alarm = loop.call_later(deadline.left_ms(now_s) / 1e3, _overdue, work)
+            alarm = loop.call_later(deadline.left_ms(now_s) / 1e3, _overdue, work)
             outcome = await work.answer
         finally:
             del self._works[job.id]
@@ -202,30 +215,40 @@ class Worker:
 
     def _start(self, batch: Batch) -> None:
         works = [self._works[job.id] for job in batch.jobs]
-        future = self.executor.run(works, self._stages[batch.stage], batch.predicted_ms)
-        if isinstance(future, Execution):
-            self._finish(batch, works, future)
-        else:
-            future.add_done_callback(partial(self._finished, batch, works))
+        future = self.executor.run(works, self._stages[batch.stage])
+        future.add_done_callback(partial(self._finished, batch, works))
+
+    def _compute(self, batch: Batch, stage: Stage, errand: Errand) -> Answer:
+        """Here and now, which takes less than to hand it over."""
+        execution = execute((errand,), stage=stage, clock=self._clock)
+        self._executed(batch, execution)
+        (outcome,) = execution.outcomes
+        if isinstance(outcome, Answer):
+            return outcome
+        assert outcome is not None
+        raise outcome
 
     def _finished(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
         if future.cancelled():  # closed before it ran
             return
         error = future.exception()
         if error is None:
-            self._finish(batch, works, future.result())
+            execution = future.result()
+            self._handovers_ms.add(self._executed(batch, execution) - execution.took_ms)
+            for work, outcome in zip(works, execution.outcomes, strict=True):
+                _settle(work, outcome)
         else:
             self._scheduler.finish(batch, now_s=self._clock(), items=0)
             for work in works:
                 self._failed(work, error)
         self._pump()
 
-    def _finish(self, batch: Batch, works: list[Work], execution: Execution) -> None:
-        self._scheduler.finish(batch, now_s=self._clock(), items=execution.items)
+    def _executed(self, batch: Batch, execution: Execution) -> float:
+        """For how many milliseconds it has taken an instance."""
+        now_s = self._clock()
         if self._on_execution is not None:
             self._on_execution(batch.stage, execution)
-        for work, outcome in zip(works, execution.outcomes, strict=True):
-            _settle(work, outcome)
+        return self._scheduler.finish(batch, now_s=now_s, items=execution.items)
 
     def _failed(self, work: Work, error: BaseException) -> None:
         """What was lost with an instance is queued once more; the rest is told at once."""

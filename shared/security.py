@@ -25,6 +25,8 @@ SERVER_OPTIONS: ChannelOptions = [
     *_MESSAGE_OPTIONS,
     ("grpc.so_reuseport", 0),  # a second daemon on a taken port must fail, not share it
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.server_handshake_timeout_ms", 20_000),  # whoever connects and says nothing
+    ("grpc.max_concurrent_streams", 1024),  # what one connection may have under way; more wait
     # A watcher that vanished without a word holds its stream until somebody asks for it.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -30,10 +30,13 @@ PARTS: Mapping[str, Part] = {
     "large_model": large_model,
 }
 
+QUICK = ("throughput", "identity", "overload", "soak")
+"""What `--quick` looks at, in less than a minute, unless it is told what."""
+
 
 def measure(options: argparse.Namespace) -> Report:
     before = load()
-    names = options.only.split(",") if options.only else list(PARTS)
+    names = options.only.split(",") if options.only else [*(QUICK if options.quick else PARTS)]
     if unknown := [name for name in names if name not in PARTS]:
         raise ConfigError(f"no part {unknown[0]!r} (there: {', '.join(PARTS)})")
     found: dict[str, Findings] = {}

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Findings:
     store = make_models()
-    seconds, rounds = (1.0, 3) if options.quick else (3.0, 9)
+    seconds, rounds = (0.5, 2) if options.quick else (3.0, 9)
     cpu_ms: dict[str, list[float]] = {"raw echo": [], "hybridge": []}
     rps: dict[str, list[float]] = {"raw echo": [], "hybridge": []}
     with contextlib.ExitStack() as stack:

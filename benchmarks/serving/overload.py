@@ -1,9 +1,11 @@
 """Requests that come as they like, with deadlines: less than the server can do, and more.
 
-Capacity is the server's own: what a closed loop gets out of it. Budgets are multiples of the time
+Capacity is the server's own: what a closed loop gets out of it, before a load and after it, since
+machines have better and worse minutes. Budgets are multiples of the time
 that one request then takes a core, so that they mean the same on any machine. A request is lost
 whether it was refused, answered late or not answered. The same is done to one peer, at its own
-capacity, with our budgets.
+capacity, with our budgets. The client has a core of its own: on a shared one its work for what is
+refused would be taken from the server's capacity, and its lateness counted as the server's.
 """
 
 import argparse
@@ -11,7 +13,8 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +24,16 @@ from _common import Target
 from rich.table import Table
 
 from hybridge.cli.console import notes, table
-from hybridge.cloud.config import usable_cores
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared.security import Address
 
 from . import rivals
 from .client import Caller, Outcome, closed_loop, infer_caller, open_loop, poisson
+from .cores import Cores, kept_to
 from .findings import Findings
 from .models import MOBILE_UINT8, Served, make_models
-from .processes import cloud
+from .processes import ServerProcess, cloud
 
 BUDGETS = (8, 16, 32, 80)
 LOADS = (0.8, 1.5)
@@ -69,13 +72,18 @@ class Cell:
 
 
 def measure(options: argparse.Namespace) -> Findings:
-    store, peers = make_models(), rivals.given(options)
-    seconds = 4.0 if options.quick else 20.0
+    store, peers, cores = make_models(), rivals.given(options), Cores.shared_out()
+    seconds = 2.0 if options.quick else 16.0
     cells: list[Cell] = []
-    with tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs:
-        with cloud(store.bundles(_SERVED), log=Path(logs) / "cloud.log") as running:
-            capacity = asyncio.run(_capacity(running.address, infer_caller, seconds))
-            budgets_s = [times * usable_cores() / capacity for times in BUDGETS]
+    with (
+        tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs,
+        kept_to(cores.client),
+    ):
+        with _started(
+            cloud(store.bundles(_SERVED), log=Path(logs) / "cloud.log"), cores
+        ) as running:
+            capacity = asyncio.run(_first_capacity(running.address, infer_caller, seconds))
+            budgets_s = [times * len(cores.server) / capacity for times in BUDGETS]
             cells += asyncio.run(
                 _loads(
                     _Contender("hybridge", running.address, infer_caller, capacity),
@@ -86,8 +94,8 @@ def measure(options: argparse.Namespace) -> Findings:
             )
         for peer in peers[:1]:
             notes.print(f"  the same on {peer.name}")
-            with peer.serving(_SERVED, store, logs=Path(logs)) as running:
-                capacity = asyncio.run(_capacity(running.address, peer.caller, seconds))
+            with _started(peer.serving(_SERVED, store, logs=Path(logs)), cores) as running:
+                capacity = asyncio.run(_first_capacity(running.address, peer.caller, seconds))
                 cells += asyncio.run(
                     _loads(
                         _Contender(peer.name, running.address, peer.caller, capacity),
@@ -103,6 +111,17 @@ def measure(options: argparse.Namespace) -> Findings:
     )
 
 
+@contextlib.contextmanager
+def _started(
+    starting: AbstractContextManager[ServerProcess], cores: Cores
+) -> Iterator[ServerProcess]:
+    """A server on its cores."""
+    with contextlib.ExitStack() as stack:
+        with kept_to(cores.server):
+            running = stack.enter_context(starting)
+        yield running
+
+
 @dataclass(frozen=True)
 class _Contender:
     name: str
@@ -111,34 +130,41 @@ class _Contender:
     capacity: float
 
 
-async def _capacity(address: Address, make: MakeCaller, seconds: float) -> float:
-    """Answers a second, at the better of two concurrencies."""
+async def _first_capacity(address: Address, make: MakeCaller, seconds: float) -> float:
     caller = make(address, _SERVED)
     try:
         await closed_loop(caller, concurrency=_CONCURRENCIES[0], seconds=1.0)
-        seen = [
-            await closed_loop(caller, concurrency=at_once, seconds=seconds / 2)
-            for at_once in _CONCURRENCIES
-        ]
-        return max(load.rps for load in seen)
+        return await _capacity(caller, seconds)
     finally:
         await caller.close()
+
+
+async def _capacity(caller: Caller, seconds: float) -> float:
+    """Answers a second, at the better of two concurrencies."""
+    seen = [
+        await closed_loop(caller, concurrency=at_once, seconds=seconds / 4)
+        for at_once in _CONCURRENCIES
+    ]
+    return max(load.rps for load in seen)
 
 
 async def _loads(
     contender: _Contender, *, seconds: float, budgets_s: Sequence[float], ours: bool = False
 ) -> list[Cell]:
-    address, capacity = contender.address, contender.capacity
+    address, before = contender.address, contender.capacity
     caller = contender.caller(address, _SERVED)
     cells = []
     try:
         for load in LOADS:
-            arrivals = poisson(load * capacity, seconds=seconds, budgets_s=budgets_s, seed=_SEED)
-            before = await _executed(address) if ours else 0
+            arrivals = poisson(load * before, seconds=seconds, budgets_s=budgets_s, seed=_SEED)
+            computed = await _executed(address) if ours else 0
             outcomes = await open_loop(caller, arrivals)
-            executed = await _executed(address) - before if ours else None
-            cells.append(_cell(contender.name, load, capacity, seconds, outcomes, executed))
+            executed = await _executed(address) - computed if ours else None
             await _quiet(caller)
+            after = await _capacity(caller, seconds)
+            capacity = (before + after) / 2
+            cells.append(_cell(contender.name, load, capacity, seconds, outcomes, executed))
+            before = after
         return cells
     finally:
         await caller.close()

@@ -65,10 +65,12 @@ class Executor(Protocol):
     async def let_go(self, stage: Stage) -> None:
         """Forgets a stage of which nothing runs any more."""
 
-    def run(
-        self, works: Sequence[Work], stage: Stage, predicted_ms: float
-    ) -> asyncio.Future[Execution] | Execution:
-        """Carries out a batch, at once or later; InstanceLost if what computed it died."""
+    def at_once(self, stage: Stage, predicted_ms: float) -> bool:
+        """Whether so short a run is better computed on the loop, if its input needs no making."""
+        return False
+
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
+        """Carries out a batch; InstanceLost if what computed it died."""
 
     async def close(self) -> None:
         """Takes no more work, and lets go of everything."""

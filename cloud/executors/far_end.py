@@ -1,7 +1,7 @@
 """What stands at the other end: stages of its own, and batches that are carried out on them."""
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,7 +15,7 @@ from ...shared.side import Tensors
 from ..cost import Cost
 from ..scheduler import Job
 from ..stage import Stage
-from ..work import Answer, Execution, Load, Work, execute
+from ..work import Answer, Errand, Execution, Load, Work, execute
 from .parcel import Parcel, Place, pack, unpack
 
 
@@ -79,19 +79,6 @@ def send(works: Sequence[Work], *, stage: Stage, place: Place, now_s: float) -> 
     return pack(Execute(place, sent), known=stage.contract, place=place)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Here:
-    """A work as `execute` takes it."""
-
-    job: Job
-    load: Load
-    sides: Tensors
-    unwanted: bool = False
-
-    def when_done(self, act: Callable[[object], object]) -> None:
-        """Who waits elsewhere tells nobody here; the deadline ends it."""
-
-
 class FarEnd:
     """Obeys orders; may be called from several threads."""
 
@@ -127,7 +114,7 @@ class FarEnd:
     def _execute(self, order: Execute) -> Execution:
         stage, now_s = self._stages[order.place], self._clock()
         works = [
-            _Here(
+            Errand(
                 job=Job(
                     id=at,
                     stage=stage.key,

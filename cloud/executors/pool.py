@@ -158,9 +158,7 @@ class ReplicaPool(Executor):
             with contextlib.suppress(ReplicaLost):  # then it is forgotten as well
                 await _call(seat, LetGo(opened.place))
 
-    def run(
-        self, works: Sequence[Work], stage: Stage, predicted_ms: float
-    ) -> asyncio.Future[Execution]:
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
         return asyncio.ensure_future(self._run(works, self._opened[stage]))
 
     async def close(self) -> None:

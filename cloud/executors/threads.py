@@ -15,6 +15,10 @@ from .executor import Demand, Executor, Staff
 _AT_ONCE_MS = 0.1
 """To hand a batch to a thread and back takes as long; what takes less is computed on the loop."""
 
+AHEAD_S = 0.01
+"""Where all cores compute, a handover takes milliseconds, in which a thread would have nothing to
+do: so much sooner it has the next batch."""
+
 
 class Threads(Executor):
     """`instances` threads; what they run, they run on the stage itself."""
@@ -22,7 +26,7 @@ class Threads(Executor):
     here = True
 
     def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
-        self._capacity = Capacity(instances=instances)
+        self._capacity = Capacity(instances=instances, ahead_s=AHEAD_S)
         self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
         self._clock = clock
 
@@ -43,12 +47,11 @@ class Threads(Executor):
     async def let_go(self, stage: Stage) -> None:
         pass
 
-    def run(
-        self, works: Sequence[Work], stage: Stage, predicted_ms: float
-    ) -> asyncio.Future[Execution] | Execution:
+    def at_once(self, stage: Stage, predicted_ms: float) -> bool:
+        return predicted_ms <= _AT_ONCE_MS and stage.bounded
+
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
         compute = partial(execute, works, stage=stage, clock=self._clock)
-        if predicted_ms <= _AT_ONCE_MS and stage.bounded and all(work.at_hand for work in works):
-            return compute()
         return asyncio.get_running_loop().run_in_executor(self._pool, compute)
 
     async def close(self) -> None:

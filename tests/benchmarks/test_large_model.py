@@ -8,7 +8,8 @@ import pytest
 from serving import large_bundle, large_model
 from serving.memory_group import memory_group
 
-from hybridge.cloud.repository import load_repository
+from hybridge.cloud.opening import open_shelf
+from hybridge.cloud.shelf import BundleShelf
 from hybridge.shared.errors import BuildError
 from hybridge.shared.manifest import Runtime
 from hybridge.shared.signing import SigningKey, TrustStore
@@ -32,7 +33,9 @@ def test_the_bundle_is_one_and_computes_something(
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     answers = []
     for runtime in Runtime:
-        repository = load_repository(tmp_path, trust=trust, max_batch=4, runtime=runtime)
+        repository = open_shelf(
+            BundleShelf(root=tmp_path, trust=trust, max_batch=4, runtime=runtime)
+        ).repository
         answers.append(repository.model("large").whole.run(pictures, {}).probabilities)
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
     assert answers[0].std(axis=0).max() > 1e-3

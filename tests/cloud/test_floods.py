@@ -22,9 +22,9 @@ from .test_service import request_of
 
 Code = grpc.StatusCode
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _DATA, _RESET, _SETTINGS, _GOAWAY = 0x1, 0x0, 0x3, 0x4, 0x7
-_END_STREAM, _END_HEADERS = 0x1, 0x4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS, DATA, RESET, SETTINGS, GOAWAY = 0x1, 0x0, 0x3, 0x4, 0x7
+END_STREAM, END_HEADERS = 0x1, 0x4
 
 
 def http2_frame(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
@@ -36,7 +36,7 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def grpc_call(path: str) -> bytes:
+def grpc_call(path: str, *, stream: int = 1) -> bytes:
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -46,7 +46,7 @@ def grpc_call(path: str) -> bytes:
         "te": "trailers",
     }
     block = b"".join(literal(name.encode(), value.encode()) for name, value in fields.items())
-    return http2_frame(_HEADERS, block, flags=_END_HEADERS, stream=1)
+    return http2_frame(HEADERS, block, flags=END_HEADERS, stream=stream)
 
 
 async def ended_by_server(reader: asyncio.StreamReader) -> bool:
@@ -58,7 +58,7 @@ async def ended_by_server(reader: asyncio.StreamReader) -> bool:
         except (EOFError, ConnectionError):
             return True
         kind, flags, stream = head[3], head[4], int.from_bytes(head[5:9])
-        if kind == _GOAWAY or (stream == 1 and (kind == _RESET or flags & _END_STREAM)):
+        if kind == GOAWAY or (stream == 1 and (kind == RESET or flags & END_STREAM)):
             return True
 
 
@@ -76,7 +76,7 @@ async def test_random_bytes_on_the_port(cloud: Cloud) -> None:
 
 
 async def test_clients_that_begin_and_do_not_go_on(cloud: Cloud) -> None:
-    begun = [b"", _PREFACE, _PREFACE + http2_frame(_SETTINGS, b"") + grpc_call(MODEL_INFER.path)]
+    begun = [b"", PREFACE, PREFACE + http2_frame(SETTINGS, b"") + grpc_call(MODEL_INFER.path)]
     connections = []
     for start in begun:
         for _ in range(5):
@@ -91,8 +91,8 @@ async def test_clients_that_begin_and_do_not_go_on(cloud: Cloud) -> None:
 async def test_two_gigabytes_are_refused_before_they_are_sent(cloud: Cloud) -> None:
     reader, writer = await connect(cloud)
     announced = b"\x00" + struct.pack(">I", 2 << 30)
-    writer.write(_PREFACE + http2_frame(_SETTINGS, b"") + grpc_call(MODEL_INFER.path))
-    writer.write(http2_frame(_DATA, announced + bytes(1000), stream=1))
+    writer.write(PREFACE + http2_frame(SETTINGS, b"") + grpc_call(MODEL_INFER.path))
+    writer.write(http2_frame(DATA, announced + bytes(1000), stream=1))
     assert await asyncio.wait_for(ended_by_server(reader), 60)
     writer.close()
     await check_serves(cloud)

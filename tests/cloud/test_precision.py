@@ -11,7 +11,8 @@ from hybridge.cloud.compiler.external import externalize
 from hybridge.cloud.compiler.quantization.onnx_models import dynamic_int8
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.model import ServedModel
-from hybridge.cloud.repository import load_repository
+from hybridge.cloud.opening import open_shelf
+from hybridge.cloud.shelf import BundleShelf
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.errors import BundleError, ConfigError
 from hybridge.shared.manifest import Blob, Manifest, Precision, Variant, decode_manifest
@@ -80,7 +81,11 @@ def test_whole_and_tail_compute_in_the_precision_asked_for(tmp_path: Path, key: 
 def test_a_bundle_without_it_says_what_it_has(tmp_path: Path, key: SigningKey) -> None:
     write_bundle(tmp_path / "b", key=key)
     with pytest.raises(ConfigError, match=r"not built in int8; it is there in float32 \(`tails`"):
-        load_repository(tmp_path / "b", trust=trust_of(key), max_batch=1, precision=Precision.INT8)
+        open_shelf(
+            BundleShelf(
+                root=tmp_path / "b", trust=trust_of(key), max_batch=1, precision=Precision.INT8
+            )
+        )
 
 
 def test_every_cut_needs_a_tail(tmp_path: Path, key: SigningKey) -> None:

@@ -14,6 +14,8 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.front import Front
+from hybridge.cloud.room import Room
+from hybridge.cloud.statistics import ModelFigures
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
 from hybridge.shared.errors import DeadlineUnmet
@@ -249,5 +251,6 @@ async def test_an_idle_stream_does_not_hold_up_the_shutdown(config: CloudConfig)
 
 
 async def test_models_that_never_come() -> None:
+    front = Front(Room(1 << 30, refused=ModelFigures()))
     with pytest.raises(DeadlineUnmet, match="still being loaded"):
-        await Front().served(0.01)
+        await front.served(0.01)

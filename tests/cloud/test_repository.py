@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from hybridge.cloud.config import CloudConfig
-from hybridge.cloud.repository import Repository, load_repository
+from hybridge.cloud.opening import open_shelf
+from hybridge.cloud.repository import Repository
+from hybridge.cloud.shelf import BundleShelf
 from hybridge.shared.errors import ConfigError, UnknownContract, UnknownModel
 from hybridge.shared.security import Address
 from hybridge.shared.signing import SigningKey, TrustStore
@@ -14,7 +16,7 @@ from .bundles import TinyModel, write_bundle
 
 @pytest.fixture
 def load(bundles: Path, trust: TrustStore) -> Repository:
-    return load_repository(bundles, trust=trust, max_batch=4)
+    return open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=4)).repository
 
 
 def blob_of_the_whole(bundle: Path) -> Path:
@@ -66,7 +68,7 @@ def test_a_broken_bundle_is_left_out_and_the_others_serve(
     assert callable(break_bundle)
     break_bundle(write_bundle(bundles, key=key, version="2"))
     with caplog.at_level(logging.WARNING):
-        repository = load_repository(bundles, trust=trust, max_batch=4)
+        repository = open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=4)).repository
     assert [model.version for model in repository] == ["1"]
     assert reason in caplog.text
 
@@ -74,12 +76,12 @@ def test_a_broken_bundle_is_left_out_and_the_others_serve(
 def test_none_left_is_a_configuration_error(bundles: Path, trust: TrustStore) -> None:
     alter(bundles / "tiny" / "1")
     with pytest.raises(ConfigError, match=r"tiny/1: blob .* was altered"):
-        load_repository(bundles, trust=trust, max_batch=4)
+        open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=4))
 
 
 def test_a_stranger_is_not_trusted(bundles: Path) -> None:
     with pytest.raises(ConfigError, match="does not trust"):
-        load_repository(bundles, trust=TrustStore(frozenset()), max_batch=4)
+        open_shelf(BundleShelf(root=bundles, trust=TrustStore(frozenset()), max_batch=4))
 
 
 def test_graph_that_is_none(tmp_path: Path, key: SigningKey, trust: TrustStore) -> None:
@@ -91,13 +93,13 @@ def test_graph_that_is_none(tmp_path: Path, key: SigningKey, trust: TrustStore) 
 
     write_bundle(tmp_path, key=key, model=Broken())
     with pytest.raises(ConfigError, match="ONNX Runtime refuses the graph"):
-        load_repository(tmp_path, trust=trust, max_batch=4)
+        open_shelf(BundleShelf(root=tmp_path, trust=trust, max_batch=4))
 
 
 def test_newest_version_first_by_number(bundles: Path, key: SigningKey, trust: TrustStore) -> None:
     for version in ("9", "10"):
         write_bundle(bundles, key=key, version=version)
-    repository = load_repository(bundles, trust=trust, max_batch=4)
+    repository = open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=4)).repository
     assert [model.version for model in repository.versions("tiny")] == ["10", "9", "1"]
     assert repository.model("tiny").version == "10"
     assert repository.model("tiny", "9").version == "9"

@@ -48,9 +48,9 @@ class Bench:
         assert step.batch is not None
         return step.batch
 
-    def finish(self, batch: Batch, now_s: float) -> None:
+    def finish(self, batch: Batch, now_s: float) -> float:
         items = sum(job.items for job in batch.jobs)
-        self.scheduler.finish(batch, now_s=now_s, items=items)
+        return self.scheduler.finish(batch, now_s=now_s, items=items)
 
 
 def test_earliest_deadline_goes_first() -> None:
@@ -61,6 +61,49 @@ def test_earliest_deadline_goes_first() -> None:
     assert bench.scheduler.next(now_s=0.0).batch is None  # the one instance is taken
     bench.finish(first, now_s=0.01)
     assert bench.batch(0.01).jobs == (late,)
+
+
+def ahead(ahead_ms: float, *, instances: int = 1) -> Bench:
+    bench = Bench(instances=instances)
+    bench.scheduler.resize(Capacity(instances=instances, ahead_s=ahead_ms / 1e3))
+    return bench
+
+
+def test_one_batch_more_waits_beside_an_instance_that_will_soon_be_free() -> None:
+    bench = ahead(4.0)
+    for _ in range(4):
+        bench.submit()
+    first = bench.batch()
+    assert bench.scheduler.next(now_s=0.0) == Step(wake_s=pytest.approx(0.006))
+    second = bench.batch(0.007)
+    assert second.started_s == pytest.approx(0.010)
+    assert bench.scheduler.next(now_s=0.007) == Step()
+    assert bench.scheduler.running == 1
+    assert bench.scheduler.forecast_ms(now_s=0.007) == pytest.approx(3 + 3 * 10)
+    assert bench.finish(first, 0.012) == pytest.approx(12.0)
+    assert bench.scheduler.running == 1
+    bench.batch(0.0199)
+    assert bench.finish(second, 0.020) == pytest.approx(8.0)
+
+
+def test_two_instances_have_one_more_between_them() -> None:
+    bench = ahead(50.0, instances=2)
+    for _ in range(5):
+        bench.submit()
+    batches = [bench.batch() for _ in range(3)]
+    assert [batch.started_s for batch in batches] == [0.0, 0.0, pytest.approx(0.010)]
+    assert bench.scheduler.next(now_s=0.0).batch is None
+    bench.finish(batches[1], 0.009)
+    assert bench.batch(0.009).started_s == pytest.approx(0.010)
+
+
+def test_nothing_is_dropped_ahead() -> None:
+    bench = ahead(50.0)
+    bench.submit()
+    bench.batch()
+    job = bench.submit(budget_ms=24.0)
+    assert bench.scheduler.next(now_s=0.0125) == Step()  # overdue, but it may end at any moment
+    assert bench.scheduler.cancel(job)
 
 
 def test_refuses_at_once_what_cannot_be_met() -> None:
@@ -218,10 +261,11 @@ def test_nothing_is_begun_that_would_hardly_be_in_time() -> None:
 class SchedulerMachine(RuleBasedStateMachine):
     """Whatever happens, in whatever order: each accepted job ends in exactly one way."""
 
-    @initialize(instances=st.integers(1, 3))
-    def start(self, instances: int) -> None:
+    @initialize(instances=st.integers(1, 3), ahead_ms=st.sampled_from([0.0, 5.0, 50.0]))
+    def start(self, instances: int, ahead_ms: float) -> None:
         self.now_s = 0.0
-        self.bench = Bench(instances=instances)
+        self.bench = ahead(ahead_ms, instances=instances)
+        self.ahead_s = ahead_ms / 1e3
         self.waiting: dict[int, Job] = {}
         self.running: list[Batch] = []
 
@@ -276,7 +320,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert step.wake_s is None or step.wake_s > self.now_s
             assert step.wake_s is not None or not self.waiting or self.full
             return
-        assert not self.full
+        if self.full:
+            assert len(self.running) == self.bench.instances
+            assert self.now_s <= step.batch.started_s <= self.now_s + self.ahead_s
+            assert self.ahead_s > 0
+            assert not step.dropped
+        else:
+            assert step.batch.started_s == self.now_s
         self.check_batch(step.batch)
         self.running.append(step.batch)
 
@@ -286,6 +336,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(self.running))
         self.running.remove(batch)
         self.bench.finish(batch, self.now_s)
+        assert self.bench.scheduler.running <= self.bench.instances
 
     @invariant()
     def forecast_is_a_time(self) -> None:
@@ -294,7 +345,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @property
     def full(self) -> bool:
-        return len(self.running) == self.bench.instances
+        return len(self.running) >= self.bench.instances
 
     def count(self, stage: StageKey) -> int:
         return sum(job.stage == stage for job in self.waiting.values())
@@ -304,7 +355,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.waiting.pop(job.id) == job
             assert job.stage == batch.stage
             assert job.deadline_s > self.now_s
-            assert self.now_s + batch.predicted_ms / 1e3 <= job.deadline_s
+            assert batch.started_s + batch.predicted_ms / 1e3 <= job.deadline_s
         left_behind = [job.order for job in self.waiting.values() if job.stage == batch.stage]
         assert [job.order for job in batch.jobs] == sorted(job.order for job in batch.jobs)
         assert all(batch.jobs[-1].order < order for order in left_behind)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton  # type: ignore[import-untyped]
 
-from hybridge.cloud.repository import load_repository
+from hybridge.cloud.opening import open_shelf
 from hybridge.cloud.scheduler import Job
+from hybridge.cloud.shelf import BundleShelf
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer, Work, execute
 from hybridge.protos import open_inference_pb2 as pb
@@ -97,7 +98,11 @@ def work(stage: Stage, pixels: Array, beside: Tensors, *, number: int) -> Work:
 async def test_a_batch_of_several_requests_keeps_them_apart(
     bundles: Path, trust: TrustStore
 ) -> None:
-    stage = load_repository(bundles, trust=trust, max_batch=4).model("tiny").whole
+    stage = (
+        open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=4))
+        .repository.model("tiny")
+        .whole
+    )
     pictures = [random_pixels(seed) for seed in range(3)]
     beside = [sides(seed=seed) for seed in range(3)]
     beside[1] = {**beside[1], "site": np.array([99])}  # there are four
@@ -228,4 +233,4 @@ def test_a_manifest_that_names_other_tensors_is_not_served(
     object.__setattr__(model, "inputs", model.inputs[:1])
     write_bundle(tmp_path, key=key, model=model)
     with pytest.raises(ConfigError, match=r"inputs .*'patient', 'site'.* manifest names"):
-        load_repository(tmp_path, trust=trust, max_batch=1)
+        open_shelf(BundleShelf(root=tmp_path, trust=trust, max_batch=1))

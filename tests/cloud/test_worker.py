@@ -149,11 +149,9 @@ class Dying(Threads):
         self.deaths = deaths
         self.error = error
 
-    def run(
-        self, works: Sequence[Work], stage: Stage, predicted_ms: float
-    ) -> asyncio.Future[Execution] | Execution:
+    def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
         if not self.deaths:
-            return super().run(works, stage, predicted_ms)
+            return super().run(works, stage)
         self.deaths -= 1
         lost: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
         lost.set_exception(self.error)

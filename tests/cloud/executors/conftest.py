@@ -58,6 +58,11 @@ def _stopped(pid: int) -> bool:
 @pytest.fixture
 def stage(bundles: Path, trust: TrustStore) -> Stage:
     """The whole of tiny/1, loaded here; two requests are never one batch."""
-    from hybridge.cloud.repository import load_repository
+    from hybridge.cloud.opening import open_shelf
+    from hybridge.cloud.shelf import BundleShelf
 
-    return load_repository(bundles, trust=trust, max_batch=1).model("tiny").whole
+    return (
+        open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=1))
+        .repository.model("tiny")
+        .whole
+    )

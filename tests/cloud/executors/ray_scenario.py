@@ -21,7 +21,8 @@ from ray.cluster_utils import Cluster
 from hybridge.cloud.executors.pool import ReplicaPool
 from hybridge.cloud.executors.ray_actor import RayReplica, join
 from hybridge.cloud.executors.scaling import Bounds
-from hybridge.cloud.repository import load_repository
+from hybridge.cloud.opening import open_shelf
+from hybridge.cloud.shelf import BundleShelf
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer
 from hybridge.cloud.worker import Worker
@@ -91,7 +92,11 @@ async def play(stage: Stage, cluster: Any, node: Any) -> None:
 
 def main(bundles: str, key: str) -> None:
     trust = TrustStore(frozenset({key}))
-    stage = load_repository(Path(bundles), trust=trust, max_batch=4).model("tiny").whole
+    stage = (
+        open_shelf(BundleShelf(root=Path(bundles), trust=trust, max_batch=4))
+        .repository.model("tiny")
+        .whole
+    )
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
     try:
         node = cluster.add_node(num_cpus=1, **NODE)

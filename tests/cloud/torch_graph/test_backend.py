@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from hybridge.cloud.compiler.external import externalize
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.model import ServedModel
-from hybridge.cloud.repository import load_repository
+from hybridge.cloud.opening import open_shelf
+from hybridge.cloud.shelf import BundleShelf
 from hybridge.cloud.torch_graph.backend import TorchBackend, torch_weights
 from hybridge.cloud.torch_graph.weights import Int8Matrix, TorchWeights, borrowed
 from hybridge.cloud.weights import Weights
@@ -125,12 +126,14 @@ def test_a_variant_is_served_by_what_it_was_measured_with(
 ) -> None:
     with_torch(bundles / "tiny" / "1", key, Precision.BFLOAT16)
     with pytest.raises(ConfigError, match="bfloat16 was made for and measured with torch; serve"):
-        load_repository(
-            bundles,
-            trust=trust,
-            max_batch=1,
-            precision=Precision.BFLOAT16,
-            runtime=Runtime.ONNXRUNTIME,
+        open_shelf(
+            BundleShelf(
+                root=bundles,
+                trust=trust,
+                max_batch=1,
+                precision=Precision.BFLOAT16,
+                runtime=Runtime.ONNXRUNTIME,
+            )
         )
 
 
@@ -251,7 +254,7 @@ def test_without_torch_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "hybridge.cloud.torch_graph.backend", None)
     with pytest.raises(ConfigError, match=r"hybridge\[cloud,torch\]"):
-        load_repository(bundles, trust=trust, max_batch=1, runtime=TORCH)
+        open_shelf(BundleShelf(root=bundles, trust=trust, max_batch=1, runtime=TORCH))
 
 
 def test_an_old_variant_is_onnx_runtimes() -> None:
