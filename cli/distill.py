@@ -164,7 +164,7 @@ def _device(wanted: str) -> "torch.device":
 def _told(progress: StepProgress, standing: "Standing") -> None:
     note = (
         f"epoch {standing.epoch}/{standing.epochs}, loss {standing.loss:.3f}, held out "
-        f"{standing.held_out_loss:.3f}, agreement {standing.agreement:.1%}, "
+        f"{standing.held_out.loss:.3f}, agreement {standing.held_out.agreement:.1%}, "
         f"{timedelta(seconds=round(standing.left_s))} left"
     )
     progress(

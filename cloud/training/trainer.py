@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from ...shared.errors import BuildError
 from .checkpoint import Progressed, load, save
-from .lessons import Indices, Lessons
-from .loss import distillation_loss
+from .course import Course, Outcome
+from .lessons import Indices
 from .settings import TrainingSettings
-from .student import Student
 
 _CHECKPOINT_EVERY_S = 30.0
 _WARM_UP = 0.05
@@ -37,8 +37,7 @@ class Standing:
     step: int
     steps: int
     loss: float
-    held_out_loss: float
-    agreement: float
+    held_out: Outcome
     left_s: float
 
 
@@ -48,40 +47,36 @@ class Trained:
 
     best_epoch: int
     epochs: int
-    held_out_loss: float
-    agreement: float
+    held_out: Outcome
 
 
 Watch = Callable[[Standing], None]
 
 
 class Trainer:
-    """Trains the layers of a student that may learn; `statistics` says whether its norms do too."""
+    """Trains the layers of a net that may learn; `statistics` says whether its norms do too."""
 
     def __init__(
         self,
-        net: Student,
-        lessons: Lessons,
+        course: Course,
         settings: TrainingSettings,
         *,
         learning_rate: float,
         statistics: bool,
-        device: torch.device,
         checkpoint: Path,
         watch: Watch,
         checkpoint_every_s: float = _CHECKPOINT_EVERY_S,
     ) -> None:
-        self._net = net.to(device)
-        self._lessons = lessons
+        self._course = course
+        self._net = course.net
+        self._lessons = course.lessons
         self._settings = settings
         self._learning_rate = learning_rate
         self._statistics = statistics
-        self._device = device
         self._checkpoint = checkpoint
         self._watch = watch
         self._checkpoint_every_s = checkpoint_every_s
-        self._steps = math.ceil(len(lessons.learned) / settings.batch)
-        self._teacher = torch.from_numpy(lessons.logits)
+        self._steps = math.ceil(len(course.lessons.learned) / settings.batch)
         self._started = (0.0, 0)
 
     def run(self) -> Trained:
@@ -89,14 +84,14 @@ class Trainer:
         optimizer = torch.optim.AdamW(_groups(self._net), lr=self._learning_rate)
         state = load(self._checkpoint)
         if state is None:
-            loss, agreement = self.held_out()
+            outcome = self.held_out()
             # Tuning may not make worse what its head has learned; random weights know nothing.
-            start_loss = math.inf if self._statistics else loss
+            start_loss = math.inf if self._statistics else outcome.loss
             state = Progressed(net={}, optimizer={}, best=_copied(self._net), best_loss=start_loss)
             self._save(state, optimizer, step=0)
         else:
             self._restore(state, optimizer)
-            loss, agreement = self.held_out()
+            outcome = self.held_out()
         settings = self._settings
         saved_s = time.monotonic()
         self._started = (saved_s, state.epoch * self._steps + state.step)
@@ -109,33 +104,26 @@ class Trainer:
                     total += self._step(optimizer, batch, epoch=state.epoch, step=step)
                     seen += 1
                     if step + 1 < self._steps:  # the last one is told with what it led to
-                        self._tell(state.epoch, step + 1, total / seen, loss, agreement)
+                        self._tell(state.epoch, step + 1, total / seen, outcome)
                     if time.monotonic() - saved_s > self._checkpoint_every_s:
                         self._save(state, optimizer, step=step + 1)
                         saved_s = time.monotonic()
             state.epoch, state.step = state.epoch + 1, 0
-            loss, agreement = self.held_out()
-            self._judge(state, loss)
+            outcome = self.held_out()
+            self._judge(state, outcome.loss)
             self._save(state, optimizer, step=0)
-            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), loss, agreement)
+            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), outcome)
         self._net.load_state_dict(state.best)
         self._net.eval()
-        loss, agreement = self.held_out()
-        return Trained(state.best_epoch, state.epoch, loss, agreement)
+        return Trained(state.best_epoch, state.epoch, self.held_out())
 
-    def held_out(self) -> tuple[float, float]:
-        """Mean loss, and the share of answers that are the teacher's, on pictures held out."""
+    def held_out(self) -> Outcome:
+        """How the net does on the pictures held out."""
         self._net.eval()
         rows = self._lessons.held_out
-        loss, agreed = 0.0, 0
         with torch.inference_mode():
-            for start in range(0, len(rows), _EVALUATION_BATCH):
-                batch = rows[start : start + _EVALUATION_BATCH]
-                teacher = self._teacher[batch].to(self._device)
-                logits = self._forward(batch)
-                loss += len(batch) * float(self._loss(logits, teacher))
-                agreed += int((logits.argmax(1) == teacher.argmax(1)).sum())
-        return loss / len(rows), agreed / len(rows)
+            batches = np.split(rows, range(_EVALUATION_BATCH, len(rows), _EVALUATION_BATCH))
+            return Outcome.together([(self._course.judge(batch), len(batch)) for batch in batches])
 
     def _step(
         self, optimizer: torch.optim.Optimizer, rows: Indices, *, epoch: int, step: int
@@ -147,7 +135,7 @@ class Trainer:
         torch.manual_seed((self._settings.seed << 32) + done)
         self._set_momentum(done)
         optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self._forward(rows), self._teacher[rows].to(self._device))
+        loss = self._course.loss(rows, share=done / total)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         value = float(loss.detach())
@@ -162,19 +150,6 @@ class Trainer:
         for part in self._net.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = max(_MOMENTUM, 1 / (done + 1))
-
-    def _forward(self, rows: Indices) -> torch.Tensor:
-        inputs = self._lessons.inputs(rows, self._device)
-        kind = self._device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-            logits: torch.Tensor = self._net(inputs)
-        return logits.float()
-
-    def _loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        settings = self._settings
-        return distillation_loss(
-            student, teacher, temperature=settings.temperature, hard=settings.hard
-        )
 
     def _judge(self, state: Progressed, loss: float) -> None:
         if loss < state.best_loss:
@@ -193,7 +168,7 @@ class Trainer:
         self._net.load_state_dict(state.net)
         optimizer.load_state_dict(state.optimizer)
 
-    def _tell(self, epoch: int, step: int, loss: float, held_out: float, agreement: float) -> None:
+    def _tell(self, epoch: int, step: int, loss: float, held_out: Outcome) -> None:
         since_s, first = self._started
         done, total = epoch * self._steps + step, self._settings.epochs * self._steps
         pace_s = (time.monotonic() - since_s) / max(1, done - first)
@@ -204,8 +179,7 @@ class Trainer:
                 step=step,
                 steps=self._steps,
                 loss=loss,
-                held_out_loss=held_out,
-                agreement=agreement,
+                held_out=held_out,
                 left_s=pace_s * (total - done),
             )
         )

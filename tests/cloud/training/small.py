@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hybridge.cloud.training.course import Distillation
 from hybridge.cloud.training.lessons import Lessons
 from hybridge.cloud.training.settings import TrainingSettings
 from hybridge.cloud.training.student import Student, make_student
@@ -47,12 +48,10 @@ def train(
     torch.manual_seed(settings.seed)
     net = net or make_student(width=0.25, depth=0.1, classes=CLASSES)
     trainer = Trainer(
-        net,
-        lessons(),
+        Distillation(net, lessons(), settings, device=torch.device("cpu")),
         settings,
         learning_rate=learning_rate,
         statistics=statistics,
-        device=torch.device("cpu"),
         checkpoint=folder / "checkpoint.pt",
         watch=watch,
         checkpoint_every_s=checkpoint_every_s,
