@@ -16,8 +16,9 @@ from hybridge.devices.models import DeviceModels, Pixels
 from hybridge.edge.agent import Agent
 from hybridge.edge.answer import Answer
 from hybridge.edge.bench import DeviceBench
+from hybridge.edge.demand import Demand
 from hybridge.edge.policy import RouterPolicy
-from hybridge.edge.question import Question
+from hybridge.edge.question import Question, Sight
 from hybridge.edge.router import Decision, Light, Option, choose
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
@@ -62,13 +63,19 @@ class InstantCloud:
 
 @dataclass(frozen=True)
 class Insisting(RouterPolicy):
-    """Asks the router, and takes one plan whatever it says: that of a row of the table."""
+    """Asks the router, takes one plan whatever it says, and waits for its answer."""
 
-    at: int
+    plan: Plan
 
     def choose(self, options: Sequence[Option], question: Question) -> Decision:
         choose(options, question)
-        return Decision(options[self.at], 1.0, Light.NET)
+        return Decision(next(each for each in options if each.plan == self.plan), 1.0, Light.NET)
+
+    @staticmethod
+    def worth_waiting(
+        running: Option, local: Option, *, in_time: float, demand: Demand, sight: Sight
+    ) -> bool:
+        return True
 
 
 @dataclass
@@ -142,6 +149,6 @@ async def split_agent(
         times=times,
         uplink=uplink,
         clock=monotonic,
-        policy=Insisting([row.parsed() for row in manifest.table].index(plan)),
+        policy=Insisting(plan),
     )
     return AgentCpu(agent, models, pixels, plan), uplink

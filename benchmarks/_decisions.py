@@ -27,11 +27,13 @@ def decision_times_us(agent: Agent) -> dict[str, Summary]:
 
 
 def _decisions(agent: Agent, name: str) -> dict[str, Summary]:
-    options = agent.options(_deadline())
+    options = list(agent.options(_deadline()))
     plans = f"{len(options)} plans, {name}"
+    question = Question(left_ms=_LEFT_MS)
     return {
-        f"options() of {plans}": _times_us(lambda: agent.options(_deadline())),
-        f"choose() among {plans}": _times_us(lambda: choose(options, Question(left_ms=_LEFT_MS))),
+        f"options() of {plans}, all of them": _times_us(lambda: list(agent.options(_deadline()))),
+        f"choose() among {plans}": _times_us(lambda: choose(options, question)),
+        f"both of {plans}": _times_us(lambda: choose(agent.options(_deadline()), question)),
     }
 
 

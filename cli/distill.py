@@ -1,18 +1,16 @@
 """`hybridge distill`: a small student of the large model, from pictures without labels."""
 
 import argparse
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..shared.errors import BuildError, ConfigError
+from ..shared.errors import BuildError
 from ..shared.paths import Paths
 from .console import StepProgress, console, notes, print_line, table
+from .training import add_device, settings_of, torch_device, use_threads
 
 if TYPE_CHECKING:
-    import torch
-
     from ..cloud.compiler.recipe import Recipe
     from ..cloud.training.card import StudentCard
     from ..cloud.training.comparison import Comparison
@@ -40,8 +38,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     _add_student(parser.add_argument_group("the student"))
     _add_training(parser.add_argument_group(f"how it learns (defaults {_DEFAULTS})"))
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the processor (all)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     parser.set_defaults(run=run)
 
@@ -69,20 +66,16 @@ def _add_training(group: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    import torch  # heavy: only who trains pays for it
-
     from ..cloud.compiler.recipe import read_recipe
     from ..cloud.training.distill import distill, write_student
 
     recipe = read_recipe(options.recipe)
     output = _output(options.output, recipe)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    threads = torch.get_num_threads()
+    threads = use_threads(options.threads)
     with StepProgress() as progress:
         done = distill(
             _task(options, recipe, progress, threads=threads),
-            device=_device(options.device),
+            device=torch_device(options.device),
             progress=progress,
             watch=lambda standing: _told(progress, standing),
         )
@@ -130,16 +123,10 @@ def _task(
         spec=recipe.light.preprocessing,
         pictures=open_pictures(options.pictures, labels=None, classes=classes, minimum=1),
         evaluation=open_pictures(given.evaluation, labels=given.labels, classes=classes, minimum=1),
-        student=_settings(StudentSettings, options),
-        training=_settings(TrainingSettings, options),
+        student=settings_of(StudentSettings, options),
+        training=settings_of(TrainingSettings, options),
         folder=paths.distillations,
     )
-
-
-def _settings(kind: Any, options: argparse.Namespace) -> Any:
-    """Those options that were given; the rest keeps its defaults."""
-    given = {each.name: getattr(options, each.name) for each in fields(kind)}
-    return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def _output(given: Path | None, recipe: "Recipe") -> Path:
@@ -152,19 +139,10 @@ def _output(given: Path | None, recipe: "Recipe") -> Path:
     return output
 
 
-def _device(wanted: str) -> "torch.device":
-    import torch
-
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ConfigError("no CUDA device is found; leave --device out to train on the processor")
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
-
-
 def _told(progress: StepProgress, standing: "Standing") -> None:
     note = (
         f"epoch {standing.epoch}/{standing.epochs}, loss {standing.loss:.3f}, held out "
-        f"{standing.held_out.loss:.3f}, agreement {standing.held_out.agreement:.1%}, "
+        f"{standing.held_out_loss:.3f}, agreement {standing.score:.1%}, "
         f"{timedelta(seconds=round(standing.left_s))} left"
     )
     progress(

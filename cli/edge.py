@@ -66,6 +66,14 @@ def _add_demand(group: "argparse._ArgumentGroup") -> None:
         help="of the light model's answers that stand, checked in the cloud (default %(default)s)",
     )
     group.add_argument("--only-cuts", action="store_true", help="no picture leaves the device")
+    group.add_argument(
+        "--max-similarity",
+        type=float,
+        default=1.0,
+        metavar="SSIM",
+        help="what leaves the device gives away no more of the picture, as measured by `hybridge "
+        "privacy`; what was never measured does not leave it (default %(default)g: anything may)",
+    )
     group.add_argument("--bytes-per-hour", type=float, default=math.inf, metavar="N")
     group.add_argument(
         "--follow",
@@ -104,7 +112,11 @@ def run(options: argparse.Namespace) -> int:
         max_requests=options.max_requests,
         objective=options.objective,
         min_agreement=options.min_agreement,
-        demand=Demand(only_cuts=options.only_cuts, bytes_per_hour=options.bytes_per_hour),
+        demand=Demand(
+            only_cuts=options.only_cuts,
+            max_similarity=options.max_similarity,
+            bytes_per_hour=options.bytes_per_hour,
+        ),
         prices=Prices(
             device_w=options.device_watts,
             joules_per_mb=options.joules_per_mb,

@@ -53,6 +53,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     wishes.add_argument("--min-agreement", type=float, metavar="SHARE", help="such as 0.98")
     wishes.add_argument("--stay-local", action="store_true", default=None)
     wishes.add_argument("--only-cuts", action="store_true", default=None)
+    wishes.add_argument(
+        "--max-similarity",
+        type=float,
+        metavar="SSIM",
+        help="of pictures that an eavesdropper could rebuild from what is sent, as far as measured",
+    )
     wishes.add_argument("--bytes-per-hour", type=float, metavar="N")
     parser.add_argument(
         "--follow",
@@ -75,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
         min_agreement=options.min_agreement,
         stay_local=options.stay_local,
         only_cuts=options.only_cuts,
+        max_similarity=options.max_similarity,
         bytes_per_hour=options.bytes_per_hour,
     )
     with Client(options.edge, security=security(options)) as client:

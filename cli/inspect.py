@@ -12,6 +12,8 @@ from ..report.inspect.terminal import show
 from ..shared.bundle import Bundle, find_bundle, open_bundle
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
+from ..shared.privacy import read_privacy
+from ..shared.signing import TrustStore
 from .console import console, notes, print_json
 from .options import add_bundles, trust
 from .plan import LINKS
@@ -59,12 +61,13 @@ def parse_link(text: str) -> Link:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    bundle = open_bundle(find_bundle(options.bundle, root=options.bundles), trust=trust(options))
+    trusted = trust(options)
+    bundle = open_bundle(find_bundle(options.bundle, root=options.bundles), trust=trusted)
     default_ms = bundle.manifest.default_budget_ms
     budget_ms = check_budget_ms(default_ms if options.budget is None else options.budget)
     if not 0 < options.cloud_speed < float("inf"):
         raise ConfigError("--cloud-speed must be above 0")
-    report = _inspection(bundle, needs_graph=options.html is not None)
+    report = _inspection(bundle, trusted, needs_graph=options.html is not None)
     machine = _machine(report, options.machine)
     if options.json:
         print_json(
@@ -90,14 +93,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inspection(bundle: Bundle, *, needs_graph: bool) -> Inspection:
+def _inspection(bundle: Bundle, trusted: TrustStore, *, needs_graph: bool) -> Inspection:
     """With the large model's graph where onnx is installed; a page cannot do without."""
     graph = None
     if needs_graph or find_spec("onnx"):
         from ..report.inspect.onnx_reading import read_graph  # heavy, and of the extra `build`
 
         graph = read_graph(bundle.read(bundle.manifest.large.whole))
-    return inspect_bundle(bundle, graph=graph, here=probe().fingerprint)
+    privacy = read_privacy(bundle, trust=trusted)
+    return inspect_bundle(bundle, graph=graph, here=probe().fingerprint, privacy=privacy)
 
 
 def _machine(report: Inspection, wanted: str) -> Machine | None:

@@ -17,6 +17,7 @@ from . import (
     inspect,
     key,
     plan,
+    privacy,
     probe,
     profile,
     rollback,
@@ -26,7 +27,8 @@ from .console import complain
 
 # fmt: off
 _COMMANDS = (
-    demo, build, distill, inspect, plan, cloud, rollback, edge, infer, watch, probe, profile, key,
+    demo, build, distill, inspect, plan, cloud, rollback, edge, infer, watch, probe, profile,
+    privacy, key,
 )
 # fmt: on
 _EXTRAS = {

@@ -6,12 +6,14 @@ from math import inf, isfinite
 from ..devices.boards import read_board
 from ..devices.probe import probe
 from ..devices.profile import Origin, Profile, load_profile, load_profiles
+from ..edge.demand import Demand
 from ..edge.question import Question
 from ..edge.router import Option, explain
 from ..report.inspect.machines import Link, Machine, cloud_of, options_on
 from ..shared.bundle import Bundle, find_bundle, open_bundle
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
+from ..shared.privacy import read_privacy
 from .boards import estimated
 from .console import console, print_json, table
 from .options import add_bundles, trust
@@ -40,6 +42,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--rtt", type=float, metavar="MS", help="instead of the link's")
     parser.add_argument("--mbps", type=float, metavar="MBIT/S", help="instead of the link's")
     parser.add_argument("--cloud-speed", type=float, default=1.0, metavar="FACTOR")
+    parser.add_argument("--only-cuts", action="store_true", help="no picture leaves the device")
+    parser.add_argument(
+        "--max-similarity",
+        type=float,
+        default=1.0,
+        metavar="SSIM",
+        help="of pictures that could be rebuilt from what is sent, as far as measured",
+    )
     parser.add_argument("--threads", type=int, default=1, help="per model run on the device")
     parser.add_argument(
         "--board", metavar="NAME", help="estimate for a board instead of this machine's profile"
@@ -51,7 +61,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    bundle = open_bundle(find_bundle(options.bundle, root=options.bundles), trust=trust(options))
+    trusted = trust(options)
+    bundle = open_bundle(find_bundle(options.bundle, root=options.bundles), trust=trusted)
     rtt_ms, mbps = LINKS[options.link]
     rtt_ms = rtt_ms if options.rtt is None else options.rtt
     mbps = mbps if options.mbps is None else options.mbps
@@ -65,9 +76,15 @@ def run(options: argparse.Namespace) -> int:
     cloud = cloud_of([Machine(each.device.fingerprint, each) for each in profiles])
     machine = Machine(profile.device.fingerprint, profile)
     shown = options_on(
-        bundle.manifest, machine, cloud=cloud, link=link, cloud_speed=options.cloud_speed
+        bundle.manifest,
+        machine,
+        cloud=cloud,
+        link=link,
+        cloud_speed=options.cloud_speed,
+        privacy=read_privacy(bundle, trust=trusted),
     )
-    rows = explain(shown, Question(left_ms=budget_ms))
+    demand = Demand(only_cuts=options.only_cuts, max_similarity=options.max_similarity)
+    rows = explain(shown, Question(left_ms=budget_ms, demand=demand))
     if options.json:
         print_json(
             {
@@ -128,6 +145,7 @@ def _as_json(option: Option, reason: str) -> dict[str, object]:
         "network_ms": _finite(option.network_ms),
         "cloud_ms": _finite(option.cloud_ms),
         "total_ms": _finite(option.total_ms),
+        "similarity": option.similarity,
         "reason": reason,
     }
 

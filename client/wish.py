@@ -12,13 +12,16 @@ class Wish:
 
     `objective` is what is to be best; all but accuracy keep to `min_agreement`, how often answers
     shall be the large model's own. `stay_local`: nothing leaves the device. `only_cuts`: no picture
-    does. `bytes_per_hour`: what may leave it within an hour, all requests together.
+    does. `max_similarity`: nothing from which pictures were rebuilt that are more alike to the
+    original, in SSIM from 0 to 1; what nobody tried to rebuild pictures from does not leave it
+    either. `bytes_per_hour`: what may leave it within an hour, all requests together.
     """
 
     objective: Objective | None = None
     min_agreement: float | None = None
     stay_local: bool | None = None
     only_cuts: bool | None = None
+    max_similarity: float | None = None
     bytes_per_hour: float | None = None
 
     def parameters(self) -> dict[str, messages.Value]:

@@ -21,11 +21,13 @@ from ..shared.deadline import Clock, Deadline
 from ..shared.errors import HybridgeError, Overloaded
 from ..shared.manifest import Manifest, Rate
 from ..shared.plan import Plan, PlanKind
+from ..shared.privacy import Privacy
 from ..shared.tensor import Array
 from .answer import Answer
 from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
+from .best_first import BestFirst
 from .demand import ANYTHING, Demand
 from .duration import NEVER, Duration
 from .lateness import Lateness
@@ -68,6 +70,7 @@ class Agent:
         auditor: Auditor | None = None,
         demand: Demand = ANYTHING,
         prices: Prices | None = None,
+        privacy: Privacy | None = None,
         processor: ProcessorLoad | None = None,
         cpu_clock: Clock = _no_clock,
         max_requests: int = 64,
@@ -86,7 +89,7 @@ class Agent:
         agreement = _light_agreement(bundle.manifest)
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
-        self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms)
+        self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms, privacy=privacy)
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
@@ -157,7 +160,7 @@ class Agent:
             log.debug("%.0f ms left: %s", left_ms, explain(options, question))
         return self.policy.choose(options, question)
 
-    def options(self, deadline: Deadline) -> list[Option]:
+    def options(self, deadline: Deadline) -> BestFirst[Option]:
         """Every plan as a request of this deadline would meet it now."""
         uplink, now_s = self.uplink, self.clock()
         waits = self._waits(deadline, now_s)
@@ -185,7 +188,9 @@ class Agent:
         return [
             option
             for option in self.options(deadline)
-            if not demand.forbids(option.plan, option.size_bytes, spent_bytes=spent)
+            if not demand.forbids(
+                option.plan, option.size_bytes, spent_bytes=spent, similarity=option.similarity
+            )
         ]
 
     def _spent_bytes(self) -> int:

@@ -4,7 +4,7 @@ Decoding and the light model have lanes of their own, which the processor prefer
 stand before the net.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -51,17 +51,17 @@ class Framed:
 class Bench(Protocol):
     """What the agent needs of a device; simulations have one of their own."""
 
-    async def decode(self, encoded: bytes, deadline: Deadline) -> Array:
+    def decode(self, encoded: bytes, deadline: Deadline) -> Awaitable[Array]:
         """The pixels of an encoded picture."""
         ...
 
-    async def light(self, picture: Array, deadline: Deadline, expected: Duration) -> Lit:
+    def light(self, picture: Array, deadline: Deadline, expected: Duration) -> Awaitable[Lit]:
         """The light model's answer."""
         ...
 
-    async def frame(
+    def frame(
         self, picture: Array, plan: Plan, deadline: Deadline, expected: Duration
-    ) -> Framed:
+    ) -> Awaitable[Framed]:
         """The frame of a remote plan."""
         ...
 
@@ -101,21 +101,21 @@ class DeviceBench:
         self._light = Lane("light", threads=1, clock=clock)
         self._remote = Lane("remote", threads=workers, clock=clock, nice=_LOW_PRIORITY)
 
-    async def decode(self, encoded: bytes, deadline: Deadline) -> Array:
+    def decode(self, encoded: bytes, deadline: Deadline) -> Awaitable[Array]:
         """RGB uint8 [h, w, 3]; PictureError for what is no picture."""
-        return await self._light.run(
+        return self._light.run(
             lambda: decode_picture(encoded, max_pixels=self._max_pixels), deadline=deadline
         )
 
-    async def light(self, picture: Array, deadline: Deadline, expected: Duration) -> Lit:
-        return await self._light.run(
+    def light(self, picture: Array, deadline: Deadline, expected: Duration) -> Awaitable[Lit]:
+        return self._light.run(
             lambda: self._run_light(picture), deadline=deadline, expected=expected
         )
 
-    async def frame(
+    def frame(
         self, picture: Array, plan: Plan, deadline: Deadline, expected: Duration
-    ) -> Framed:
-        return await self._remote.run(
+    ) -> Awaitable[Framed]:
+        return self._remote.run(
             lambda: self._make_frame(picture, plan), deadline=deadline, expected=expected
         )
 

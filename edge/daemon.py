@@ -22,6 +22,7 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
+from ..shared.privacy import Privacy, read_privacy
 from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .agent import Agent, assurance_of
@@ -148,11 +149,23 @@ class EdgeDaemon:
             auditor=self._auditor(assurance, config.demand_of(bundle.manifest)),
             demand=config.demand_of(bundle.manifest),
             prices=config.prices,
+            privacy=self._privacy(bundle),
             processor=ProcessorLoad(wall_per_cpu=stretch(profile), cores=usable_cores()),
             cpu_clock=time.process_time,
             max_requests=config.max_requests,
             follow_ms=config.follow_ms,
         )
+
+    def _privacy(self, bundle: Bundle) -> Privacy | None:
+        """What stands beside the manifest; BundleError if it is not to be trusted."""
+        config = self._config
+        found = read_privacy(bundle, trust=config.trust)
+        if found is None and config.demand.max_similarity < 1.0:
+            log.warning(
+                "nobody has measured what this bundle's frames give away (`hybridge privacy`), so "
+                "none leaves the device"
+            )
+        return found
 
     def _auditor(self, assurance: Assurance, demand: Demand) -> Auditor | None:
         """Of the guarantee that was asked for; ConfigError if the bundle cannot give it."""

@@ -47,16 +47,16 @@ class Lane:
             thread = threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
             thread.start()
 
-    async def run(
+    def run(
         self, work: Callable[[], T], *, deadline: Deadline, expected: Duration = NO_TIME
-    ) -> T:
+    ) -> "asyncio.Future[T]":
         """What `work` returns, or raises, once its turn has come."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         job = _Job(deadline.at_s, next(self._numbers), work, expected, future)
         with self._changed:
             heapq.heappush(self._waiting, job)
             self._changed.notify()
-        return await future
+        return future
 
     def wait(self, deadline: Deadline) -> Duration:
         """How long a job of this deadline that came now would wait for its turn."""

@@ -1,12 +1,14 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
 from ..shared.manifest import Manifest, PlanRow, Precision, Rate
 from ..shared.plan import Plan, PlanKind
+from ..shared.privacy import Privacy
+from .best_first import BestFirst
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
 from .rate import crowd_ms
@@ -47,6 +49,7 @@ class _Row(NamedTuple):
     bytes_p95: int
     energy_j: float
     money: float
+    similarity: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,12 @@ class Outlook:
         *,
         prices: Prices | None = None,
         alone: Callable[[str], float] = _nothing,
+        privacy: Privacy | None = None,
     ) -> None:
         self._prices = prices or Prices()
-        self._rows = [_read(row, manifest, self._prices, alone) for row in manifest.table]
+        self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
+        self._ordered: dict[tuple[Precision, ...], list[_Row]] = {}
 
     def options(
         self,
@@ -102,41 +107,74 @@ class Outlook:
         precision: CloudPrecision = in_float32,
         reachable: bool = True,
         waits: Waits = NO_WAITS,
-    ) -> list[Option]:
-        """One option per row; remote ones never finish if nothing is reachable."""
-        clouds = {contract: (cloud(contract), precision(contract)) for contract in self._contracts}
+    ) -> BestFirst[Option]:
+        """One option per row: the device's own, then the others, those that agree most first.
+
+        Each is worked out when it is looked at. Remote ones never finish if nothing is reachable.
+        """
+        precisions = tuple(map(precision, self._contracts))
+        rows = self._ordered.get(precisions)
+        if rows is None:
+            rows = self._ordered[precisions] = self._order(precisions)
+        items = self._options(rows, device, transfer if reachable else _never, cloud, waits)
+        return BestFirst(items, count=len(rows))
+
+    def _order(self, precisions: tuple[Precision, ...]) -> list[_Row]:
+        """The rows with a cloud that computes in these, by contract."""
+        computed_in = dict(zip(self._contracts, precisions, strict=True))
+        rows = [
+            row._replace(agreement=row.variants.get(computed_in[row.contract], row.agreement))
+            if row.contract
+            else row
+            for row in self._rows
+        ]
+        return sorted(rows, key=lambda row: (row.contract != "", -row.agreement.value))
+
+    def _options(
+        self,
+        rows: list[_Row],
+        device: DeviceForecast,
+        transfer: TransferForecast,
+        cloud: CloudForecast,
+        waits: Waits,
+    ) -> Iterator[Option]:
+        clouds: dict[str, Duration] = {}
         joules_per_ms = self._prices.device_w / 1e3
         money_per_ms = self._prices.per_cloud_hour / 3.6e6
         wait_ms, wait_variance = waits.remote
         crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
-        options: list[Option] = []
-        for row in self._rows:
-            plan, stages, alone_ms, contract, agreement, variants, p50, p95, energy_j, money = row
+        for row in rows:
+            plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money, alike = row
             own_ms, variance = device(stages)
             energy_j += joules_per_ms * own_ms
             if not contract:
                 device_ms, variance = waits.light.then(Duration(own_ms, variance))
-                options.append(Option(plan, agreement, 0, device_ms, 0.0, 0.0, variance, energy_j))
+                yield Option(plan, agreement, 0, device_ms, 0.0, 0.0, variance, energy_j)
                 continue
-            network_ms, network_variance = transfer(p50, p95) if reachable else NEVER
-            (cloud_ms, cloud_variance), computed_in = clouds[contract]
+            network_ms, network_variance = transfer(p50, p95)
+            if contract not in clouds:
+                clouds[contract] = cloud(contract)
+            cloud_ms, cloud_variance = clouds[contract]
             if crowded:
                 own_ms = max(own_ms, waits.among_others_ms(alone_ms))
-            options.append(
-                Option(
-                    plan,
-                    variants.get(computed_in, agreement) if variants else agreement,
-                    p95,
-                    own_ms + wait_ms,
-                    network_ms,
-                    cloud_ms,
-                    variance + wait_variance + network_variance + cloud_variance,
-                    energy_j,
-                    money + money_per_ms * cloud_ms,
-                    alone_ms + overhead_ms,
-                )
+            yield Option(
+                plan,
+                agreement,
+                p95,
+                own_ms + wait_ms,
+                network_ms,
+                cloud_ms,
+                variance + wait_variance + network_variance + cloud_variance,
+                energy_j,
+                money + money_per_ms * cloud_ms,
+                alone_ms + overhead_ms,
+                alike,
             )
-        return options
+
+
+def _never(bytes_p50: int, bytes_p95: int) -> Duration:
+    """A link that is down."""
+    return NEVER
 
 
 def device_stages(plan: Plan) -> tuple[str, ...]:
@@ -150,18 +188,27 @@ def device_stages(plan: Plan) -> tuple[str, ...]:
             return (RESIZE_LARGE, head_stage(plan.cut, plan.head), encode_stage(plan))
 
 
-def _read(row: PlanRow, manifest: Manifest, prices: Prices, alone: Callable[[str], float]) -> _Row:
+def _read(
+    row: PlanRow,
+    manifest: Manifest,
+    prices: Prices,
+    alone: Callable[[str], float],
+    privacy: Privacy | None,
+) -> _Row:
     plan = row.parsed()
     stages = device_stages(plan)
+    contract = "" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id
+    tried = privacy.strongest(row.plan, contract) if privacy else None
     return _Row(
         plan=plan,
         stages=stages,
         alone_ms=sum(map(alone, stages)),
-        contract="" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id,
+        contract=contract,
         agreement=row.agreement,
         variants={precision: rates.agreement for precision, rates in row.variants.items()},
         bytes_p50=row.bytes_p50,
         bytes_p95=row.bytes_p95,
         energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
         money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
+        similarity=tried.ssim_p95 if tried else None,
     )

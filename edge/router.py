@@ -30,6 +30,7 @@ from typing import NamedTuple
 from ..shared.manifest import Rate
 from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
+from .best_first import BestFirst
 from .demand import ANYTHING, Demand
 from .duration import Duration
 from .question import Question, Sight
@@ -49,7 +50,8 @@ class Option(NamedTuple):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
-    `work_ms` is what the device does for it, were it alone.
+    `work_ms` is what the device does for it, were it alone. `similarity` is how alike pictures were
+    that an eavesdropper rebuilt from what it sends; None if nobody has tried.
     """
 
     plan: Plan
@@ -62,6 +64,7 @@ class Option(NamedTuple):
     energy_j: float = 0.0
     cost: float = 0.0
     work_ms: float = 0.0
+    similarity: float | None = None
 
     @property
     def total_ms(self) -> float:
@@ -109,13 +112,13 @@ class _Candidate(NamedTuple):
 def choose(options: Sequence[Option], question: Question) -> Decision:
     """The best option for the time left; `options` must hold the local plan."""
     local, demand, sight = _local(options), question.demand, question.sight
+    if sight is not None and sight.enough and not demand.outputs:
+        return Decision(local, 1.0, Light.FIRST)
     candidates = _candidates(options, local, question)
     if demand.outputs:
         candidates = [each for each in candidates if each.option is not local] or candidates
     if not candidates:
         return Decision(local, 0.0, Light.FIRST, alone=True)
-    if sight is not None and sight.enough and candidates[0].option is local:
-        return Decision(local, 1.0, Light.FIRST)
     taken = _pick(candidates, local, demand, sight, question.price_per_ms)
     if taken.option is local or sight is not None:
         alone = taken.option is local and len(candidates) == 1
@@ -147,27 +150,36 @@ def _left_to_gain(sight: Sight | None, local: Option) -> float:
 def _candidates(options: Sequence[Option], local: Option, question: Question) -> list[_Candidate]:
     """What may be taken and may come in time, with what it adds to the device's own answer.
 
-    The local option, if it is among them, stands first.
+    The local option, if it is among them, stands first. Of options that stand in order, those are
+    left out that agree too little to be taken whatever time they need.
     """
     left_ms, demand, sight = question.left_ms, question.demand, question.sight
     scale = _left_to_gain(sight, local)
     found: list[_Candidate] = []
     in_time = 1.0 if sight is not None else local.total.within(left_ms)
     floor = in_time * local.agreement.value
+    most = error = least = 0.0
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0))
     free, price = demand is ANYTHING, question.price_per_ms
+    ordered = isinstance(options, BestFirst) and demand.objective is Objective.ACCURACY
     for option in options:
         if option is local:
             continue
+        agreement = option.agreement.value
+        if ordered and agreement < least and scale * max(agreement - floor, 0.0) < most - error:
+            break
         if not free and _forbidden(option, question):
             continue
         total = option.total
         in_time = total.within(left_ms)
         if in_time >= _TRIED:
-            gain = scale * in_time * (option.agreement.value - floor) - price * option.work_ms
+            gain = scale * in_time * (agreement - floor) - price * option.work_ms
             found.append(_Candidate(option, total.mean_ms, in_time, gain))
+            if gain > most:
+                most, error = gain, option.agreement.standard_error
+                least = agreement - error
     return found
 
 
@@ -257,8 +269,12 @@ def explain(options: Sequence[Option], question: Question) -> list[tuple[Option,
 
 def _forbidden(option: Option, question: Question) -> str:
     """Why an option must not be taken; empty if it may."""
-    spent_bytes = question.spent_bytes
-    return question.demand.forbids(option.plan, option.size_bytes, spent_bytes=spent_bytes)
+    return question.demand.forbids(
+        option.plan,
+        option.size_bytes,
+        spent_bytes=question.spent_bytes,
+        similarity=option.similarity,
+    )
 
 
 def _reason(option: Option, decision: Decision, question: Question) -> str:

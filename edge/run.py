@@ -101,7 +101,7 @@ class Run:
     _picture: Array = field(init=False)
     _reserve_ms: float = field(init=False)
     _sight: Sight | None = None
-    _light: "asyncio.Task[Lit] | None" = None
+    _light: "asyncio.Future[Lit] | None" = None
     _sent: Sent | None = None
     _back: "asyncio.Task[None] | None" = None
     """Waits for the cloud to be within reach again."""
@@ -273,13 +273,13 @@ class Run:
         late = self._sent is not None and (over or self._hopeless)
         return self._from_device(self._light.result(), late=late)
 
-    def _awaited(self) -> "set[asyncio.Task[Any]]":
-        tasks: tuple[asyncio.Task[Any] | None, ...] = (
+    def _awaited(self) -> "set[asyncio.Future[Any]]":
+        futures: tuple[asyncio.Future[Any] | None, ...] = (
             self._sent.task if self._sent else None,
             self._light if self._sight is None else None,
             self._back,
         )
-        return {task for task in tasks if task is not None}
+        return {future for future in futures if future is not None}
 
     def _pause_s(self) -> float | None:
         """Until something is due though nothing has happened; None: nothing is."""
@@ -422,9 +422,9 @@ class Run:
         )
 
     def _call_off(self) -> None:
-        for task in (self._sent.task if self._sent else None, self._light, self._back):
-            if task is not None:
-                task.cancel()
+        for future in (self._sent.task if self._sent else None, self._light, self._back):
+            if future is not None:
+                future.cancel()
 
 
 def fault_of(task: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:

@@ -38,3 +38,7 @@ class Paths:
     @property
     def distillations(self) -> Path:
         return self.root / "distill"
+
+    @property
+    def inversions(self) -> Path:
+        return self.root / "privacy"

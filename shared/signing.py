@@ -64,24 +64,24 @@ class TrustStore:
         files = [*sorted(directory.glob("*.pub")), *extra]
         return cls(frozenset(_read_public_key(file) for file in files))
 
-    def verify(self, message: bytes, signature_file: bytes) -> str:
-        """The trusted key that signed the message; BundleError if none did."""
+    def verify(self, message: bytes, signature: bytes, *, of: str = "manifest.json") -> str:
+        """The trusted key that signed the message, a file `of` that name; BundleError if none."""
         try:
-            text = json.loads(signature_file)
+            text = json.loads(signature)
             algorithm = text["algorithm"]
-            key, signature = text["public_key"], base64.b64decode(text["signature"], validate=True)
+            key, raw = text["public_key"], base64.b64decode(text["signature"], validate=True)
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
-            raise BundleError(f"manifest.sig cannot be read ({error})") from error
+            raise BundleError(f"the signature of {of} cannot be read ({error})") from error
         if algorithm != _ALGORITHM:
-            raise BundleError(f"manifest.sig is of algorithm {algorithm!r}, not {_ALGORITHM!r}")
+            raise BundleError(f"{of} is signed by algorithm {algorithm!r}, not {_ALGORITHM!r}")
         try:
-            public.verify(signature, message)
+            public.verify(raw, message)
         except InvalidSignature:
-            raise BundleError("manifest.sig does not match manifest.json: it was altered") from None
+            raise BundleError(f"{of} does not match its signature: it was altered") from None
         if key not in self.keys:
             raise BundleError(
-                f"signed by {key[:16]}..., whom this machine does not trust; "
+                f"{of} was signed by {key[:16]}..., whom this machine does not trust; "
                 "pass --trust FILE with that public key, or put it into the trusted/ folder"
             )
         return str(key)

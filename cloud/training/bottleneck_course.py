@@ -1,35 +1,41 @@
-"""A bottleneck that is to give the large model's own features and answers for few bytes."""
+"""A bottleneck's course: to give the large model's own features and answers for few bytes."""
 
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .arithmetic import mixed
 from .bottleneck_net import Bottleneck, drawn_offset, on_grid
-from .course import Outcome
+from .course import Judgement
 from .lessons import Indices, Lessons
 from .loss import distillation_loss
 from .settings import BottleneckSettings, TrainingSettings
 
-_FEATURES_ALONE = 0.3
+_FEATURES_ALONE = 0.5
 """Share of the steps before the tail runs too: what a decoder makes at first tells it nothing."""
 
 _PRICED = 0.05
 """Share of the steps before the price of a byte follows: at first all bytes are noise."""
+
+_ANSWERED = 2
+"""Every so many steps the tail runs: it costs as much as all that learns."""
+
+_EVALUATION_BATCH = 32
 
 
 class BottleneckCourse:
     """Feature and output matching under a price for bytes; `features` are the trunk's, [rows, ...].
 
     Loss: mean squared error of the features over their mean square, plus, from some step on, the
-    distillation loss of the answers, plus price * bytes. Only the net learns, the tail never.
+    distillation loss of the answers, plus price * bytes. Only the net learns, the tail never. The
+    score is the share of answers that agree.
     """
 
     def __init__(
         self,
-        net: Bottleneck,
         tail: nn.Module,
         features: npt.NDArray[Any],
         lessons: Lessons,
@@ -39,67 +45,80 @@ class BottleneckCourse:
         probabilities: bool,
         device: torch.device,
     ) -> None:
-        self.net: Bottleneck = net.to(device, memory_format=torch.channels_last)
-        self.lessons = lessons
+        self._lessons = lessons
         self._tail = tail.to(device).requires_grad_(False)
         self._features = features
         self._teacher = torch.from_numpy(lessons.logits)
-        self._settings, self._training = bottleneck, training
+        self._wanted_bytes = bottleneck.sent_bytes
+        self._training = training
         self._probabilities = probabilities
-        self._device = device
+        self._steps = training.epochs * -(-self.rows // training.batch)
 
-    def loss(self, rows: Indices, *, share: float) -> torch.Tensor:
-        """For rows of the lessons, in training mode."""
-        net = self.net
-        latents = self._latents(rows)
+    @property
+    def rows(self) -> int:
+        return len(self._lessons.learned)
+
+    def draw(self, *, seed: int, epoch: int) -> Indices:
+        return self._lessons.draw(seed=seed, epoch=epoch)
+
+    def loss(self, net: nn.Module, rows: Indices, device: torch.device) -> Tensor:
+        own = cast(Bottleneck, net)
+        done = int(own.steps)
+        own.steps += 1
+        latents = self._latents(own, rows, device)
         noisy = latents + torch.rand_like(latents) - 0.5
-        sent_bytes = net.rate(noisy).mean() / 8
-        features = self._decoded(on_grid(latents, offset=drawn_offset(latents)))
-        loss = self._feature_loss(features, rows) + net.price * sent_bytes
-        if share >= _FEATURES_ALONE:
-            loss = loss + self._answer_loss(self._answers(features), rows)
-        if share >= _PRICED:
-            net.follow(float(sent_bytes.detach()), wanted=self._settings.sent_bytes)
+        sent_bytes = own.rate(noisy).mean() / 8
+        features = _decoded(own, on_grid(latents, offset=drawn_offset(latents)))
+        loss = self._feature_loss(own, features, rows) + own.price * sent_bytes
+        if done >= _FEATURES_ALONE * self._steps and done % _ANSWERED == 0:
+            loss = loss + _ANSWERED * self._answer_loss(self._answers(features), rows)
+        if done >= _PRICED * self._steps:
+            own.follow(float(sent_bytes.detach()), wanted=self._wanted_bytes)
         return loss
 
-    def judge(self, rows: Indices) -> Outcome:
+    def judge(self, net: nn.Module, device: torch.device) -> Judgement:
         """On whole steps; bytes beyond those wanted count as a share of them."""
-        latents = on_grid(self._latents(rows))
-        sent_bytes = float(self.net.rate(latents).mean()) / 8
-        features = self._decoded(latents)
-        answers = self._answers(features)
-        agreed = answers.argmax(1) == self._teacher[rows].to(self._device).argmax(1)
-        loss = float(self._feature_loss(features, rows)) + float(self._answer_loss(answers, rows))
-        return Outcome(
-            loss=loss + max(0.0, sent_bytes / self._settings.sent_bytes - 1),
-            agreement=float(agreed.float().mean()),
-            sent_bytes=sent_bytes,
-        )
+        own, rows = cast(Bottleneck, net), self._lessons.held_out
+        loss = agreed = sent_bytes = 0.0
+        for start in range(0, len(rows), _EVALUATION_BATCH):
+            batch = rows[start : start + _EVALUATION_BATCH]
+            latents = on_grid(self._latents(own, batch, device))
+            features = _decoded(own, latents)
+            answers = self._answers(features)
+            wanted = self._teacher[batch].to(device).argmax(1)
+            agreed += int((answers.argmax(1) == wanted).sum())
+            sent_bytes += float(own.rate(latents).sum()) / 8
+            both = self._feature_loss(own, features, batch) + self._answer_loss(answers, batch)
+            loss += len(batch) * float(both)
+        sent_bytes /= len(rows)
+        over = max(0.0, sent_bytes / self._wanted_bytes - 1)
+        return Judgement(loss / len(rows) + over, agreed / len(rows), sent_bytes)
 
-    def _latents(self, rows: Indices) -> torch.Tensor:
-        with mixed(self._device):
-            latents: torch.Tensor = self.net.encoder(self.lessons.inputs(rows, self._device))
+    def _latents(self, net: Bottleneck, rows: Indices, device: torch.device) -> Tensor:
+        with mixed(device):
+            latents: Tensor = net.encoder(self._lessons.inputs(rows, device))
         return latents.float()
 
-    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
-        with mixed(self._device):
-            features: torch.Tensor = self.net.decoder(latents)
-        return features.float()
-
-    def _answers(self, features: torch.Tensor) -> torch.Tensor:
+    def _answers(self, features: Tensor) -> Tensor:
         """The tail's answers as logits."""
-        with mixed(self._device):
-            answers: torch.Tensor = self._tail(features)
+        with mixed(features.device):
+            answers: Tensor = self._tail(features)
         return answers.float().clamp_min(1e-8).log() if self._probabilities else answers.float()
 
-    def _feature_loss(self, features: torch.Tensor, rows: Indices) -> torch.Tensor:
-        wanted = torch.from_numpy(self._features[rows]).to(self._device).float()
-        return ((features - wanted) / self.net.decoder.scale).square().mean()
+    def _feature_loss(self, net: Bottleneck, features: Tensor, rows: Indices) -> Tensor:
+        wanted = torch.from_numpy(np.asarray(self._features[rows], np.float32))
+        return ((features - wanted.to(features.device)) / net.decoder.scale).square().mean()
 
-    def _answer_loss(self, answers: torch.Tensor, rows: Indices) -> torch.Tensor:
+    def _answer_loss(self, answers: Tensor, rows: Indices) -> Tensor:
         return distillation_loss(
             answers,
-            self._teacher[rows].to(self._device),
+            self._teacher[rows].to(answers.device),
             temperature=self._training.temperature,
             hard=self._training.hard,
         )
+
+
+def _decoded(net: Bottleneck, latents: Tensor) -> Tensor:
+    with mixed(latents.device):
+        features: Tensor = net.decoder(latents)
+    return features.float()

@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [convolution(channels, width, 3)]
         layers += [Residual(width) for _ in range(blocks)]
-        layers.append(nn.Conv2d(width, features.channels, 3, padding=1))
+        layers.append(nn.Conv2d(width, features.channels, 1))
         if features.relu:
             layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
@@ -86,7 +86,10 @@ class Decoder(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """All that is trained, and `price`, which is found on the way: loss per byte that is sent."""
+    """All that is trained; `price` is loss per byte that is sent, and is found on the way.
+
+    `steps` counts those that it has learned in.
+    """
 
     def __init__(self, encoder: Encoder, decoder: Decoder, *, channels: int) -> None:
         super().__init__()
@@ -94,7 +97,9 @@ class Bottleneck(nn.Module):
         self.decoder = decoder
         self.rate = RateModel(channels)
         self.register_buffer("price", torch.tensor(_FIRST_PRICE))
+        self.register_buffer("steps", torch.tensor(0))
         self.price: Tensor
+        self.steps: Tensor
 
     def follow(self, sent_bytes: float, *, wanted: float) -> None:
         """Sending more than is wanted makes bytes dearer, sending less cheaper."""

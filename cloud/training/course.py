@@ -1,84 +1,56 @@
-"""What a trainer trains: a net, what it learns from, and how well it does."""
+"""What a training loop needs to know of what is learned."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .lessons import Indices, Lessons
-from .loss import distillation_loss
-from .settings import TrainingSettings
-from .student import Student
+from .lessons import Indices
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Means over pictures; `sent_bytes` is what a bottleneck sends for one, by its own model."""
+class Judgement(NamedTuple):
+    """On pictures held out: the mean loss, and how good that is in the course's own measure.
+
+    `sent_bytes` is what a net that sends something sends for one, by its own reckoning.
+    """
 
     loss: float
-    agreement: float
+    score: float
     sent_bytes: float = 0.0
-
-    @classmethod
-    def together(cls, parts: Sequence[tuple["Outcome", int]]) -> "Outcome":
-        """Of several groups of pictures, each with its number."""
-        total = sum(count for _, count in parts)
-        return cls(
-            *(
-                sum(getattr(part, each.name) * count for part, count in parts) / total
-                for each in fields(cls)
-            )
-        )
 
 
 class Course(Protocol):
-    """One kind of training. What is random in it is drawn from torch's own generator."""
+    """Rows to learn from, the loss of some of them, and how well a net does on those held out."""
 
-    net: nn.Module
-    lessons: Lessons
+    @property
+    def rows(self) -> int:
+        """How many an epoch has."""
+        ...
 
-    def loss(self, rows: Indices, *, share: float) -> torch.Tensor:
-        """What is to become small, for rows of the lessons; `share` of all steps are done."""
+    def draw(self, *, seed: int, epoch: int) -> Indices:
+        """The rows of an epoch in their order, the same whenever it is asked."""
+        ...
 
-    def judge(self, rows: Indices) -> Outcome:
-        """How the net does, as it would be used."""
+    def loss(self, net: nn.Module, rows: Indices, device: torch.device) -> Tensor:
+        """The mean over these rows, a scalar."""
+        ...
+
+    def judge(self, net: nn.Module, device: torch.device) -> Judgement:
+        """Without a trace in the net."""
+        ...
 
 
-class Distillation:
-    """A student that is to answer as its teacher does."""
+class Pace(Protocol):
+    """How long and in what steps a net learns."""
 
-    def __init__(
-        self, net: Student, lessons: Lessons, settings: TrainingSettings, *, device: torch.device
-    ) -> None:
-        self.net = net.to(device)
-        self.lessons = lessons
-        self._settings = settings
-        self._device = device
-        self._teacher = torch.from_numpy(lessons.logits)
+    @property
+    def epochs(self) -> int: ...
 
-    def loss(self, rows: Indices, *, share: float) -> torch.Tensor:
-        settings = self._settings
-        return distillation_loss(
-            self._answers(rows),
-            self._teacher[rows].to(self._device),
-            temperature=settings.temperature,
-            hard=settings.hard,
-        )
+    @property
+    def batch(self) -> int: ...
 
-    def judge(self, rows: Indices) -> Outcome:
-        settings, teacher = self._settings, self._teacher[rows].to(self._device)
-        answers = self._answers(rows)
-        loss = distillation_loss(
-            answers, teacher, temperature=settings.temperature, hard=settings.hard
-        )
-        agreed = (answers.argmax(1) == teacher.argmax(1)).float().mean()
-        return Outcome(loss=float(loss), agreement=float(agreed))
+    @property
+    def patience(self) -> int: ...
 
-    def _answers(self, rows: Indices) -> torch.Tensor:
-        inputs = self.lessons.inputs(rows, self._device)
-        kind = self._device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-            logits: torch.Tensor = self.net(inputs)
-        return logits.float()
+    @property
+    def seed(self) -> int: ...

@@ -31,12 +31,12 @@ from ..compiler.tflite_pixels import on_pixels
 from .answers import Floats
 from .card import PictureFacts, StudentCard, TeacherFacts
 from .comparison import compare
-from .course import Distillation
 from .frozen import backbone_features, train_head
 from .gathering import Sources, key_of, resized
 from .lessons import Lessons, as_logits
 from .settings import StudentSettings, TrainingSettings
 from .student import Student, freeze_below, make_student, student_of
+from .student_course import StudentCourse
 from .trainer import Trained, Trainer, Watch
 from .views import all_views
 
@@ -106,7 +106,7 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
         settings={"student": asdict(task.student), "training": asdict(task.training)},
         epochs=trained.epochs,
         best_epoch=trained.best_epoch,
-        float_agreement=round(trained.held_out.agreement, 6),
+        float_agreement=round(trained.score, 6),
         held_out=compare(outputs, lessons.logits[rows], temperature=temperature),
         evaluation=evaluation,
         tools=steps.tools,
@@ -134,7 +134,8 @@ def _train(
             _train_head(task, backbone, net, lessons, device, progress)
         freeze_below(net.features, tuned=task.student.tuned)
     trainer = Trainer(
-        Distillation(net, lessons, settings, device=device),
+        net,
+        StudentCourse(lessons, settings),
         settings,
         learning_rate=settings.learning_rate or (_FROM_BACKBONE if backbone else _FROM_SCRATCH),
         statistics=backbone is None,

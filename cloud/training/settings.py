@@ -1,8 +1,9 @@
-"""What a student or a bottleneck is, and how it is trained."""
+"""What a student, a bottleneck or a net that rebuilds pictures is, and how it is trained."""
 
 from dataclasses import dataclass
 
 from ...shared.errors import BuildError
+from .similarity import WINDOW_PX
 from .views import MOST_VIEWS
 
 
@@ -78,6 +79,36 @@ class TrainingSettings:
         _check("seed", self.seed, least=0, most=2**31 - 1)
         if self.learning_rate is not None:
             _check("learning rate", self.learning_rate, least=1e-7, most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionSettings:
+    """How a net learns to rebuild pictures of `size_px` a side, which is where they are compared.
+
+    `width` is its channels at that size. A share `held_out` of the pictures is never learned from:
+    it ends the training after `patience` epochs without progress.
+    """
+
+    size_px: int = 64
+    width: int = 32
+    epochs: int = 20
+    batch: int = 16
+    learning_rate: float = 2e-3
+    views: int = 2
+    held_out: float = 0.1
+    patience: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("size", self.size_px, least=WINDOW_PX, most=1024)
+        _check("width", self.width, least=1, most=1024)
+        _check("epochs", self.epochs, least=1, most=100_000)
+        _check("batch", self.batch, least=2, most=65_536)
+        _check("learning rate", self.learning_rate, least=1e-7, most=1.0)
+        _check("views", self.views, least=1, most=MOST_VIEWS)
+        _check("held-out", self.held_out, least=0.01, most=0.5)
+        _check("patience", self.patience, least=1, most=100_000)
+        _check("seed", self.seed, least=0, most=2**31 - 1)
 
 
 def _check(name: str, value: float, *, least: float, most: float) -> None:

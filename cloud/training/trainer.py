@@ -11,34 +11,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from ...shared.errors import BuildError
 from .checkpoint import Progressed, load, save
-from .course import Course, Outcome
+from .course import Course, Judgement, Pace
 from .lessons import Indices
-from .settings import TrainingSettings
 
 _CHECKPOINT_EVERY_S = 30.0
 _WARM_UP = 0.05
 _WEIGHT_DECAY = 0.02
-_EVALUATION_BATCH = 64
 _MOMENTUM = 0.1
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a training goes: `loss` is this epoch's mean so far, `left_s` the time at this pace."""
+    """How a training goes: `loss` is this epoch's mean so far, `left_s` the time at this pace.
+
+    `score` and `sent_bytes` are what the course makes of the pictures held out.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps: int
     loss: float
-    held_out: Outcome
+    held_out_loss: float
+    score: float
     left_s: float
+    sent_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Trained:
 
     best_epoch: int
     epochs: int
-    held_out: Outcome
+    held_out_loss: float
+    score: float
+    sent_bytes: float = 0.0
 
 
 Watch = Callable[[Standing], None]
@@ -58,25 +62,27 @@ class Trainer:
 
     def __init__(
         self,
+        net: nn.Module,
         course: Course,
-        settings: TrainingSettings,
+        pace: Pace,
         *,
         learning_rate: float,
         statistics: bool,
+        device: torch.device,
         checkpoint: Path,
         watch: Watch,
         checkpoint_every_s: float = _CHECKPOINT_EVERY_S,
     ) -> None:
+        self._net = net.to(device)
         self._course = course
-        self._net = course.net
-        self._lessons = course.lessons
-        self._settings = settings
+        self._pace = pace
         self._learning_rate = learning_rate
         self._statistics = statistics
+        self._device = device
         self._checkpoint = checkpoint
         self._watch = watch
         self._checkpoint_every_s = checkpoint_every_s
-        self._steps = math.ceil(len(course.lessons.learned) / settings.batch)
+        self._steps = math.ceil(course.rows / pace.batch)
         self._started = (0.0, 0)
 
     def run(self) -> Trained:
@@ -84,58 +90,57 @@ class Trainer:
         optimizer = torch.optim.AdamW(_groups(self._net), lr=self._learning_rate)
         state = load(self._checkpoint)
         if state is None:
-            outcome = self.held_out()
+            held = self.held_out()
             # Tuning may not make worse what its head has learned; random weights know nothing.
-            start_loss = math.inf if self._statistics else outcome.loss
+            start_loss = math.inf if self._statistics else held.loss
             state = Progressed(net={}, optimizer={}, best=_copied(self._net), best_loss=start_loss)
             self._save(state, optimizer, step=0)
         else:
             self._restore(state, optimizer)
-            outcome = self.held_out()
-        settings = self._settings
+            held = self.held_out()
+        pace = self._pace
         saved_s = time.monotonic()
         self._started = (saved_s, state.epoch * self._steps + state.step)
-        while state.epoch < settings.epochs and not state.finished:
-            rows = self._lessons.draw(seed=settings.seed, epoch=state.epoch)
+        while state.epoch < pace.epochs and not state.finished:
+            rows = self._course.draw(seed=pace.seed, epoch=state.epoch)
             total, seen = 0.0, 0
             with _learning(self._net, statistics=self._statistics):
                 for step in range(state.step, self._steps):
-                    batch = rows[step * settings.batch : (step + 1) * settings.batch]
+                    batch = rows[step * pace.batch : (step + 1) * pace.batch]
                     total += self._step(optimizer, batch, epoch=state.epoch, step=step)
                     seen += 1
                     if step + 1 < self._steps:  # the last one is told with what it led to
-                        self._tell(state.epoch, step + 1, total / seen, outcome)
+                        self._tell(state.epoch, step + 1, total / seen, held)
                     if time.monotonic() - saved_s > self._checkpoint_every_s:
                         self._save(state, optimizer, step=step + 1)
                         saved_s = time.monotonic()
             state.epoch, state.step = state.epoch + 1, 0
-            outcome = self.held_out()
-            self._judge(state, outcome.loss)
+            held = self.held_out()
+            self._judge(state, held.loss)
             self._save(state, optimizer, step=0)
-            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), outcome)
+            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), held)
         self._net.load_state_dict(state.best)
         self._net.eval()
-        return Trained(state.best_epoch, state.epoch, self.held_out())
+        held = self.held_out()
+        return Trained(state.best_epoch, state.epoch, held.loss, held.score, held.sent_bytes)
 
-    def held_out(self) -> Outcome:
-        """How the net does on the pictures held out."""
+    def held_out(self) -> Judgement:
+        """How the net does as it is on pictures held out."""
         self._net.eval()
-        rows = self._lessons.held_out
         with torch.inference_mode():
-            batches = np.split(rows, range(_EVALUATION_BATCH, len(rows), _EVALUATION_BATCH))
-            return Outcome.together([(self._course.judge(batch), len(batch)) for batch in batches])
+            return self._course.judge(self._net, self._device)
 
     def _step(
         self, optimizer: torch.optim.Optimizer, rows: Indices, *, epoch: int, step: int
     ) -> float:
         done = epoch * self._steps + step
-        total = self._settings.epochs * self._steps
+        total = self._pace.epochs * self._steps
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate * schedule(done, total)
-        torch.manual_seed((self._settings.seed << 32) + done)
+        torch.manual_seed((self._pace.seed << 32) + done)
         self._set_momentum(done)
         optimizer.zero_grad(set_to_none=True)
-        loss = self._course.loss(rows, share=done / total)
+        loss = self._course.loss(self._net, rows, self._device)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         value = float(loss.detach())
@@ -157,7 +162,7 @@ class Trainer:
             state.best_epoch, state.stale = state.epoch, 0
         else:
             state.stale += 1
-            state.finished = state.stale >= self._settings.patience
+            state.finished = state.stale >= self._pace.patience
 
     def _save(self, state: Progressed, optimizer: torch.optim.Optimizer, *, step: int) -> None:
         state.step = step
@@ -168,18 +173,20 @@ class Trainer:
         self._net.load_state_dict(state.net)
         optimizer.load_state_dict(state.optimizer)
 
-    def _tell(self, epoch: int, step: int, loss: float, held_out: Outcome) -> None:
+    def _tell(self, epoch: int, step: int, loss: float, held: Judgement) -> None:
         since_s, first = self._started
-        done, total = epoch * self._steps + step, self._settings.epochs * self._steps
+        done, total = epoch * self._steps + step, self._pace.epochs * self._steps
         pace_s = (time.monotonic() - since_s) / max(1, done - first)
         self._watch(
             Standing(
                 epoch=epoch + 1,
-                epochs=self._settings.epochs,
+                epochs=self._pace.epochs,
                 step=step,
                 steps=self._steps,
                 loss=loss,
-                held_out=held_out,
+                held_out_loss=held.loss,
+                score=held.score,
+                sent_bytes=held.sent_bytes,
                 left_s=pace_s * (total - done),
             )
         )

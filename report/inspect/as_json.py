@@ -46,6 +46,7 @@ def as_json(
         "provenance": manifest.provenance,
         "cuts": [_cut(report, cut) for cut in report.cuts],
         "plans": _plans(report, machine),
+        "privacy": msgspec.to_builtins(report.privacy),
         "cascade": guarantee_json(report.bundle.calibration),
         "machines": [_machine(each) for each in report.machines],
         "what_if": None,
@@ -92,6 +93,7 @@ def _plans(report: Inspection, machine: Machine | None) -> list[dict[str, Any]]:
             **msgspec.to_builtins(each.row),
             "code": each.code,
             "front": each.row.plan in front,
+            "gives_away": report.gives_away(each),
             "device_ms": _finite(by_plan.get(each.row.plan)),
         }
         for each in report.plans

@@ -10,6 +10,7 @@ from ...devices.profile import tail_stage
 from ...shared.bundle import Bundle
 from ...shared.manifest import BuildRecord, Cut, CutRecord, PlanRow
 from ...shared.plan import Plan, PlanKind
+from ...shared.privacy import Privacy
 from .graph import Graph
 from .machines import Machine, machines_of
 
@@ -59,6 +60,7 @@ class Inspection:
     bundle: Bundle
     graph: Graph | None
     machines: tuple[Machine, ...]
+    privacy: Privacy | None = None
 
     @cached_property
     def plans(self) -> tuple[PlanFacts, ...]:
@@ -98,6 +100,18 @@ class Inspection:
     def total_bytes(self) -> int:
         """Of everything the manifest names, each once."""
         return sum(blob.bytes for blob in self.bundle.manifest.blobs())
+
+    def gives_away(self, each: PlanFacts) -> float | None:
+        """The SSIM on which limits decide, as the router takes it; None for what nobody tried."""
+        match each.plan.kind:
+            case PlanKind.LOCAL:
+                return 0.0
+            case PlanKind.CLOUD:
+                return 1.0
+            case PlanKind.SPLIT:
+                contract = self.bundle.manifest.contract(each.plan).id
+                found = self.privacy.strongest(each.row.plan, contract) if self.privacy else None
+                return found.ssim_p95 if found else None
 
     def plans_at(self, cut: str) -> list[PlanFacts]:
         return [each for each in self.plans if each.plan.cut == cut and cut]
@@ -144,10 +158,15 @@ class Inspection:
 
 
 def inspect_bundle(
-    bundle: Bundle, *, graph: Graph | None = None, here: str = "", more: Sequence[Machine] = ()
+    bundle: Bundle,
+    *,
+    graph: Graph | None = None,
+    here: str = "",
+    more: Sequence[Machine] = (),
+    privacy: Privacy | None = None,
 ) -> Inspection:
     """A bundle with its profiles; `here` is this machine's fingerprint, which comes first."""
-    return Inspection(bundle, graph, (*machines_of(bundle, here=here), *more))
+    return Inspection(bundle, graph, (*machines_of(bundle, here=here), *more), privacy)
 
 
 def _heads(cut: Cut | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from ...shared.bundle import Bundle
 from ...shared.errors import ConfigError
 from ...shared.manifest import Manifest
 from ...shared.plan import PlanKind
+from ...shared.privacy import Privacy
 from ..words import count_words
 
 
@@ -123,11 +124,17 @@ def pick(machines: Sequence[Machine], wanted: str) -> Machine:
 
 
 def options_on(
-    manifest: Manifest, machine: Machine, *, cloud: Machine | None, link: Link, cloud_speed: float
-) -> list[Option]:
+    manifest: Manifest,
+    machine: Machine,
+    *,
+    cloud: Machine | None,
+    link: Link,
+    cloud_speed: float,
+    privacy: Privacy | None = None,
+) -> Sequence[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
-    return Outlook(manifest).options(
+    return Outlook(manifest, privacy=privacy).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
@@ -152,7 +159,8 @@ def device_ms(manifest: Manifest, machine: Machine) -> list[float]:
         transfer=lambda p50, p95: NO_TIME,
         cloud=lambda contract: NO_TIME,
     )
-    return [option.device_ms for option in options]
+    by_plan = {option.plan: option.device_ms for option in options}
+    return [by_plan[row.parsed()] for row in manifest.table]
 
 
 def parts_ms(manifest: Manifest, machine: Machine) -> list[list[tuple[str, float]]]:

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import isfinite
 
@@ -18,7 +18,7 @@ from .colours import colours
 from .data import device_times, page_data
 from .facts import Inspection
 from .machines import Link, Machine, cloud_of, options_on
-from .tables import front_plans, rate
+from .tables import alike, front_plans, rate
 from .view import inspect_view
 from .whatif import verdict
 
@@ -52,6 +52,7 @@ def render(
         machine=machine,
         machines=report.machines,
         front=front_plans(report, machine),
+        gives_away=[report.gives_away(each) for each in report.plans] if report.privacy else [],
         device_ms=device_times(report, machine) if machine else [],
         link=link,
         budget_ms=budget_ms,
@@ -65,7 +66,7 @@ def render(
 
 def _options(
     report: Inspection, machine: Machine | None, link: Link, cloud_speed: float
-) -> list[Option]:
+) -> Sequence[Option]:
     if machine is None:
         return []
     return options_on(
@@ -97,4 +98,5 @@ def _environment() -> Environment:
     environment.filters["rate"] = rate
     environment.filters["bytes"] = lambda count: bytes_words(count) if count else NOTHING
     environment.filters["ms"] = _time
+    environment.filters["alike"] = alike
     return environment

@@ -108,13 +108,15 @@ def plans(report: Inspection, machine: Machine | None) -> Grid:
             bytes_words(each.row.bytes_p50) if each.row.bytes_p50 else NOTHING,
             bytes_words(each.row.bytes_p95) if each.row.bytes_p95 else NOTHING,
             _time(times.get(each.row.plan)),
+            *([alike(report.gives_away(each))] if report.privacy else []),
             "front" if each.row.plan in front else "",
         )
         for each in report.plans
     ]
     clouds = (f"{precision} cloud" for precision in others)
     columns = (
-        "", "plan", "agreement", *clouds, "accuracy", "bytes p50", "p95", "device ms", "front"
+        "", "plan", "agreement", *clouds, "accuracy", "bytes p50", "p95", "device ms",
+        *(["gives away"] if report.privacy else []), "front",
     )  # fmt: skip
     samples = {each.row.agreement.samples for each in report.plans}
     on = f" on {max(samples):,} pictures" if samples else ""
@@ -180,6 +182,11 @@ def rate(value: Rate | None) -> str:
         return NOTHING
     words = rate_words(value.value, digits=1).removesuffix("%").rstrip()
     return f"{words} ±{SPACE}{100 * value.standard_error:.1f}{SPACE}%"
+
+
+def alike(ssim: float | None) -> str:
+    """How alike pictures are that were rebuilt."""
+    return NOTHING if ssim is None else f"{ssim:.2f}"
 
 
 def count_of(number: int) -> str:

@@ -110,8 +110,7 @@ async def test_the_agents_own_time_is_what_its_stages_did_not_take(small: Small)
 async def test_an_answer_of_another_plan_is_no_measurement(small: Small) -> None:
     times = StageTimes(stage_times((LOCAL, SPLIT, CLOUD)))
     splitting, uplink = await split_agent(small.models, times, picture(0))
-    rows = [row.parsed() for row in small.bundle.manifest.table]
-    splitting.agent.policy = Insisting(rows.index(CLOUD))
+    splitting.agent.policy = Insisting(CLOUD)
     with pytest.raises(RuntimeError, match="answered, not split"):
         await splitting.answers()
     splitting.agent.close()

@@ -23,6 +23,7 @@ from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.deadline import Clock, monotonic
+from hybridge.shared.privacy import Privacy
 from hybridge.shared.security import Address, Security
 
 from ..bundles import CLOUD, LOCAL, NAME, SPLIT, Small, stage_times
@@ -81,6 +82,7 @@ def make_agent(
     assurance: Assurance | None = None,
     auditor: Auditor | None = None,
     demand: Demand = ANYTHING,
+    privacy: Privacy | None = None,
     clock: Clock = monotonic,
 ) -> Agent:
     """An agent that believes every stage to be quick, but for one."""
@@ -95,6 +97,7 @@ def make_agent(
         assurance=assurance,
         auditor=auditor,
         demand=demand,
+        privacy=privacy,
         max_requests=max_requests,
     )
 

@@ -35,6 +35,7 @@ def option(
     energy_j: float = 0.0,
     cost: float = 0.0,
     work_ms: float = 0.0,
+    similarity: float | None = None,
 ) -> Option:
     rate = Rate(value=agreement, standard_error=error, samples=100)
     return Option(
@@ -48,6 +49,7 @@ def option(
         energy_j=energy_j,
         cost=cost,
         work_ms=work_ms,
+        similarity=similarity,
     )
 
 
@@ -77,6 +79,7 @@ def unsure_tables(draw: st.DrawFn) -> list[Option]:
             variance=draw(st.just(0.0) | st.floats(0, 1e5)),
             energy_j=draw(st.integers(0, 3)),
             cost=draw(st.integers(0, 3)),
+            similarity=draw(st.sampled_from([None, 0.2, 0.6])),
         )
         for at, each in enumerate(options)
     ]
@@ -88,6 +91,7 @@ demands = st.builds(
     min_agreement=st.none() | st.floats(0.01, 0.99),
     stay=st.booleans(),
     only_cuts=st.booleans(),
+    max_similarity=st.sampled_from([1.0, 0.5, 0.1]),
     bytes_per_hour=st.sampled_from([0.0, 2.0, 10.0, inf]),
     outputs=st.booleans(),
 )

@@ -1,6 +1,7 @@
 """The edge daemon, from a bundle on disk to an open port and back."""
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from hybridge.devices.profile import load_profile
 from hybridge.edge import daemon as daemon_module
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
+from hybridge.edge.demand import Demand
+from hybridge.edge.duration import NO_TIME
 from hybridge.edge.outlook import device_stages
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.errors import BundleError, ConfigError, RemoteUnavailable
+from hybridge.shared.privacy import FILE, encode_privacy
 from hybridge.shared.security import Address
-from hybridge.shared.signing import TrustStore
+from hybridge.shared.signing import SigningKey, TrustStore
 
-from ..bundles import Small, picture
+from .. import exposed
+from ..bundles import SPLIT, Small, picture
 from .conftest import ANY_PORT, PLANS, measured_copy, run_edge
 
 
@@ -111,6 +116,33 @@ async def test_bundles_that_cannot_be_used(small: Small, tmp_path: Path) -> None
     await check_start_fails(config, BundleError, "was altered")
     config = EdgeConfig(bundle=altered, listen=ANY_PORT, trust=TrustStore(frozenset()))
     await check_start_fails(config, BundleError, "does not trust")
+
+
+async def test_figures_beside_a_bundle_are_not_taken_from_anybody(
+    small: Small, config: EdgeConfig, key: SigningKey
+) -> None:
+    measured = exposed.privacy(small.bundle.manifest, {SPLIT: 0.3})
+    file = config.bundle / FILE
+    file.write_bytes(encode_privacy(measured, key=key))
+    await check_start_fails(config, BundleError, r"privacy\.json was signed by .* does not trust")
+    file.write_bytes(encode_privacy(measured, key=small.key).replace(b"0.3,", b"0.0,"))
+    await check_start_fails(config, BundleError, r"privacy\.json .* was altered")
+    file.write_bytes(encode_privacy(measured, key=small.key))
+    async with run_edge(config) as daemon:
+        options = daemon.agent._outlook.options(
+            device=lambda _: NO_TIME, transfer=lambda *_: NO_TIME, cloud=lambda _: NO_TIME
+        )
+        assert {each.plan: each.similarity for each in options}[SPLIT] == 0.3
+
+
+@pytest.mark.parametrize("limit", [1.0, 0.3])
+async def test_a_limit_that_nothing_can_meet_is_said(
+    small: Small, config: EdgeConfig, limit: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited = dataclasses.replace(config, demand=Demand(max_similarity=limit))
+    async with run_edge(limited) as daemon:
+        await check_serves(small, daemon)
+    assert ("so none leaves the device" in caplog.text) is (limit < 1.0)
 
 
 async def test_ports_that_cannot_be_opened(config: EdgeConfig) -> None:

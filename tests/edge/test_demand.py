@@ -8,6 +8,7 @@ from hybridge.edge.demand import ANYTHING, Demand, read_demand
 from hybridge.shared.errors import ConfigError, RequestError
 from hybridge.shared.objective import Objective
 from hybridge.shared.oip import Value
+from hybridge.shared.plan import Plan
 
 from ..bundles import CLOUD, LOCAL, SPLIT
 
@@ -16,7 +17,7 @@ sizes = st.integers(0, 10**9)
 
 @given(sizes, st.floats(0, 1e9))
 def test_what_stays_here_is_never_forbidden(size_bytes: int, spent: float) -> None:
-    strictest = Demand(stay=True, only_cuts=True, bytes_per_hour=0.0)
+    strictest = Demand(stay=True, only_cuts=True, max_similarity=0.0, bytes_per_hour=0.0)
     assert strictest.forbids(LOCAL, size_bytes, spent_bytes=spent) == ""
 
 
@@ -33,6 +34,33 @@ def test_reasons() -> None:
     hourly = Demand(bytes_per_hour=1_000.0)
     assert hourly.forbids(SPLIT, 600, spent_bytes=400) == ""
     assert "1,000 bytes an hour" in hourly.forbids(SPLIT, 600, spent_bytes=401)
+
+
+@pytest.mark.parametrize(
+    ("plan", "similarity", "why"),
+    [
+        (SPLIT, 0.3, ""),
+        (SPLIT, 0.31, "pictures rebuilt from it were alike to 0.31, 0.30 is allowed"),
+        (SPLIT, -0.1, ""),
+        (SPLIT, None, "nobody has measured what it gives away, 0.30 is allowed"),
+        (CLOUD, None, "the picture itself is alike to 1.00, 0.30 is allowed"),
+        (CLOUD, 0.0, "the picture itself is alike to 1.00, 0.30 is allowed"),
+        (LOCAL, None, ""),
+    ],
+)
+def test_what_gives_away_too_much(plan: Plan, similarity: float | None, why: str) -> None:
+    assert Demand(max_similarity=0.3).forbids(plan, 1, similarity=similarity) == why
+    assert ANYTHING.forbids(plan, 1, similarity=similarity) == ""
+
+
+@pytest.mark.parametrize("limit", [-0.1, 1.1, 30.0, math.nan, math.inf])
+def test_a_limit_is_one(limit: float) -> None:
+    with pytest.raises(ConfigError, match="max_similarity"):
+        Demand(max_similarity=limit)
+    with pytest.raises(RequestError, match="max_similarity"):
+        read_demand({"max_similarity": limit}, ANYTHING)
+    with pytest.raises(RequestError, match="max_similarity"):
+        read_demand({"max_similarity": limit}, Demand(max_similarity=0.3))
 
 
 def test_what_is_enough() -> None:
@@ -64,6 +92,8 @@ def test_a_share_is_one(share: float) -> None:
         {"stay_local": "yes"},
         {"only_cuts": 0.0},
         {"only_cuts": ""},
+        {"max_similarity": "little"},
+        {"max_similarity": True},
         {"bytes_per_hour": -1},
         {"bytes_per_hour": "few"},
         {"bytes_per_hour": math.nan},
@@ -84,6 +114,7 @@ def test_what_a_request_asks_for() -> None:
         "min_agreement": "0.95",
         "stay_local": "true",
         "only_cuts": True,
+        "max_similarity": 0.25,
         "bytes_per_hour": 1e6,
     }
     assert read_demand(asked, ANYTHING) == Demand(
@@ -91,6 +122,7 @@ def test_what_a_request_asks_for() -> None:
         min_agreement=0.95,
         stay=True,
         only_cuts=True,
+        max_similarity=0.25,
         bytes_per_hour=1e6,
     )
 
@@ -106,6 +138,7 @@ demands = st.builds(
     Demand,
     stay=st.booleans(),
     only_cuts=st.booleans(),
+    max_similarity=st.floats(0, 1),
     bytes_per_hour=st.floats(0, 1e6) | st.just(math.inf),
 )
 
@@ -117,6 +150,7 @@ demands = st.builds(
         optional={
             "stay_local": st.booleans(),
             "only_cuts": st.booleans(),
+            "max_similarity": st.floats(0, 1),
             "bytes_per_hour": st.floats(0, 2e6) | st.just(math.inf),
             "objective": st.sampled_from([str(each) for each in Objective]),
         },

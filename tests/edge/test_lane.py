@@ -57,7 +57,7 @@ def by(at_ms: float) -> Deadline:
 
 async def submitted(lane: Lane, *works: tuple[Callable[[], object], Deadline]) -> list[object]:
     """Tasks whose jobs wait in the lane, in this order."""
-    tasks = [asyncio.ensure_future(lane.run(work, deadline=deadline)) for work, deadline in works]
+    tasks = [lane.run(work, deadline=deadline) for work, deadline in works]
     await asyncio.sleep(0)  # each runs up to where it awaits its turn
     return list(tasks)
 
@@ -79,7 +79,7 @@ async def test_what_work_returns_and_raises(make_lane: Callable[..., Lane]) -> N
 async def test_the_earliest_deadline_goes_first(make_lane: Callable[..., Lane], nice: int) -> None:
     lane, gate = make_lane(nice=nice), Gate()
     order: list[str] = []
-    held = asyncio.ensure_future(lane.run(gate, deadline=by(1)))
+    held = lane.run(gate, deadline=by(1))
     await gate.taken()
     tasks = await submitted(
         lane,
@@ -96,10 +96,10 @@ async def test_the_earliest_deadline_goes_first(make_lane: Callable[..., Lane], 
 async def test_jobs_that_nobody_awaits_are_never_begun(make_lane: Callable[..., Lane]) -> None:
     lane, gate = make_lane(), Gate()
     begun: list[str] = []
-    held = asyncio.ensure_future(lane.run(gate, deadline=by(1)))
+    held = lane.run(gate, deadline=by(1))
     await gate.taken()
     dropped, kept = (
-        asyncio.ensure_future(lane.run(lambda name=name: begun.append(name), deadline=by(2)))  # type: ignore[misc]
+        lane.run(lambda name=name: begun.append(name), deadline=by(2))  # type: ignore[misc]
         for name in ("dropped", "kept")
     )
     await asyncio.sleep(0)
@@ -115,12 +115,12 @@ async def test_who_leaves_while_his_job_runs_disturbs_nobody(
     make_lane: Callable[..., Lane],
 ) -> None:
     lane, gate = make_lane(), Gate()
-    held = asyncio.ensure_future(lane.run(gate, deadline=by(1)))
+    held = lane.run(gate, deadline=by(1))
     await gate.taken()
     held.cancel()
     with pytest.raises(asyncio.CancelledError):
         await held
-    after = asyncio.ensure_future(lane.run(lambda: "after", deadline=by(2)))
+    after = lane.run(lambda: "after", deadline=by(2))
     gate.may_end.set()
     assert await asyncio.wait_for(after, SOON_S) == "after"
 
@@ -129,9 +129,9 @@ async def test_closing_lets_what_runs_end_and_forgets_what_waits(
     make_lane: Callable[..., Lane],
 ) -> None:
     lane, gate = make_lane(), Gate()
-    held = asyncio.ensure_future(lane.run(gate, deadline=by(1)))
+    held = lane.run(gate, deadline=by(1))
     await gate.taken()
-    waiting = asyncio.ensure_future(lane.run(lambda: "never", deadline=by(1)))
+    waiting = lane.run(lambda: "never", deadline=by(1))
     await asyncio.sleep(0)
     lane.close()
     with pytest.raises(asyncio.CancelledError):
@@ -151,7 +151,7 @@ async def test_how_long_one_would_wait(make_lane: Callable[..., Lane]) -> None:
     clock = Clock()
     lane, gate = make_lane(clock=clock), Gate()
     assert lane.wait(by(100)) == NO_TIME
-    running = asyncio.ensure_future(lane.run(gate, deadline=by(1), expected=Duration(40.0, 4.0)))
+    running = lane.run(gate, deadline=by(1), expected=Duration(40.0, 4.0))
     await gate.taken()
     assert lane.wait(by(100)) == Duration(40.0, 4.0)
     clock.now_s += 0.030
@@ -177,7 +177,7 @@ async def test_how_long_one_would_wait(make_lane: Callable[..., Lane]) -> None:
 
 async def test_a_free_thread_means_no_waiting(make_lane: Callable[..., Lane]) -> None:
     lane, gate = make_lane(threads=2, clock=Clock()), Gate()
-    running = asyncio.ensure_future(lane.run(gate, deadline=by(1), expected=Duration(40.0, 4.0)))
+    running = lane.run(gate, deadline=by(1), expected=Duration(40.0, 4.0))
     await gate.taken()
     assert lane.wait(by(100)) == NO_TIME
     gate.may_end.set()
@@ -188,10 +188,14 @@ def test_a_loop_that_has_ended_is_told_nothing(make_lane: Callable[..., Lane]) -
     lane, gate = make_lane(), Gate()
 
     async def leave() -> None:
-        task = asyncio.ensure_future(lane.run(gate, deadline=by(1)))
+        task = lane.run(gate, deadline=by(1))
         await gate.taken()
         task.cancel()
 
     asyncio.run(leave())
     gate.may_end.set()
-    assert asyncio.run(lane.run(lambda: "still there", deadline=by(1))) == "still there"
+
+    async def come_back() -> str:
+        return await lane.run(lambda: "still there", deadline=by(1))
+
+    assert asyncio.run(come_back()) == "still there"

@@ -28,6 +28,10 @@ def test_a_demand_is_never_violated(options: list[Option], question: Question) -
     if taken.plan.kind is not PlanKind.LOCAL:
         assert not demand.stay
         assert not (demand.only_cuts and taken.plan.kind is PlanKind.CLOUD)
+        if demand.max_similarity < 1.0:
+            assert taken.plan.kind is PlanKind.SPLIT
+            assert taken.similarity is not None
+            assert taken.similarity <= demand.max_similarity
         assert taken.size_bytes + question.spent_bytes <= demand.bytes_per_hour
         assert taken.total.within(question.left_ms) >= 0.1
     assert 0.0 <= decision.in_time <= 1.0
@@ -114,6 +118,15 @@ def test_what_is_asked_of_a_plan_is_told() -> None:
     assert told["split:b2/int8/affine4"].startswith("taken")
     for plan in ("cloud:raw", "split:b1/int8/affine4"):
         assert told[plan] == "more than what is left of 1,000 bytes an hour"
+    measured = [table[0], table[1], table[2]._replace(similarity=0.62), table[3]]
+    assert reasons(measured, Question(left_ms=100, demand=Demand(max_similarity=0.4))) == {
+        "local": "taken: the best agreement that fits",
+        "cloud:raw": "the picture itself is alike to 1.00, 0.40 is allowed",
+        "split:b1/int8/affine4": "pictures rebuilt from it were alike to 0.62, 0.40 is allowed",
+        "split:b2/int8/affine4": "nobody has measured what it gives away, 0.40 is allowed",
+    }
+    told = reasons(measured, Question(left_ms=100, demand=Demand(max_similarity=0.7)))
+    assert told["split:b1/int8/affine4"].startswith("taken")
     told = reasons(table, Question(left_ms=100, demand=Demand(outputs=True)))
     assert told["cloud:raw"].startswith("taken")
     assert told["local"] == "makes none of the outputs asked for"

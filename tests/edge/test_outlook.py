@@ -15,6 +15,7 @@ from hybridge.edge.router import Option
 from hybridge.shared.manifest import Manifest, Precision, Rate, Rates
 from hybridge.shared.plan import Plan
 
+from .. import exposed
 from ..bundles import CLOUD, CUT, LOCAL, SPLIT, Small
 
 inf = float("inf")
@@ -69,7 +70,10 @@ def test_each_row_becomes_an_option_of_its_own_times(small: Small) -> None:
         SPLIT: (rows[SPLIT].bytes_p95, 4 + 8 + 16, sent_ms[SPLIT], 500),
         CLOUD: (rows[CLOUD].bytes_p95, 4 + 32, sent_ms[CLOUD], 1000),
     }
-    assert [o.agreement for o in options] == [row.agreement for row in manifest.table]
+    assert {o.plan: o.agreement for o in options} == {p: row.agreement for p, row in rows.items()}
+    values = [option.agreement.value for option in options]
+    assert options[0].plan == LOCAL
+    assert values[1:] == sorted(values[1:], reverse=True)
     assert {o.variance for o in options} == {0.0}
 
 
@@ -174,3 +178,15 @@ def test_a_plan_is_judged_by_what_becomes_of_the_processor_when_all_take_it(
     for plan in (SPLIT, CLOUD):
         assert quiet[plan] <= crowded[plan] < inf
     assert crowded[SPLIT] - quiet[SPLIT] >= crowded[CLOUD] - quiet[CLOUD]
+
+
+def test_what_was_rebuilt_from_a_plan_stands_in_its_option(small: Small) -> None:
+    manifest = manifest_of(small)
+    known = exposed.privacy(manifest, {SPLIT: 0.45})
+    options = options_of(Outlook(manifest, privacy=known))
+    assert {plan: each.similarity for plan, each in options.items()} == {
+        LOCAL: None,
+        SPLIT: 0.45,
+        CLOUD: None,
+    }
+    assert options_of(Outlook(manifest))[SPLIT].similarity is None

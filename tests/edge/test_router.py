@@ -1,11 +1,13 @@
 """What is always true of a choice."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridge.edge.best_first import BestFirst
 from hybridge.edge.demand import Demand
 from hybridge.edge.question import Question, Sight
 from hybridge.edge.router import (
@@ -17,7 +19,7 @@ from hybridge.edge.router import (
     worth_waiting,
 )
 from hybridge.shared.objective import Objective
-from hybridge.shared.plan import PlanKind
+from hybridge.shared.plan import Plan, PlanKind
 
 from .tables import (
     ROUNDING,
@@ -67,6 +69,35 @@ def test_the_order_of_the_table_does_not_matter(
     assert explain(shuffled, Question(left_ms=left_ms)) == explain(
         options, Question(left_ms=left_ms)
     )
+
+
+@given(unsure_tables(), questions)
+def test_options_in_order_need_not_all_be_looked_at(
+    options: list[Option], question: Question
+) -> None:
+    in_order = sorted(
+        options, key=lambda o: (o.plan.kind is not PlanKind.LOCAL, -o.agreement.value)
+    )
+    taken = choose(BestFirst(iter(in_order), count=len(options)), question)
+    assert taken == choose(in_order, question)
+
+
+def test_what_agrees_less_than_what_fits_is_not_looked_at() -> None:
+    looked_at: list[str] = []
+
+    def table() -> Iterator[Option]:
+        for plan, agreement in (("local", 0.7), ("raw", 1.0), ("png", 0.995), ("jpeg-90", 0.9)):
+            looked_at.append(plan)
+            name = plan if plan == "local" else f"cloud:{plan}"
+            yield option(name, agreement, network_ms=5.0)
+
+    chosen = choose(BestFirst(table(), count=9), Question(left_ms=1000.0))
+    assert str(chosen.option.plan) == "cloud:png"
+    assert looked_at == ["local", "raw", "png", "jpeg-90"]
+    looked_at.clear()
+    sure = Question(left_ms=1000.0, sight=Sight(0.99, enough=True))
+    assert choose(BestFirst(table(), count=9), sure).option.plan == Plan.local()
+    assert looked_at == ["local"]
 
 
 @given(tables(), left, st.floats(0, 500))
@@ -158,7 +189,7 @@ def test_every_choice_can_be_explained(options: list[Option], question: Question
     for each, reason in rows[1:]:
         spent_bytes = question.spent_bytes
         if forbidden := question.demand.forbids(
-            each.plan, each.size_bytes, spent_bytes=spent_bytes
+            each.plan, each.size_bytes, spent_bytes=spent_bytes, similarity=each.similarity
         ):
             assert reason == forbidden
         if reason.startswith("too slow"):

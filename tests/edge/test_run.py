@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import grpc
@@ -23,7 +23,9 @@ from hybridge.shared import oip as messages
 from hybridge.shared.answer import Probabilities
 from hybridge.shared.calibration import Calibration
 from hybridge.shared.deadline import Deadline, monotonic
+from hybridge.shared.plan import Plan
 
+from .. import exposed
 from ..bundles import CLOUD, LOCAL, SPLIT, Small, picture
 from .clouds import Wire, answer_of, fake_cloud
 from .conftest import connected, make_agent
@@ -432,14 +434,49 @@ async def test_what_may_not_leave_the_device_is_not_audited(small: Small, kept: 
         agent.close()
 
 
-async def test_an_audit_sends_no_picture_where_only_cuts_may_leave(small: Small) -> None:
+@pytest.mark.parametrize("kept", [{"only_cuts": True}, {"max_similarity": 0.5}], ids=str)
+async def test_an_audit_sends_no_picture_where_none_may_leave(
+    small: Small, kept: dict[str, float]
+) -> None:
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
         auditor = Noting()
         cloud.allowed.set()
-        demand = Demand(min_agreement=0.98, only_cuts=True)
-        agent = make_agent(small, uplink, assurance=ALWAYS_SURE, auditor=auditor, demand=demand)
+        demand = replace(LEAST, **kept)  # type: ignore[arg-type]
+        agent = make_agent(
+            small,
+            uplink,
+            assurance=ALWAYS_SURE,
+            auditor=auditor,
+            demand=demand,
+            privacy=exposed.privacy(small.bundle.manifest, {SPLIT: 0.45}),
+        )
         await agent.answer(picture(2), within(LATER_MS))
         await asyncio.wait_for(auditor.told.get(), SOON_S)
         (request,) = cloud.requests
         assert request.parameters["cut"].string_param == SPLIT.cut
+        agent.close()
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "plan"),
+    [(0.45, 1.0, CLOUD), (0.45, 0.5, SPLIT), (0.45, 0.4, LOCAL), (None, 0.5, LOCAL)],
+)
+async def test_no_more_leaves_the_device_than_may_be_given_away(
+    small: Small, measured: float | None, limit: float, plan: Plan
+) -> None:
+    async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
+        cloud.allowed.set()
+        agent = make_agent(
+            small,
+            uplink,
+            assurance=NEVER_SURE,
+            privacy=exposed.privacy(small.bundle.manifest, {SPLIT: measured} if measured else {}),
+        )
+        demand = Demand(max_similarity=limit)
+        answer = await agent.answer(picture(2), within(LATER_MS), demand=demand)
+        assert answer.plan == plan
+        assert (answer.sent_bytes > 0) is (plan != LOCAL)
+        assert [r.parameters["cut"].string_param for r in cloud.requests] == (
+            [] if plan == LOCAL else [plan.cut]
+        )
         agent.close()

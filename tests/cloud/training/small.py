@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybridge.cloud.training.course import Distillation
 from hybridge.cloud.training.lessons import Lessons
 from hybridge.cloud.training.settings import TrainingSettings
 from hybridge.cloud.training.student import Student, make_student
+from hybridge.cloud.training.student_course import StudentCourse
 from hybridge.cloud.training.trainer import Standing, Trained, Trainer, Watch
 from hybridge.shared.preprocess import PreprocessSpec
 
@@ -48,10 +48,12 @@ def train(
     torch.manual_seed(settings.seed)
     net = net or make_student(width=0.25, depth=0.1, classes=CLASSES)
     trainer = Trainer(
-        Distillation(net, lessons(), settings, device=torch.device("cpu")),
+        net,
+        StudentCourse(lessons(), settings),
         settings,
         learning_rate=learning_rate,
         statistics=statistics,
+        device=torch.device("cpu"),
         checkpoint=folder / "checkpoint.pt",
         watch=watch,
         checkpoint_every_s=checkpoint_every_s,

@@ -134,7 +134,7 @@ def test_a_backbone_learns_its_head_first(task: Task, first: tuple[Distilled, Au
     assert len(audience.standings) > 0
     # Tuning starts from what the head has learned, and never ends below it.
     head_loss = float(said.split("loss ")[1].split(",")[0])
-    assert audience.standings[0].held_out.loss == pytest.approx(head_loss, abs=1e-3)
+    assert audience.standings[0].held_out_loss == pytest.approx(head_loss, abs=1e-3)
     assert card.float_agreement >= float(said.split("agreement ")[1].rstrip("%")) / 100 - 0.05
 
 

@@ -147,11 +147,11 @@ def test_a_page_asks_it_what_the_command_line_asks_the_router(
     engine: quickjs.Context, report: Inspection
 ) -> None:
     manifest, machine = report.bundle.manifest, report.machines[0]
-    order = [row.plan for row in manifest.table]
     for rtt_ms, mbps in ((1.0, 940.0), (51.0, 11.4), (151.0, 0.01)):
         link = Link(rtt_ms, mbps)
-        options = options_on(manifest, machine, cloud=machine, link=link, cloud_speed=2.0)
-        options = [options[order.index(each.row.plan)] for each in report.plans]
+        made = options_on(manifest, machine, cloud=machine, link=link, cloud_speed=2.0)
+        by_plan = {str(option.plan): option for option in made}
+        options = [by_plan[each.row.plan] for each in report.plans]
         for left_ms in (0.05, 20.0, 100.0, 3000.0):
             case = {
                 "plans": plans_data(report, {}),

@@ -1,0 +1,1 @@
+"""What frames give away, as people read it."""
