@@ -45,11 +45,17 @@ class _Tally:
 def candidate_plans(
     manifest: Manifest, *, picture_codecs: Sequence[str], tensor_codecs: Sequence[str]
 ) -> list[Plan]:
-    """Every plan worth measuring: the device alone, whole pictures, each head with each codec."""
+    """Every plan worth measuring: the device alone, whole pictures, each head with each codec.
+
+    A learned bottleneck has rates of its own, whatever `tensor_codecs` says.
+    """
     plans = [Plan.local(), *(Plan.cloud(codec) for codec in picture_codecs)]
     for cut in manifest.large.cuts:
+        tables = (cut.contract.parts or (cut.contract,))[0].codecs
+        own = [codec for codec in tensor_codecs if codec in tables]
+        own += sorted(codec for codec in tables if codec not in tensor_codecs)
         for head in sorted(cut.heads):
-            plans.extend(Plan.split(cut.name, head=head, codec=codec) for codec in tensor_codecs)
+            plans.extend(Plan.split(cut.name, head=head, codec=codec) for codec in own)
     return plans
 
 

@@ -24,6 +24,7 @@ _ANSWERED = 2
 """Every so many steps the tail runs: it costs as much as all that learns."""
 
 _EVALUATION_BATCH = 32
+_TINY = 1e-8
 
 
 class BottleneckCourse:
@@ -95,19 +96,19 @@ class BottleneckCourse:
         return Judgement(loss / len(rows) + over, agreed / len(rows), sent_bytes)
 
     def _latents(self, net: Bottleneck, rows: Indices, device: torch.device) -> Tensor:
-        with mixed(device):
-            latents: Tensor = net.encoder(self._lessons.inputs(rows, device))
-        return latents.float()
+        return encoded(net, self._lessons.inputs(rows, device))
 
     def _answers(self, features: Tensor) -> Tensor:
         """The tail's answers as logits."""
         with mixed(features.device):
-            answers: Tensor = self._tail(features)
-        return answers.float().clamp_min(1e-8).log() if self._probabilities else answers.float()
+            made: Tensor = self._tail(features)
+        answers = made.float()
+        return answers.clamp_min(_TINY).log() if self._probabilities else answers
 
     def _feature_loss(self, net: Bottleneck, features: Tensor, rows: Indices) -> Tensor:
         wanted = torch.from_numpy(np.asarray(self._features[rows], np.float32))
-        return ((features - wanted.to(features.device)) / net.decoder.scale).square().mean()
+        away = (features - wanted.to(features.device)) / net.decoder.scale
+        return away.square().mean()
 
     def _answer_loss(self, answers: Tensor, rows: Indices) -> Tensor:
         return distillation_loss(
@@ -116,6 +117,13 @@ class BottleneckCourse:
             temperature=self._training.temperature,
             hard=self._training.hard,
         )
+
+
+def encoded(net: Bottleneck, pictures: Tensor) -> Tensor:
+    """Latents in float32, not yet rounded."""
+    with mixed(pictures.device):
+        latents: Tensor = net.encoder(pictures)
+    return latents.float()
 
 
 def _decoded(net: Bottleneck, latents: Tensor) -> Tensor:

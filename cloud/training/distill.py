@@ -139,6 +139,7 @@ def _train(
         settings,
         learning_rate=settings.learning_rate or (_FROM_BACKBONE if backbone else _FROM_SCRATCH),
         statistics=backbone is None,
+        device=device,
         checkpoint=checkpoint,
         watch=watch,
     )

@@ -117,18 +117,19 @@ class Tail(nn.Module):
         arranged = features.permute(0, 2, 3, 1)
         if self._together:
             return self._answer(arranged)
-        return torch.cat([self._answer(each) for each in arranged.split(1)])
+        return torch.cat([self._answer(arranged[at : at + 1]) for at in range(len(arranged))])
 
     def _answer(self, arranged: Tensor) -> Tensor:
         made = self._module(arranged)
-        return made[self._position] if isinstance(made, tuple) else made
+        answer: Tensor = made[self._position] if isinstance(made, tuple) else made
+        return answer
 
     def _takes_several(self, cut: FeatureCut) -> bool:
         """Folding writes sizes down for one item; most graphs do not mind."""
         random = torch.Generator().manual_seed(0)
         two = torch.rand(2, cut.side, cut.side, cut.channels, generator=random)
         with torch.inference_mode():
-            one_by_one = torch.cat([self._answer(each) for each in two.split(1)])
+            one_by_one = torch.cat([self._answer(two[at : at + 1]) for at in range(2)])
             try:
                 made = self._answer(two)
             except (RuntimeError, ValueError):
