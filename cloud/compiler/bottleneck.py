@@ -110,9 +110,13 @@ def read_bottleneck(file: Path) -> Bottleneck:
         told = {entry.key: entry.value for entry in model.metadata_props}
         try:
             facts = msgspec.json.decode(told[_KEY], type=Facts)
-        except (KeyError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (KeyError, msgspec.DecodeError) as error:
             raise BuildError(
-                f"{file.name} is no bottleneck, or of another version; `hybridge compress` writes "
-                "them"
+                f"{file.name} is no bottleneck; `hybridge compress` writes them"
             ) from error
+        if facts.version != _VERSION:
+            raise BuildError(
+                f"{file.name} has version {facts.version}; this one reads {_VERSION}: train it "
+                "again (hybridge compress)"
+            )
         return Bottleneck(file.name, normalized(model), facts)

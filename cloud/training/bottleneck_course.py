@@ -23,6 +23,8 @@ _PRICED = 0.05
 _ANSWERED = 2
 """Every so many steps the tail runs: it costs as much as all that learns."""
 
+_MOST_PULL = 2.0
+
 _EVALUATION_BATCH = 32
 _TINY = 1e-8
 
@@ -70,9 +72,11 @@ class BottleneckCourse:
         noisy = latents + torch.rand_like(latents) - 0.5
         sent_bytes = own.rate(noisy).mean() / 8
         features = _decoded(own, on_grid(latents, offset=drawn_offset(latents)))
-        loss = self._feature_loss(own, features, rows) + own.price * sent_bytes
+        wanted = self._wanted(rows, device)
+        loss = _feature_loss(own, features, wanted) + float(own.price) * sent_bytes
         if done >= _FEATURES_ALONE * self._steps and done % _ANSWERED == 0:
-            loss = loss + _ANSWERED * self._answer_loss(self._answers(features), rows)
+            answers = self._answers(_limited(features, wanted, scale=own.decoder.scale))
+            loss = loss + self._answer_loss(answers, rows)
         if done >= _PRICED * self._steps:
             own.follow(float(sent_bytes.detach()), wanted=self._wanted_bytes)
         return loss
@@ -86,10 +90,10 @@ class BottleneckCourse:
             latents = on_grid(self._latents(own, batch, device))
             features = _decoded(own, latents)
             answers = self._answers(features)
-            wanted = self._teacher[batch].to(device).argmax(1)
-            agreed += int((answers.argmax(1) == wanted).sum())
+            agreed += int((answers.argmax(1) == self._teacher[batch].to(device).argmax(1)).sum())
             sent_bytes += float(own.rate(latents).sum()) / 8
-            both = self._feature_loss(own, features, batch) + self._answer_loss(answers, batch)
+            both = _feature_loss(own, features, self._wanted(batch, device))
+            both = both + self._answer_loss(answers, batch)
             loss += len(batch) * float(both)
         sent_bytes /= len(rows)
         over = max(0.0, sent_bytes / self._wanted_bytes - 1)
@@ -105,10 +109,8 @@ class BottleneckCourse:
         answers = made.float()
         return answers.clamp_min(_TINY).log() if self._probabilities else answers
 
-    def _feature_loss(self, net: Bottleneck, features: Tensor, rows: Indices) -> Tensor:
-        wanted = torch.from_numpy(np.asarray(self._features[rows], np.float32))
-        away = (features - wanted.to(features.device)) / net.decoder.scale
-        return away.square().mean()
+    def _wanted(self, rows: Indices, device: torch.device) -> Tensor:
+        return torch.from_numpy(np.asarray(self._features[rows], np.float32)).to(device)
 
     def _answer_loss(self, answers: Tensor, rows: Indices) -> Tensor:
         return distillation_loss(
@@ -124,6 +126,27 @@ def encoded(net: Bottleneck, pictures: Tensor) -> Tensor:
     with mixed(pictures.device):
         latents: Tensor = net.encoder(pictures)
     return latents.float()
+
+
+def _feature_loss(net: Bottleneck, features: Tensor, wanted: Tensor) -> Tensor:
+    away = (features - wanted) / net.decoder.scale
+    loss: Tensor = away.square().mean()
+    return loss
+
+
+def _limited(features: Tensor, wanted: Tensor, *, scale: float) -> Tensor:
+    """The same, but what the answers pull at features is at most so many times the features' own.
+
+    The tail's slopes are many times those of the features; taken as they are, the step in which
+    they first come undoes what was learned.
+    """
+    with torch.no_grad():
+        own = 2 * (features - wanted).norm() / (scale**2 * features.numel())
+    branch = features * 1
+    branch.register_hook(
+        lambda slopes: slopes * (_MOST_PULL * own / slopes.norm().clamp_min(1e-12)).clamp_max(1.0)
+    )
+    return branch
 
 
 def _decoded(net: Bottleneck, latents: Tensor) -> Tensor:
