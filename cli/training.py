@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..shared.errors import BuildError, ConfigError
+from ..shared.errors import ConfigError
 from ..shared.paths import Paths
 from .console import StepProgress, notes
 
@@ -67,6 +67,7 @@ def sources_of(
 ) -> "Sources":
     """The recipe's large model, and the pictures to learn from beside those it is measured on."""
     from ..cloud.compiler.cache import StepCache
+    from ..cloud.compiler.checks import check_labelled, read_class_names
     from ..cloud.compiler.pictures import open_pictures
     from ..cloud.compiler.recipe import MIN_CALIBRATION_PICTURES
     from ..cloud.compiler.sources import open_source
@@ -75,13 +76,15 @@ def sources_of(
     from ..cloud.training.teacher import Teacher
 
     progress("reading the large model and pictures", 0, 0)
-    try:
-        classes = len(recipe.labels.read_text().splitlines())
-    except OSError as error:
-        raise BuildError(f"cannot read labels {recipe.labels}: {error.strerror}") from error
+    classes = len(read_class_names(recipe.labels))
     given = recipe.pictures
     calibration = open_pictures(
         given.calibration, labels=None, classes=classes, minimum=MIN_CALIBRATION_PICTURES
+    )
+    learned = open_pictures(pictures, labels=None, classes=classes, minimum=1)
+    evaluation = open_pictures(given.evaluation, labels=given.labels, classes=classes, minimum=1)
+    check_labelled(
+        given.labels, classes=classes, evaluation=evaluation, others=(calibration, learned)
     )
     return Sources(
         teacher=Teacher(
@@ -93,8 +96,8 @@ def sources_of(
             answer_name=recipe.large.answer,
         ),
         teacher_name=recipe.large.model,
-        pictures=open_pictures(pictures, labels=None, classes=classes, minimum=1),
-        evaluation=open_pictures(given.evaluation, labels=given.labels, classes=classes, minimum=1),
+        pictures=learned,
+        evaluation=evaluation,
         folder=paths.distillations,
     )
 

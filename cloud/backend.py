@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
@@ -20,12 +21,11 @@ _LOOPS = (b"Loop", b"Scan")
 Output = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, eq=False):
     """A classifier's answer [n, classes], and all further outputs by name."""
 
     answer: Output | None
-    outputs: Tensors = field(default_factory=dict)
+    outputs: Tensors = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

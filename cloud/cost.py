@@ -1,8 +1,11 @@
 """What a run costs: a + b*n milliseconds for n items, measured at the start, corrected online."""
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
@@ -17,8 +20,7 @@ _FORGET_S = 10.0
 _SLOWEST, _FASTEST = 8.0, 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """One execution of n items takes `fixed_ms + per_item_ms * n`.
 
     `batch_items` is the largest batch worth forming out of several requests; 1: none is. A first
@@ -29,17 +31,17 @@ class Cost:
     fixed_ms: float
     per_item_ms: float
     batch_items: int = 1
-    most_linger_ms: float = field(default=math.inf, repr=False)
-    slack: float = field(default=0.0, repr=False)
+    most_linger_ms: float = math.inf
+    slack: float = 0.0
 
     @classmethod
     def fit(cls, *, one_ms: float, full_ms: float, full_items: int) -> "Cost":
         """The line through the times of 1 and of `full_items` items.
 
         >>> Cost.fit(one_ms=5.0, full_ms=12.0, full_items=8)
-        Cost(fixed_ms=4.0, per_item_ms=1.0, batch_items=8)
+        Cost(fixed_ms=4.0, per_item_ms=1.0, batch_items=8, most_linger_ms=inf, slack=0.0)
         >>> Cost.fit(one_ms=5.0, full_ms=40.0, full_items=8)
-        Cost(fixed_ms=0.0, per_item_ms=5.0, batch_items=1)
+        Cost(fixed_ms=0.0, per_item_ms=5.0, batch_items=1, most_linger_ms=inf, slack=0.0)
         """
         if full_items <= 1:
             return cls(fixed_ms=0.0, per_item_ms=one_ms)
@@ -84,16 +86,19 @@ class OnlineCost:
     _slack: float = 0.0
     _learned_s: float = 0.0
     _recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
-    _recent_excess: deque[float] = field(default_factory=lambda: deque(maxlen=_EXCESSES))
+    _excess: deque[float] = field(default_factory=deque)
+    _excess_ordered: list[float] = field(default_factory=list)
 
     def at(self, now_s: float) -> Cost:
         """The cost to reckon with now."""
         fresh = self._fresh(now_s)
         factor = 1.0 + (self._factor - 1.0) * fresh
-        return replace(
-            self.base,
-            fixed_ms=self.base.fixed_ms * factor,
-            per_item_ms=self.base.per_item_ms * factor,
+        base = self.base
+        return Cost(
+            fixed_ms=base.fixed_ms * factor,
+            per_item_ms=base.per_item_ms * factor,
+            batch_items=base.batch_items,
+            most_linger_ms=base.most_linger_ms,
             slack=self._slack * fresh,
         )
 
@@ -105,8 +110,11 @@ class OnlineCost:
             return
         seen = min(max(took_ms / expected_ms, _FASTEST), _SLOWEST)
         old = 1.0 + (self._factor - 1.0) * self._fresh(now_s)
-        self._recent_excess.append(seen / old - 1.0)
-        ordered = sorted(self._recent_excess)
+        ordered = self._excess_ordered
+        if len(ordered) == _EXCESSES:
+            del ordered[bisect_left(ordered, self._excess.popleft())]
+        self._excess.append(seen / old - 1.0)
+        insort(ordered, self._excess[-1])
         self._slack = min(max(0.0, ordered[int(_SURE * (len(ordered) - 1))]), _MOST_SLACK)
         self._factor = old + _LEARNING_RATE * (seen - old)
         self._learned_s = now_s

@@ -39,10 +39,13 @@ class Front:
     def __init__(self) -> None:
         self.draining = asyncio.Event()
         """Set once nothing new is to be taken from connections that stay open."""
+        self.now: Served | None = None
+        """The models, once they are there."""
         self._served: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
 
     def open(self, served: Served) -> None:
         """Lets in what has waited for the models."""
+        self.now = served
         self._served.set_result(served)
 
     def close(self) -> None:
@@ -54,28 +57,21 @@ class Front:
     def ready(self) -> bool:
         return self.now is not None and not self.draining.is_set()
 
-    @property
-    def now(self) -> Served | None:
-        """The models, if they are there."""
-        if not self._served.done() or self._served.cancelled():
-            return None
-        return self._served.result()
-
     async def served(self, left_s: float | None) -> Served:
         """The models, waiting for them at most `left_s`; DeadlineUnmet if they are not there."""
-        if self.now is None:
-            try:
-                async with asyncio.timeout(left_s):
-                    await asyncio.shield(self._served)
-            except TimeoutError:
-                raise DeadlineUnmet("the models are still being loaded") from None
-        return self._served.result()
+        if self.now is not None:
+            return self.now
+        try:
+            async with asyncio.timeout(left_s):
+                return await asyncio.shield(self._served)
+        except TimeoutError:
+            raise DeadlineUnmet("the models are still being loaded") from None
 
     async def infer(
         self, request: oip.InferRequest, left_s: float | None, *, arrived_s: float | None = None
     ) -> oip.InferResponse:
         """The answer to a request, whose transport ends it after `left_s`."""
-        served = await self.served(left_s)
+        served = self.now or await self.served(left_s)
         return await served.inference.infer(request, transport_left_s=left_s, arrived_s=arrived_s)
 
     def metadata(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError
-from .inputs import Input, ModelName, read_input
+from .inputs import Input, read_input
 from .loader import Loader
 from .model import Model, Told
 from .passage import Passages
@@ -85,21 +85,31 @@ class Inference:
         `transport_left_s` is the time after which the transport itself ends the call, if it does;
         `arrived_s` is when its budget began to run, if not now.
         """
-        through = self._passages.through(request.model_name)
-        with self.statistics.request(arrived_s) as record, through:
-            found, deadline, last = await self._read(request, record, transport_left_s)
-            wanted = found.model.wanted(request.outputs)
-            with await self.loader.ready(found.stage, deadline=last, items=found.items):
-                try:
-                    answer = await self._computed(found, deadline)
-                except (DeadlineRefused, DeadlineUnmet):
-                    if last is deadline:
-                        raise
-                    answer = await self._computed(found, last)
-            response = self._response(request.id, found, answer, wanted=wanted)
-            response = self.shared_memory.place(response, request.outputs)
-            record.answered(answer, items=found.items, now_s=self._clock())
-            return response
+        with self.statistics.request(arrived_s) as record:
+            model = self.repository.model(request.model_name, request.model_version)
+            with self._passages.through(model.name):
+                return await self._infer(request, model, record, transport_left_s)
+
+    async def _infer(
+        self,
+        request: oip.InferRequest,
+        model: Model,
+        record: Record,
+        transport_left_s: float | None,
+    ) -> oip.InferResponse:
+        found, deadline, last = await self._read(request, model, record, transport_left_s)
+        wanted = found.model.wanted(request.outputs)
+        with await self.loader.ready(found.stage, deadline=last, items=found.items):
+            try:
+                answer = await self._computed(found, deadline)
+            except (DeadlineRefused, DeadlineUnmet):
+                if last is deadline:
+                    raise
+                answer = await self._computed(found, last)
+        response = self._response(request.id, found, answer, wanted=wanted)
+        response = self.shared_memory.place(response, request.outputs)
+        record.answered(answer, items=found.items, now_s=self._clock())
+        return response
 
     async def _computed(self, found: Input, deadline: Deadline) -> Answer:
         return await self.worker.run(
@@ -120,15 +130,19 @@ class Inference:
         except HybridgeError as error:
             version = version or next((m.version for m in self.repository if m.name == name), "")
             figures = self.statistics.of(name, version)
-            Record(started_s, figures).failed(error, now_s=self._clock())
+            record = Record(self.statistics, started_s=started_s)
+            record.model = figures
+            record.failed(error, now_s=self._clock())
             raise
 
     async def _read(
-        self, request: oip.InferRequest, record: Record, transport_left_s: float | None
+        self,
+        request: oip.InferRequest,
+        model: Model,
+        record: Record,
+        transport_left_s: float | None,
     ) -> tuple[Input, Deadline, Deadline]:
         """What is asked, when it is due, and until when an answer is wanted at all."""
-        named = ModelName(name=request.model_name, version=request.model_version)
-        model = self.repository.model(named.name, named.version)
         record.model = self.statistics.of(model.name, model.version)
         budget_ms = oip.requested_budget_ms(
             request.parameters,
@@ -145,7 +159,8 @@ class Inference:
         found = await read_input(
             self.shared_memory.fetch(request.inputs),
             request.parameters,
-            named=named,
+            model=model,
+            version=request.model_version,
             repository=self.repository,
         )
         if found.model is not model:

@@ -10,10 +10,10 @@ A model's further inputs come beside it, one item for each of its items.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from ..shared import oip
 from ..shared.codec import codec_by_name
@@ -39,8 +39,7 @@ _MAX_PIXELS = 16_000_000
 Parameters = Mapping[str, oip.Value]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class Input(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a request is about: `items` inputs for a stage of a model.
 
     What is `at_hand` takes no time to load.
@@ -49,28 +48,23 @@ class Input:
     model: Model
     stage: Stage
     items: int
-    load: Load = field(repr=False)
+    load: Load
     at_hand: bool = False
-    sides: Tensors = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelName:
-    """What a request calls the model; an empty version leaves the choice to us."""
-
-    name: str
-    version: str
+    sides: Tensors = {}
 
 
 async def read_input(
     sent: Iterable[oip.InputTensor],
     parameters: Parameters,
     *,
-    named: ModelName,
+    model: Model,
+    version: str,
     repository: Repository,
 ) -> Input:
-    """The input of a request; RequestError, UnknownModel or UnknownContract if it is not one."""
-    model = repository.model(named.name, named.version)
+    """The input of a request about a model; RequestError or UnknownContract if it is not one.
+
+    An empty version leaves the choice to us: a frame may belong to another than `model`.
+    """
     if isinstance(model, NamedModel):
         first, others = model.read(sent)
         return Input(
@@ -84,7 +78,9 @@ async def read_input(
     assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
     if tensor.name == oip.FRAME:
-        found = await _read_frame(tensor, parameters, named=named, repository=repository)
+        found = await _read_frame(
+            tensor, parameters, name=model.name, version=version, repository=repository
+        )
     elif tensor.name == oip.PIXELS:
         found = _read_pixels(tensor, model)
     else:
@@ -92,11 +88,16 @@ async def read_input(
     _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
     _check_parameter(parameters, oip.CUT, found.stage.key.cut)
     sides = read_sides(beside, found.stage.inputs, items=found.items)
-    return dataclasses.replace(found, sides=sides) if sides else found
+    return msgspec.structs.replace(found, sides=sides) if sides else found
 
 
 async def _read_frame(
-    tensor: oip.InputTensor, parameters: Parameters, *, named: ModelName, repository: Repository
+    tensor: oip.InputTensor,
+    parameters: Parameters,
+    *,
+    name: str,
+    version: str,
+    repository: Repository,
 ) -> Input:
     frame = bytes(tensor.raw)
     _check_tensor(tensor, datatype="UINT8", shape=(len(frame),))
@@ -104,7 +105,7 @@ async def _read_frame(
         header = await asyncio.to_thread(read_header, frame)
     else:
         header = read_header(frame)
-    model, stage = repository.stage(header.contract, name=named.name, version=named.version)
+    model, stage = repository.stage(header.contract, name=name, version=version)
     contract = stage.contract
     _check_codec(parameters, header, contract)
 

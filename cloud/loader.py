@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 class Lease:
     """A graph that stays in memory until the end of a `with` block."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_call", "_end")
 
-    def __init__(self, end: Callable[[], None]) -> None:
+    def __init__(self, end: Callable[[int], None], call: int) -> None:
         self._end = end
+        self._call = call
 
     def __enter__(self) -> None:
         return None
@@ -44,7 +45,7 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end()
+        self._end(self._call)
 
 
 class Loader:
@@ -116,7 +117,7 @@ class Loader:
             self._admit(stage, deadline, items, now_s)
         deadline_s = math.inf if deadline is None else deadline.at_s
         call = self.residence.call(key, deadline_s=deadline_s, now_s=now_s)
-        lease = Lease(lambda: self._end(call))
+        lease = Lease(self._end, call)
         if not ready:
             try:
                 await self._arrival(stage, deadline)

@@ -5,10 +5,11 @@ What a request brings goes in under its names, and all outputs come out under th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from ..protos import model_config_pb2 as pb
@@ -155,7 +156,7 @@ class NamedStage(Stage):
     def _measure(self) -> Cost:
         cost = super()._measure()
         batch_items = min(cost.batch_items, self.together)
-        return replace(cost, batch_items=batch_items, most_linger_ms=self.linger_ms)
+        return msgspec.structs.replace(cost, batch_items=batch_items, most_linger_ms=self.linger_ms)
 
 
 @dataclass(frozen=True)

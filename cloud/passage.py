@@ -6,41 +6,51 @@ additions. All methods belong to one event loop.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
-class Passages:
-    """Counts the requests on their way, by a name."""
+class Passage:
+    """The requests with one model that are under way, each within a `with` block."""
 
-    def __init__(self) -> None:
-        self._now: dict[str, _Crowd] = {}
-
-    @contextmanager
-    def through(self, name: str) -> Iterator[None]:
-        """Holds up `cleared` while the block runs, if that is called within it."""
-        crowd = self._now.get(name)
-        if crowd is None:
-            crowd = self._now[name] = _Crowd()
-        crowd.inside += 1
-        try:
-            yield
-        finally:
-            crowd.inside -= 1
-            if not crowd.inside:
-                crowd.gone.set()
-                if self._now.get(name) is crowd:
-                    del self._now[name]
-
-    async def cleared(self, name: str) -> None:
-        """Returns once all that are on their way now have come out; later ones are not awaited."""
-        if crowd := self._now.pop(name, None):
-            await crowd.gone.wait()
-
-
-class _Crowd:
     __slots__ = ("gone", "inside")
 
     def __init__(self) -> None:
         self.inside = 0
-        self.gone = asyncio.Event()
+        self.gone: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self.inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.inside -= 1
+        if self.gone is not None and not self.inside:
+            self.gone.set()
+
+
+class Passages:
+    """The requests under way, by the names of their models."""
+
+    def __init__(self) -> None:
+        self._now: dict[str, Passage] = {}
+
+    def through(self, name: str) -> Passage:
+        """What holds up `cleared` from now on, if it is entered at once and `cleared` called later.
+
+        Only for models there are, or were: names are kept.
+        """
+        passage = self._now.get(name)
+        if passage is None:
+            passage = self._now[name] = Passage()
+        return passage
+
+    async def cleared(self, name: str) -> None:
+        """Returns once all that are on their way now have come out; later ones are not awaited."""
+        passage = self._now.pop(name, None)
+        if passage is not None and passage.inside:
+            passage.gone = asyncio.Event()
+            await passage.gone.wait()

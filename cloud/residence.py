@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from .scheduler import StageKey
 
 ModelKey = tuple[str, str]
@@ -112,8 +114,7 @@ class _Model:
         return any(part.state is _State.LOADING for part in self.parts.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     stage: StageKey
     deadline_s: float
 

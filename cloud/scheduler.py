@@ -17,13 +17,15 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import NamedTuple
+
+import msgspec
 
 from ..shared.errors import DeadlineRefused, Overloaded
 from .cost import Cost, OnlineCost
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class StageKey:
+class StageKey(NamedTuple):
     """One graph of one version of one model; `cut` is empty for the whole.
 
     `revision` tells it from another of the same name, while one takes the other's place.
@@ -38,8 +40,7 @@ class StageKey:
         return f"{self.model}/{self.version}/{self.cut or 'whole'}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request's computation: `items` inputs for a stage, wanted by `deadline_s`."""
 
     id: int
@@ -106,8 +107,7 @@ class Capacity:
     on_demand_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs of one stage that run together, from `started_s` for about `predicted_ms`."""
 
     id: int
@@ -117,8 +117,7 @@ class Batch:
     predicted_ms: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done now.
 
     Run `batch`, refuse `dropped`, and ask again: at once after a batch, else at `wake_s`, when a
@@ -157,6 +156,8 @@ class Scheduler:
     _coming_s: tuple[float, ...] = ()
     _on_demand_s: float = 0.0
     _queues: dict[StageKey, _Queue] = field(default_factory=dict)
+    _busy: dict[StageKey, _Queue] = field(default_factory=dict)
+    """Those queues in which jobs wait."""
     _running: dict[int, Batch] = field(default_factory=dict)
     _batches: int = 0
 
@@ -185,7 +186,21 @@ class Scheduler:
 
     def queued(self, model: str) -> int:
         """Jobs waiting for a model, all versions and stages together."""
-        return sum(len(each.jobs) for stage, each in self._queues.items() if stage.model == model)
+        return sum(len(each.jobs) for stage, each in self._busy.items() if stage.model == model)
+
+    def at_once(self, job: Job, *, now_s: float) -> Batch | None:
+        """The batch of a job that runs now; None where it has to be submitted.
+
+        Where nothing waits and an instance is free there is no queue to go through, unless the job
+        waits for company, or cannot be in time.
+        """
+        if self._busy or len(self._running) >= self.instances:
+            return None
+        cost = self._queues[job.stage].cost.at(now_s)
+        company = cost.linger_ms > 0 and job.items < cost.batch_items
+        if company or _ends_s(cost, job.items, now_s) > job.deadline_s:
+            return None
+        return self._begin((job,), job.items, cost, now_s)
 
     def submit(self, job: Job, *, now_s: float) -> None:
         """Accepts a job, or raises Overloaded or DeadlineRefused and forgets it."""
@@ -195,10 +210,16 @@ class Scheduler:
         if not self._unhurried(job, queue, now_s):
             self._admit(job, queue, now_s)
         queue.add(job)
+        self._busy[job.stage] = queue
 
     def cancel(self, job: Job) -> bool:
         """Forgets a waiting job; False if it is not waiting (any more)."""
-        return self._queues[job.stage].remove(job)
+        queue = self._busy.get(job.stage)
+        if queue is None or not queue.remove(job):
+            return False
+        if not queue.jobs:
+            del self._busy[job.stage]
+        return True
 
     def next(self, *, now_s: float) -> Step:
         """The batch to run now, if there is an instance and work for it."""
@@ -210,13 +231,13 @@ class Scheduler:
             cost = queue.cost.at(now_s)
             group = _form(queue.jobs, cost, at_s=now_s)
             dropped += group.hopeless
-            queue.take(len(group.hopeless))
+            self._take(stage, len(group.hopeless))
             if not group.jobs:
                 continue
             start_s = _start_s(group, cost, now_s)
             if start_s <= now_s:
-                queue.take(len(group.jobs))
-                batch = self._begin(stage, group, cost, now_s)
+                self._take(stage, len(group.jobs))
+                batch = self._begin(group.jobs, group.items, cost, now_s)
                 return Step(batch=batch, dropped=tuple(dropped))
             wake_s = start_s if wake_s is None else min(wake_s, start_s)
         return Step(dropped=tuple(dropped), wake_s=wake_s)
@@ -236,7 +257,9 @@ class Scheduler:
 
         The work that waits is poured over the instances like water: the lowest fill up first.
         """
-        work_s = sum(each.batched_ms(now_s) for each in self._queues.values() if each.jobs) / 1e3
+        if not self._busy and len(self._running) < self.instances:
+            return 0.0
+        work_s = sum(each.batched_ms(now_s) for each in self._busy.values()) / 1e3
         free_s = self._free(now_s)
         level_s = free_s[0]
         for count, next_s in enumerate((*free_s[1:], math.inf), start=1):
@@ -251,10 +274,9 @@ class Scheduler:
         """Whether one instance, taking one job after the other, would be in time with them all."""
         last_s = max(self._free(now_s)) + queue.cost.at(now_s).surely_ms(job.items) / 1e3
         first_deadline_s = job.deadline_s
-        for each in self._queues.values():
-            if each.jobs:
-                last_s += each.one_by_one_ms(now_s) / 1e3
-                first_deadline_s = min(first_deadline_s, each.jobs[0].deadline_s)
+        for each in self._busy.values():
+            last_s += each.one_by_one_ms(now_s) / 1e3
+            first_deadline_s = min(first_deadline_s, each.jobs[0].deadline_s)
         return last_s <= first_deadline_s
 
     def _admit(self, job: Job, queue: _Queue, now_s: float) -> None:
@@ -279,7 +301,7 @@ class Scheduler:
 
         What goes before it is reckoned with as it usually is: some take longer, others do not.
         """
-        queues = {stage: each.jobs for stage, each in self._queues.items() if each.jobs}
+        queues = {stage: each.jobs for stage, each in self._busy.items()}
         queues.update(changed or {})
         free = self._free(now_s)
         heads = [(jobs[0].order, stage, 0) for stage, jobs in queues.items()]
@@ -309,24 +331,31 @@ class Scheduler:
         free += [now_s + abs(at_s - now_s) for at_s in self._coming_s]
         return sorted(free) or [now_s + self._on_demand_s]
 
-    def _begin(self, stage: StageKey, group: _Group, cost: Cost, now_s: float) -> Batch:
+    def _take(self, stage: StageKey, count: int) -> None:
+        """The first jobs of a stage are no longer waiting."""
+        queue = self._busy[stage]
+        queue.take(count)
+        if not queue.jobs:
+            del self._busy[stage]
+
+    def _begin(self, jobs: tuple[Job, ...], items: int, cost: Cost, now_s: float) -> Batch:
         self._batches += 1
         batch = Batch(
             id=self._batches,
-            stage=stage,
-            jobs=group.jobs,
+            stage=jobs[0].stage,
+            jobs=jobs,
             started_s=now_s,
-            predicted_ms=cost.predict_ms(group.items),
+            predicted_ms=cost.predict_ms(items),
         )
         self._running[batch.id] = batch
         return batch
 
     def _by_deadline(self) -> list[tuple[StageKey, _Queue]]:
-        waiting = [(stage, queue) for stage, queue in self._queues.items() if queue.jobs]
+        waiting = [*self._busy.items()]
         return sorted(waiting, key=_head_order) if len(waiting) > 1 else waiting
 
     def _waiting(self) -> Iterator[Job]:
-        for queue in self._queues.values():
+        for queue in self._busy.values():
             yield from queue.jobs
 
 

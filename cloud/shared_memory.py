@@ -7,8 +7,10 @@ mapped: a client that shrinks one gets an error, where a mapping would end the p
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ..shared.errors import NotAllowed, RequestError, TensorError
 from ..shared.oip import InferResponse, InputTensor, Region, RequestedOutput
@@ -77,10 +79,16 @@ class SharedMemory:
     def fetch(self, inputs: Iterable[InputTensor]) -> Iterator[InputTensor]:
         """The inputs, what lies in regions read; RequestError or TensorError if it cannot be."""
         for tensor in inputs:
-            yield replace(tensor, raw=self._read(tensor.region)) if tensor.region else tensor
+            yield (
+                msgspec.structs.replace(tensor, raw=self._read(tensor.region))
+                if tensor.region
+                else tensor
+            )
 
     def place(self, response: InferResponse, wanted: Sequence[RequestedOutput]) -> InferResponse:
         """The response with those outputs written to regions that were wanted there."""
+        if not wanted:
+            return response
         placed = {
             output.name: region for output in wanted if (region := Region.of(output.parameters))
         }
@@ -92,7 +100,7 @@ class SharedMemory:
                 )
             at = self._find(region)
             os.pwrite(at.file, array.tobytes(), at.offset + region.offset)
-        return replace(response, placed=placed) if placed else response
+        return msgspec.structs.replace(response, placed=placed) if placed else response
 
     def _read(self, region: Region) -> bytes:
         if region.size_bytes > MAX_MESSAGE_BYTES:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 
 from ..shared.answer import Probabilities, to_probabilities
@@ -23,8 +24,7 @@ _ONE_RUNS, _FULL_RUNS = 7, 3
 _MEASURE_AT_MOST_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
+class Computed(msgspec.Struct, frozen=True, eq=False):
     """Probabilities [n, classes] of a classifier, and all further outputs [n, ...] by name."""
 
     probabilities: Probabilities | None

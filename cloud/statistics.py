@@ -10,9 +10,9 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import TracebackType
 
 from ..shared.deadline import Clock, Deadline, monotonic
 from ..shared.errors import (
@@ -119,13 +119,33 @@ class ModelFigures:
         }
 
 
-@dataclass(slots=True)
 class Record:
-    """One request under way; whoever finds out says which model and which deadline it has."""
+    """One request, under way within a `with` block; a fault that leaves the block is counted.
 
-    started_s: float
-    model: ModelFigures
-    deadline: Deadline | None = None
+    Whoever finds out says which model and which deadline it has.
+    """
+
+    __slots__ = ("_all", "deadline", "model", "started_s")
+
+    def __init__(self, statistics: "Statistics", *, started_s: float) -> None:
+        self.started_s = started_s
+        self.model = statistics.unknown
+        self.deadline: Deadline | None = None
+        self._all = statistics
+
+    def __enter__(self) -> "Record":
+        self._all.in_flight += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._all.in_flight -= 1
+        if error is not None:
+            self.failed(error, now_s=self._all.clock())
 
     def answered(self, answer: Answer, *, items: int, now_s: float) -> None:
         model = self.model
@@ -160,8 +180,8 @@ class Statistics:
     def __init__(self, *, clock: Clock = monotonic) -> None:
         self.unknown = ModelFigures()
         self.in_flight = 0
+        self.clock = clock
         self._models: dict[tuple[str, str], ModelFigures] = {}
-        self._clock = clock
 
     def add(self, name: str, version: str) -> None:
         """Counts a served model from now on, or goes on where it was unloaded."""
@@ -176,25 +196,18 @@ class Statistics:
             yield name, version, figures
         yield "", "", self.unknown
 
-    @contextmanager
-    def request(self, arrived_s: float | None = None) -> Iterator[Record]:
-        """Counts a request, and the fault that ends it."""
-        record = Record(self._clock() if arrived_s is None else arrived_s, self.unknown)
-        self.in_flight += 1
-        try:
-            yield record
-        except BaseException as error:
-            record.failed(error, now_s=self._clock())
-            raise
-        finally:
-            self.in_flight -= 1
+    def request(self, arrived_s: float | None = None) -> Record:
+        """A request that arrived now, or then."""
+        return Record(self, started_s=self.clock() if arrived_s is None else arrived_s)
 
     def executed(self, stage: StageKey, execution: Execution) -> None:
         """Counts a batch of which anything was computed."""
         if not execution.items:
             return
         batches = self.of(stage.model, stage.version).batches
-        figures = batches.setdefault(execution.items, BatchFigures())
+        figures = batches.get(execution.items)
+        if figures is None:
+            figures = batches[execution.items] = BatchFigures()
         figures.count += 1
         figures.decode_s += execution.decode_ms / 1e3
         figures.compute_s += (execution.took_ms - execution.decode_ms) / 1e3

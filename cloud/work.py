@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from ..shared.answer import Probabilities
@@ -33,22 +34,20 @@ Can be pickled: the instance may be elsewhere.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Probabilities [items, classes] of a classifier, all further outputs, where the time went.
 
     `decode_ms` is the part of `compute_ms` in which the inputs of the batch were made.
     """
 
     probabilities: Probabilities | None
-    outputs: Tensors = field(default_factory=dict)
+    outputs: Tensors = {}
     queue_ms: float
     compute_ms: float
     decode_ms: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Work:
+class Work(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A job, its input and whoever waits for it (faults as values: the waiter may be gone).
 
     `sides` are the model's further inputs, [items, ...] each. What is `at_hand` takes no time to
@@ -56,9 +55,9 @@ class Work:
     """
 
     job: Job
-    load: Load = field(repr=False)
+    load: Load
     at_hand: bool = False
-    sides: Tensors = field(default_factory=dict, repr=False)
+    sides: Tensors = {}
     answer: asyncio.Future[Answer | Exception]
 
     @property
@@ -112,26 +111,16 @@ class Audience:
             work.when_done(look)
 
 
-_AUDIENCE: ContextVar[Audience | None] = ContextVar("audience", default=None)
+_WAITING: ContextVar[Sequence[Task]] = ContextVar("waiting", default=())
 
 
 def audience() -> Audience | None:
     """Who waits for what the calling thread computes; None where a model is tried."""
-    return _AUDIENCE.get()
+    works = _WAITING.get()
+    return Audience(works) if works else None
 
 
-@contextmanager
-def waited_for_by(works: Sequence[Task]) -> Iterator[None]:
-    """Within, the calling thread computes for these."""
-    token = _AUDIENCE.set(Audience(works))
-    try:
-        yield
-    finally:
-        _AUDIENCE.reset(token)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class Execution(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What became of a batch: one outcome per work, in order; None for the unwanted."""
 
     outcomes: tuple[Answer | Exception | None, ...]
@@ -156,10 +145,15 @@ def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
         except Exception as error:  # whatever it is, it belongs to this request alone
             outcomes[at] = error
     decode_ms = (clock() - started_s) * 1e3
-    with waited_for_by(works):
+    waiting = _WAITING.set(works)
+    try:
         results = _compute(inputs, stage)
+    finally:
+        _WAITING.reset(waiting)
     took_ms = (clock() - started_s) * 1e3
+    items = 0
     for at, result in results.items():
+        items += works[at].job.items
         if isinstance(result, Exception):
             outcomes[at] = result
         else:
@@ -170,16 +164,10 @@ def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
                 compute_ms=took_ms,
                 decode_ms=decode_ms,
             )
-    return Execution(
-        outcomes=tuple(outcomes),
-        items=sum(len(loaded.tensor) for loaded in inputs.values()),
-        took_ms=took_ms,
-        decode_ms=decode_ms,
-    )
+    return Execution(outcomes=tuple(outcomes), items=items, took_ms=took_ms, decode_ms=decode_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Loaded(msgspec.Struct, frozen=True, eq=False):
     tensor: Array
     sides: Tensors
 
@@ -193,26 +181,31 @@ def _load(work: Task, stage: Stage) -> _Loaded:
 
 def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | Exception]:
     """One run for all; if that fails, one for each, so that a fault stays with its request."""
-    if not inputs:
-        return {}
-    tensors = [loaded.tensor for loaded in inputs.values()]
-    try:
-        batch = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
-        computed = stage.run(batch, joined([loaded.sides for loaded in inputs.values()]))
-    except Exception as error:
-        if len(inputs) > 1 and not isinstance(error, RemoteUnavailable | RemoteTooLate):
-            return {at: _compute({at: loaded}, stage)[at] for at, loaded in inputs.items()}
-        if isinstance(error, ModelFault):
-            log.warning("%s", error)
-        return dict.fromkeys(inputs, error)
-    if len(inputs) == 1:
+    if len(inputs) <= 1:
+        return {at: _run([loaded], stage) for at, loaded in inputs.items()}
+    computed = _run([*inputs.values()], stage)
+    if isinstance(computed, RemoteUnavailable | RemoteTooLate):
         return dict.fromkeys(inputs, computed)
+    if isinstance(computed, Exception):
+        return {at: _run([loaded], stage) for at, loaded in inputs.items()}
     made = computed.probabilities
-    ends = np.cumsum([len(tensor) for tensor in tensors])
+    sizes = [len(loaded.tensor) for loaded in inputs.values()]
     return {
         at: Computed(
-            None if made is None else made[end - len(tensor) : end],
-            items_of(computed.outputs, end - len(tensor), end),
+            None if made is None else made[end - size : end],
+            items_of(computed.outputs, end - size, end),
         )
-        for at, tensor, end in zip(inputs, tensors, ends, strict=True)
+        for at, size, end in zip(inputs, sizes, accumulate(sizes), strict=True)
     }
+
+
+def _run(inputs: Sequence[_Loaded], stage: Stage) -> Computed | Exception:
+    try:
+        if len(inputs) == 1:
+            return stage.run(inputs[0].tensor, inputs[0].sides)
+        batch = np.concatenate([loaded.tensor for loaded in inputs])
+        return stage.run(batch, joined([loaded.sides for loaded in inputs]))
+    except Exception as error:  # whose fault it is shows when each has run for itself
+        if isinstance(error, ModelFault) and len(inputs) == 1:
+            log.warning("%s", error)
+        return error

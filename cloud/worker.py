@@ -128,11 +128,13 @@ class Worker:
             arrived_s=now_s,
             deadline_s=deadline.at_s,
         )
-        try:
-            self._scheduler.submit(job, now_s=now_s)
-        except (DeadlineRefused, Overloaded):
-            self._refused += 1
-            raise
+        batch = self._scheduler.at_once(job, now_s=now_s)
+        if batch is None:
+            try:
+                self._scheduler.submit(job, now_s=now_s)
+            except (DeadlineRefused, Overloaded):
+                self._refused += 1
+                raise
         work = Work(
             job=job,
             load=load,
@@ -143,7 +145,10 @@ class Worker:
         self._works[job.id] = work
         alarm: asyncio.TimerHandle | None = None
         try:
-            self._pump()
+            if batch is None:
+                self._pump()
+            else:
+                self._start(batch)
             if not work.answer.done():
                 alarm = loop.call_later(deadline.left_ms(now_s) / 1e3, _overdue, work)
             outcome = await work.answer

@@ -22,6 +22,8 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
+from ..shared.manifest import Manifest
+from ..shared.plan import PlanKind
 from ..shared.privacy import Privacy, read_privacy
 from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
@@ -158,12 +160,13 @@ class EdgeDaemon:
 
     def _privacy(self, bundle: Bundle) -> Privacy | None:
         """What stands beside the manifest; BundleError if it is not to be trusted."""
-        config = self._config
-        found = read_privacy(bundle, trust=config.trust)
-        if found is None and config.demand.max_similarity < 1.0:
+        found = read_privacy(bundle, trust=self._config.trust)
+        limit = self._config.demand.max_similarity
+        if limit < 1.0 and not _any_within(limit, found, bundle.manifest):
             log.warning(
-                "nobody has measured what this bundle's frames give away (`hybridge privacy`), so "
-                "none leaves the device"
+                "nothing that was measured of this bundle's frames (`hybridge privacy`) keeps to a "
+                "similarity of %g, so none leaves the device",
+                limit,
             )
         return found
 
@@ -218,6 +221,13 @@ async def rehearse(agent: Agent, *, max_pixels: int) -> None:
         encoded = codec_by_name(codec, agent.manifest.large.pixels).encode(picture)
         await agent.answer(encoded, Deadline.after_ms(_REHEARSAL_MS, now_s=monotonic()))
     agent.times = times
+
+
+def _any_within(limit: float, privacy: Privacy | None, manifest: Manifest) -> bool:
+    """Whether pictures rebuilt from some split's frames were no more alike than that."""
+    splits = [plan for row in manifest.table if (plan := row.parsed()).kind is PlanKind.SPLIT]
+    figures = [privacy.alike(plan, manifest) for plan in splits] if privacy else []
+    return any(figure is not None and figure <= limit for figure in figures)
 
 
 def stretch(profile: Profile) -> float:

@@ -21,12 +21,17 @@ What a link does with a few bytes says little of many: a size is taken to need t
 further it lies beyond what has lately passed, and less is tried after what took too long. So sizes
 grow step by step and shrink by halves, as TCP's window does (Jacobson, SIGCOMM 1988).
 
+A round trip is no longer than the quickest exchanges of the last seconds, but for jitter: what took
+longer stood in a queue, and is the upload's (Cardwell et al., BBR, ACM Queue 2016). Were it taken
+for the link's own, bytes would look as if they cost nothing just when they are what costs.
+
 One surprise is an odd exchange, and its weight is bounded. Two in a row the same way mean that the
 link has changed: the filter then forgets how sure it was. Exchanges that were under way in the same
 outage are one surprise, not many.
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,6 +57,9 @@ _CENSORED = 1.25
 _BEYOND = 0.5
 """A size n times beyond what was tried is taken to need longer by this power of n."""
 _LEAST_REACH_KB, _REACH_S = 1.0, 600.0
+_QUICKEST_S, _JITTER, _LEAST_JITTER_MS = 10.0, 0.25, 10.0
+"""How long a quick exchange bounds the round trip, which may lie above it by jitter: the link's
+own, as a share of it, or that of the processors at its ends."""
 _Z_95 = 1.6449
 _MOST_DUE_MS = 5_000.0
 _OVERDUE = 2.0
@@ -160,6 +168,10 @@ class LinkEstimate:
         self._learnt_s = 0.0
         self._stalled_until_s = -math.inf
         self._begun = Rate()
+        self._lately: deque[tuple[float, float]] = deque()
+        self._in_order: list[float] = []
+        """Times in ms with the s of their ends, and the same by length."""
+        self._most_rtt_ms = math.inf
         self._sent_kb = self._gone_kb = self._proven_kb = 0.0
         self._gone_at_s = 0.0
         self._unproven: deque[Exchange] = deque()
@@ -201,6 +213,7 @@ class LinkEstimate:
         whole_ms = (now_s - exchange.began_s) * 1e3
         ms = whole_ms - cloud_ms if 0.0 <= cloud_ms < whole_ms else whole_ms
         down_kb = down_bytes / 1e3
+        self._bound_rtt(max(ms, 0.01), now_s)
         overdue = now_s > exchange.due_s
         size = (1.0, exchange.up_kb + exchange.ahead_kb, down_kb)
         self._drift(now_s)
@@ -320,6 +333,16 @@ class LinkEstimate:
         faded = math.exp(min(self._reach_at_s - now_s, 0.0) / _REACH_S)
         return max(self._reach_kb * faded, _LEAST_REACH_KB)
 
+    def _bound_rtt(self, ms: float, now_s: float) -> None:
+        """Keeps the times of the last seconds; the quickest but one bounds the round trip."""
+        lately, in_order = self._lately, self._in_order
+        while lately and lately[0][0] < now_s - _QUICKEST_S:
+            del in_order[bisect_left(in_order, lately.popleft()[1])]
+        lately.append((now_s, ms))
+        insort(in_order, ms)
+        least_ms = in_order[1] if len(in_order) > 1 else math.inf
+        self._most_rtt_ms = least_ms + max(_JITTER * least_ms, _LEAST_JITTER_MS)
+
     def _prove(self, exchange: Exchange, *, now_s: float, back_ms: float) -> None:
         """Whatever was sent up to this exchange has passed."""
         self._proven_kb = exchange.end_kb
@@ -370,6 +393,7 @@ class LinkEstimate:
         self._up_noise2 = _noise2(self._up_noise2, up_var, spread2, off * off)
         gain = [each / spread2 for each in ph]
         self._x = [self._x[i] + gain[i] * off for i in range(3)]
+        self._x[_RTT] = min(self._x[_RTT], math.log(self._most_rtt_ms))
         self._p = [[p[i][j] - gain[i] * ph[j] for j in range(3)] for i in range(3)]
 
 

@@ -197,18 +197,17 @@ def _read(
 ) -> _Row:
     plan = row.parsed()
     stages = device_stages(plan)
-    contract = "" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id
-    tried = privacy.strongest(row.plan, contract) if privacy else None
+    split = plan.kind is PlanKind.SPLIT
     return _Row(
         plan=plan,
         stages=stages,
         alone_ms=sum(map(alone, stages)),
-        contract=contract,
+        contract="" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id,
         agreement=row.agreement,
         variants={precision: rates.agreement for precision, rates in row.variants.items()},
         bytes_p50=row.bytes_p50,
         bytes_p95=row.bytes_p95,
         energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
         money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
-        similarity=tried.ssim_p95 if tried else None,
+        similarity=privacy.alike(plan, manifest) if privacy and split else None,
     )

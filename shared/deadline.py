@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from .errors import BudgetError
 
@@ -25,8 +26,7 @@ def check_budget_ms(budget_ms: float) -> float:
     return budget_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """The monotonic instant at which a budget ends.
 
     >>> deadline = Deadline.after_ms(250, now_s=10.0)

@@ -5,8 +5,9 @@ What the protocol lacks travels as parameters; their names are the constants bel
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from ..protos import open_inference_pb2 as pb
@@ -157,8 +158,11 @@ class Region:
         return cls(str(name), int(offset), int(size or 0))
 
 
-@dataclass(frozen=True, slots=True)
-class InputTensor:
+# What every request makes some of is a msgspec.Struct, which takes a tenth of the time to make
+# that a frozen dataclass does.
+
+
+class InputTensor(msgspec.Struct, frozen=True):
     """One input as it arrived: still raw, so that large bodies are not copied to be looked at.
 
     What lies in a `region` did not come along.
@@ -178,16 +182,14 @@ class InputTensor:
         return bytes_from_raw(self.raw, count=math.prod(self.shape))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestedOutput:
+class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
     """An output that a request names, and how it wants it."""
 
     name: str
     parameters: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request whichever way it came. `inputs` may be read once; each is checked as it is."""
 
     model_name: str
@@ -198,8 +200,7 @@ class InferRequest:
     outputs: Sequence[RequestedOutput]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferResponse:
+class InferResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Its answer, whichever way it goes. Outputs that were `placed` do not go along."""
 
     model_name: str
@@ -207,24 +208,65 @@ class InferResponse:
     id: str
     parameters: Mapping[str, Value]
     outputs: Mapping[str, Array]
-    placed: Mapping[str, Region] = field(default_factory=dict)
+    placed: Mapping[str, Region] = {}
 
 
-def read_request(
-    message: pb.ModelInferRequest, *, contents: Sequence[bytes | memoryview] = ()
-) -> InferRequest:
-    """What came over gRPC; `contents` are the raw ones where they were taken out of the message."""
-    return InferRequest(
-        model_name=message.model_name,
-        model_version=message.model_version,
-        id=message.id,
-        parameters=get_parameters(message.parameters),
-        inputs=inputs_of(message, contents=contents),
-        outputs=[
-            RequestedOutput(name=output.name, parameters=get_parameters(output.parameters))
-            for output in message.outputs
-        ],
-    )
+class _Declared(msgspec.Struct, frozen=True):
+    """What a message says of an input, beside its raw contents."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: Mapping[str, Value]
+    contents: pb.InferTensorContents
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a message says, apart from its id and its raw contents."""
+
+    model_name: str
+    model_version: str
+    parameters: Mapping[str, Value]
+    inputs: tuple[_Declared, ...]
+    outputs: tuple[RequestedOutput, ...]
+
+    @classmethod
+    def of(cls, message: pb.ModelInferRequest) -> "Words":
+        return cls(
+            model_name=message.model_name,
+            model_version=message.model_version,
+            parameters=get_parameters(message.parameters),
+            inputs=tuple(
+                _Declared(
+                    tensor.name,
+                    tensor.datatype,
+                    tuple(tensor.shape),
+                    get_parameters(tensor.parameters),
+                    tensor.contents,
+                )
+                for tensor in message.inputs
+            ),
+            outputs=tuple(
+                RequestedOutput(name=output.name, parameters=get_parameters(output.parameters))
+                for output in message.outputs
+            ),
+        )
+
+    def request(self, *, id: str, contents: Sequence[bytes | memoryview]) -> InferRequest:
+        """The request that says this, and brings these raw contents."""
+        return InferRequest(
+            model_name=self.model_name,
+            model_version=self.model_version,
+            id=id,
+            parameters=self.parameters,
+            inputs=_tensors(self.inputs, contents),
+            outputs=self.outputs,
+        )
+
+
+def read_request(message: pb.ModelInferRequest) -> InferRequest:
+    """What came over gRPC."""
+    return Words.of(message).request(id=message.id, contents=message.raw_input_contents)
 
 
 def write_response(response: InferResponse) -> pb.ModelInferResponse:
@@ -242,17 +284,20 @@ def write_response(response: InferResponse) -> pb.ModelInferResponse:
     return message
 
 
-def inputs_of(
-    request: pb.ModelInferRequest, *, contents: Sequence[bytes | memoryview] = ()
-) -> Iterator[InputTensor]:
+def inputs_of(request: pb.ModelInferRequest) -> Iterator[InputTensor]:
     """The inputs of a request; TensorError for one without contents or with two."""
-    raw = contents or request.raw_input_contents
-    regions = [_region(tensor) for tensor in request.inputs]
+    return _tensors(Words.of(request).inputs, request.raw_input_contents)
+
+
+def _tensors(
+    declared: Sequence[_Declared], raw: Sequence[bytes | memoryview]
+) -> Iterator[InputTensor]:
+    regions = [Region.of(tensor.parameters) if tensor.parameters else None for tensor in declared]
     if raw and len(raw) != regions.count(None):
         raise TensorError(f"{regions.count(None)} inputs came with {len(raw)} raw contents")
     position = 0
-    for tensor, region in zip(request.inputs, regions, strict=True):
-        if any(size < 0 for size in tensor.shape):
+    for tensor, region in zip(declared, regions, strict=True):
+        if min(tensor.shape, default=0) < 0:
             raise TensorError(f"shape {list(tensor.shape)} has a negative size")
         sent: bytes | memoryview
         if region is not None:
@@ -262,14 +307,10 @@ def inputs_of(
             position += 1
         else:
             sent = _listed(tensor)
-        yield InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), sent, region)
+        yield InputTensor(tensor.name, tensor.datatype, tensor.shape, sent, region)
 
 
-def _region(tensor: pb.ModelInferRequest.InferInputTensor) -> Region | None:
-    return Region.of(get_parameters(tensor.parameters)) if tensor.parameters else None
-
-
-def _listed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
+def _listed(tensor: _Declared) -> bytes:
     """The contents of a tensor that came as a list of values, as if they had come raw."""
     if tensor.datatype == "BYTES" and tensor.contents.bytes_contents:
         return bytes_to_raw(tensor.contents.bytes_contents)

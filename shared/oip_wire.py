@@ -1,28 +1,42 @@
-"""Inference messages as they are on the wire: the large contents in them are never copied.
+"""Inference messages as they are on the wire, read and written by hand.
 
 A protobuf message is a sequence of fields, each behind its number, in any order (Protocol Buffers
 documentation, "Encoding"). Tensors are its largest by far and need no decoding, so they are left
-where gRPC put them, and only the rest goes through protobuf: of 600 KB that came as float32,
-protobuf's own way takes two more copies.
+where gRPC put them: of 600 KB that came as float32, protobuf's own way takes two more copies. The
+rest goes through protobuf, once for all requests that say the same: most of a client do, apart
+from their ids. Of answers only the numbers are new, so all else is put together from pieces.
 """
 
+import struct
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from ..protos import open_inference_pb2 as pb
 from .errors import RequestError
-from .oip import InferRequest, InferResponse, add_placed, read_request, set_parameters
+from .oip import InferRequest, InferResponse, Value, Words, add_placed, read_request, set_parameters
 from .tensor import DTYPES, datatype_of
 
-_CONTENTS = 7 << 3 | 2
-"""The tag of ModelInferRequest.raw_input_contents."""
-_OUTPUT_CONTENTS = bytes([6 << 3 | 2])
-"""The tag of ModelInferResponse.raw_output_contents."""
+_LENGTH = 2
+"""The wire type of what is preceded by its length."""
+_ID, _CONTENTS = 3 << 3 | _LENGTH, 7 << 3 | _LENGTH
+"""The tags of a ModelInferRequest's id and raw_input_contents."""
 _MOST_FIELDS = 64
 """A message of more is left to protobuf, which is faster by field, if not by byte."""
 _FIXED_BYTES = {1: 8, 5: 4}
+_KEPT, _KEPT_BYTES = 256, 2048
+"""How many pieces of a message are kept, and how long they may be."""
+
+_NAME, _VERSION, _RESPONSE_ID = (bytes([number << 3 | _LENGTH]) for number in (1, 2, 3))
+_PARAMETER, _OUTPUT, _OUTPUT_CONTENTS = (bytes([number << 3 | _LENGTH]) for number in (4, 5, 6))
+"""The tags of a ModelInferResponse."""
+_KEY, _VALUE = b"\x0a", b"\x12"
+"""Of an entry of `parameters`."""
+_DOUBLE = bytes([4 << 3 | 1])
+"""The tag of InferParameter.double_param."""
+_pack_double = struct.Struct("<d").pack
 
 
 def read_infer(message: bytes) -> InferRequest:
@@ -31,69 +45,122 @@ def read_infer(message: bytes) -> InferRequest:
         split = _split(message)
         if split is None:
             return read_request(pb.ModelInferRequest.FromString(message))
-        rest, contents = split
-        return read_request(pb.ModelInferRequest.FromString(rest), contents=contents)
-    except (DecodeError, IndexError) as error:
+        rest, id, contents = split
+        words = _words_kept(rest) if len(rest) <= _KEPT_BYTES else _words(rest)
+        return words.request(id=id.decode() if id else "", contents=contents)
+    except (DecodeError, IndexError, UnicodeDecodeError) as error:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
 
 
 def write_infer(response: InferResponse) -> bytes:
     """A ModelInferResponse."""
-    message = pb.ModelInferResponse(
-        model_name=response.model_name, model_version=response.model_version, id=response.id
-    )
-    set_parameters(message.parameters, response.parameters)
-    parts: list[bytes | memoryview] = []
+    parts = [
+        _text(_NAME, response.model_name),
+        _text(_VERSION, response.model_version),
+    ]
+    if response.id:
+        id = response.id.encode()
+        parts += (_RESPONSE_ID, _varint(len(id)), id)
+    for name, value in response.parameters.items():
+        if type(value) is float:
+            parts += (_double(name), _pack_double(value))
+        else:
+            parts.append(_parameter(name, value))
+    contents: list[bytes | memoryview] = []
     for name, array in response.outputs.items():
         if region := response.placed.get(name):
+            message = pb.ModelInferResponse()
             add_placed(message, name, array, region)
-            parts += (_OUTPUT_CONTENTS, _varint(0))
+            parts.append(message.SerializeToString())
+            contents += (_OUTPUT_CONTENTS, _varint(0))
             continue
         datatype = datatype_of(array)
-        message.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        parts.append(_output(name, datatype, array.shape))
         raw = np.ascontiguousarray(array, dtype=DTYPES[datatype])
-        parts += (_OUTPUT_CONTENTS, _varint(raw.nbytes), raw.data)
-    return b"".join((message.SerializeToString(), *parts))
+        contents += (_OUTPUT_CONTENTS, _varint(raw.nbytes), raw.data)
+    return b"".join((*parts, *contents))
 
 
-def _split(message: bytes) -> tuple[bytes, list[memoryview]] | None:
-    """All but the raw contents, and these; None if there are very many fields.
+def _words(rest: bytes) -> Words:
+    return Words.of(pb.ModelInferRequest.FromString(rest))
+
+
+_words_kept = lru_cache(_KEPT)(_words)
+
+
+@lru_cache(_KEPT)
+def _text(tag: bytes, value: str) -> bytes:
+    return _field(tag, value.encode()) if value else b""
+
+
+@lru_cache(_KEPT)
+def _double(name: str) -> bytes:
+    """A parameter up to its value, which is 8 bytes."""
+    value = _VALUE + _varint(len(_DOUBLE) + 8) + _DOUBLE
+    key = _field(_KEY, name.encode())
+    return _PARAMETER + _varint(len(key) + len(value) + 8) + key + value
+
+
+@lru_cache(_KEPT, typed=True)
+def _parameter(name: str, value: Value) -> bytes:
+    message = pb.ModelInferResponse()
+    set_parameters(message.parameters, {name: value})
+    return message.SerializeToString()
+
+
+@lru_cache(_KEPT)
+def _output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    message = pb.ModelInferResponse()
+    message.outputs.add(name=name, datatype=datatype, shape=shape)
+    return message.SerializeToString()
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    return tag + _varint(len(content)) + content
+
+
+def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview]] | None:
+    """All but id and raw contents, and these; None if there are very many fields.
 
     IndexError or DecodeError where the message is cut off or is none.
     """
-    view = memoryview(message)
+    view, size = memoryview(message), len(message)
     rest: list[memoryview] = []
     contents: list[memoryview] = []
+    id = b""
     at = kept_to = 0
     for _ in range(_MOST_FIELDS):
-        if at == len(message):
+        if at == size:
             rest.append(view[kept_to:])
-            return b"".join(rest), contents
-        tag, body = _read_varint(message, at)
-        end = _end(message, tag & 7, body)
-        if tag == _CONTENTS:
-            size, start = _read_varint(message, body)
+            return b"".join(rest), id, contents
+        tag, start = message[at], at + 1
+        if tag >= 0x80:
+            tag, start = _read_varint(message, at)
+        if tag & 7 == _LENGTH:
+            length, start = _read_varint(message, start)
+            end = start + length
+        else:
+            end = _end(message, tag & 7, start)
+        if end > size:
+            raise DecodeError("cut off")
+        if tag in (_CONTENTS, _ID):
             rest.append(view[kept_to:at])
-            contents.append(view[start : start + size])
             kept_to = end
+            if tag == _CONTENTS:
+                contents.append(view[start:end])
+            else:
+                id = message[start:end]
         at = end
     return None
 
 
 def _end(message: bytes, wire_type: int, at: int) -> int:
-    """Where a field ends whose tag has been read."""
-    if wire_type == 2:
-        size, at = _read_varint(message, at)
-        end = at + size
-    elif wire_type == 0:
-        _, end = _read_varint(message, at)
-    elif wire_type in _FIXED_BYTES:
-        end = at + _FIXED_BYTES[wire_type]
-    else:
-        raise DecodeError(f"wire type {wire_type}")
-    if end > len(message):
-        raise DecodeError("cut off")
-    return end
+    """Where a field ends that is not preceded by its length."""
+    if wire_type == 0:
+        return _read_varint(message, at)[1]
+    if wire_type in _FIXED_BYTES:
+        return at + _FIXED_BYTES[wire_type]
+    raise DecodeError(f"wire type {wire_type}")
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:

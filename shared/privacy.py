@@ -15,7 +15,8 @@ import msgspec
 
 from .bundle import Bundle
 from .errors import BundleError
-from .manifest import Sha256
+from .manifest import Manifest, Sha256
+from .plan import Plan
 from .signing import SigningKey, TrustStore
 
 FORMAT = 1
@@ -103,6 +104,11 @@ class Privacy(_Record, frozen=True):
             for likeness in (each.likeness, attack.guess)
         ]
         return max(found, key=lambda likeness: likeness.ssim_p95, default=None)
+
+    def alike(self, plan: Plan, manifest: Manifest) -> float | None:
+        """The SSIM on which limits decide, of a split's frames; None if nobody has tried."""
+        found = self.strongest(str(plan), manifest.contract(plan).id)
+        return found.ssim_p95 if found else None
 
     def with_attack(self, attack: Attack) -> "Privacy":
         """With one more, in place of the same one made before."""

@@ -5,7 +5,7 @@
 Every model is built by a real `hybridge build` in a process of its own with nothing in its cache.
 Models are built over the 20 pictures that foolbox ships unless a folder is named; so is the VGG16,
 whose brain scans no package ships: --mri-pictures names a folder of them. --quick builds
-EfficientNet-Lite0 alone with two cuts, over 12 pictures.
+EfficientNet-Lite0 alone, as an .onnx file, with two cuts, over 12 pictures.
 """
 
 import argparse
@@ -36,8 +36,9 @@ SLOWER_MARGIN = 1.3
 HEADS_S = 60.0
 MEMORY_TIMES, MEMORY_MORE_BYTES = 4, 2 * 10**9
 DISK_TIMES = 1.5
-QUICK = ("lite0",)
-QUICK_PICTURES = 12
+QUICK = "lite0"
+QUICK_PICTURES, QUICK_CUTS, QUICK_ROUNDS = 12, 2, 3
+ROUNDS = 10
 FAST_INT8 = ("resnet50", "lite0")
 COMPOSED_PICTURES = 3
 
@@ -57,17 +58,22 @@ class Found:
 
 def measure(options: argparse.Namespace) -> Report:
     before = load()
-    models = zoo.zoo()
-    names = list(QUICK) if options.quick else options.models.split(",") if options.models else []
-    if unknown := [name for name in names if name not in models]:
-        raise ConfigError(f"no model {unknown[0]!r} in the zoo (there: {', '.join(models)})")
+    models = _models(options)
     root = options.keep or Path(tempfile.mkdtemp(prefix="hybridge-zoo-"))
     try:
-        found = [_measure_model(models[name], options, root) for name in names or models]
+        found = [_measure_model(model, options, root) for model in models]
     finally:
         if options.keep is None:
             shutil.rmtree(root, ignore_errors=True)
     return _report(found, load_before=before)
+
+
+def _models(options: argparse.Namespace) -> list[zoo.ZooModel]:
+    models = zoo.zoo()
+    names = [QUICK] if options.quick else options.models.split(",") if options.models else models
+    if unknown := [name for name in names if name not in models]:
+        raise ConfigError(f"no model {unknown[0]!r} in the zoo (there: {', '.join(models)})")
+    return [models[name] for name in names]
 
 
 def _measure_model(model: zoo.ZooModel, options: argparse.Namespace, root: Path) -> Found:
@@ -76,8 +82,10 @@ def _measure_model(model: zoo.ZooModel, options: argparse.Namespace, root: Path)
     if options.quick:
         pictures = pictures[:QUICK_PICTURES]
     home = root / model.name
+    if options.quick:
+        model = zoo.as_file(model, home)
     recipe = write_recipe(
-        model, pictures, home / "recipe", max_cuts=2 if options.quick else options.max_cuts
+        model, pictures, home / "recipe", max_cuts=QUICK_CUTS if options.quick else options.max_cuts
     )
     notes.print(f"{model.name}: building")
     built = build(recipe, home=home, on_step=lambda step: notes.print(f"  {step}"))
@@ -91,7 +99,7 @@ def _measure_model(model: zoo.ZooModel, options: argparse.Namespace, root: Path)
         errors=exactness.composition_errors(
             built.bundle, [read_picture(file) for file in evaluated]
         ),
-        heads=speed.time_heads(built.bundle, rounds=7 if options.quick else 25),
+        heads=speed.time_heads(built.bundle, rounds=QUICK_ROUNDS if options.quick else ROUNDS),
         operators=speed.operator_times(built.bundle),
     )
 
@@ -163,8 +171,8 @@ def _report(found: Sequence[Found], *, load_before: float) -> Report:
         machine=machine(load_before=load_before),
         notes=[
             "random weights (all but lite0, lite2, vgg16) say nothing of accuracy",
-            "times of a whole build depend on what else the machine does; head times are ratios "
-            "of runs taken in turns",
+            "times of a whole build depend on what else the machine does; heads take turns of "
+            "several runs, of which the first is cold and the last ones count",
         ],
         tables=[_table(found)],
     )
@@ -172,6 +180,7 @@ def _report(found: Sequence[Found], *, load_before: float) -> Report:
 
 def _figures(found: Found) -> dict[str, Any]:
     manifest = found.built.bundle.manifest
+    checked = [cut.error for cut in manifest.build.cuts if cut.error is not None]
     return {
         "float_mb": round(found.float_bytes / 1e6, 1),
         "build_s": round(found.built.seconds, 1),
@@ -179,8 +188,11 @@ def _figures(found: Found) -> dict[str, Any]:
         "peak_mb": round(found.built.peak_bytes / 1e6),
         "disk": asdict(found.disk),
         "cuts": len(manifest.large.cuts),
+        "cuts_checked_by_the_build": len(checked),
+        "largest_error_it_saw": max(checked, default=None),
         "largest_composition_error": max(found.errors.values(), default=None),
         "speedup": {times.cut: round(times.speedup, 2) for times in found.heads},
+        "speedup_cold": {times.cut: round(times.cold_speedup, 2) for times in found.heads},
         "deepest_int8_ms": asdict(Summary.of(found.heads[-1].int8_ms)) if found.heads else None,
         "slower_operators": [
             f"{each.kind} {each.name}: {each.int8_ms:.3f} ms, float {each.float32_ms:.3f}"

@@ -41,7 +41,7 @@ def write_recipe(
         'labels = "labels.txt"',
         *([] if max_cuts is None else [f"max_cuts = {max_cuts}"]),
         *_model("light", model.light, model.light_preprocessing),
-        *_model("large", model.model, model.preprocessing),
+        *_model("large", model.source, model.preprocessing),
         "[pictures]",
         'calibration = "calibration"',
         'evaluation = "evaluation"',

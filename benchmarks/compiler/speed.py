@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,25 +17,35 @@ from hybridge.devices.models import DeviceModels
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.manifest import Precision
 
-_WARM_UP = 3
+_TURN = 6
+_REFILLING = 2
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
 class HeadTimes:
-    """One cut's heads on one thread, run in turns; ms of processor time, whatever else runs.
+    """One cut's heads on one thread; ms of processor time, whatever else runs.
 
-    From the large model's pixels to the tensors of the cut, as a device runs them.
+    From the large model's pixels to the tensors of the cut, as a device runs them. They take turns
+    of some runs each: in the first the other's weights have to leave the caches (`cold`), the last
+    ones are those of a head that runs picture after picture.
     """
 
     cut: str
     int8_ms: list[float]
     float32_ms: list[float]
+    int8_cold_ms: list[float]
+    float32_cold_ms: list[float]
 
     @property
     def speedup(self) -> float:
         """How many times faster int8 is, in medians."""
         return statistics.median(self.float32_ms) / statistics.median(self.int8_ms)
+
+    @property
+    def cold_speedup(self) -> float:
+        """The same of the first run of each turn."""
+        return statistics.median(self.float32_cold_ms) / statistics.median(self.int8_cold_ms)
 
 
 def time_heads(bundle: Bundle, *, rounds: int) -> list[HeadTimes]:
@@ -45,19 +55,32 @@ def time_heads(bundle: Bundle, *, rounds: int) -> list[HeadTimes]:
     noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3), np.uint8)
     made = []
     for cut in large.cuts:
-        runs = [
+        int8, float32 = (
             partial(models.head_outputs, cut.name, precision, noise)
             for precision in (Precision.INT8, Precision.FLOAT32)
-        ]
-        times: tuple[list[float], list[float]] = ([], [])
-        for number in range(_WARM_UP + rounds):
-            for run, kept in zip(runs, times, strict=True):
-                start_ns = time.thread_time_ns()
-                run()
-                if number >= _WARM_UP:
-                    kept.append((time.thread_time_ns() - start_ns) / 1e6)
-        made.append(HeadTimes(cut.name, *times))
+        )
+        for run in (int8, float32):
+            run()  # loads it
+        turns = [(_turn(int8), _turn(float32)) for _ in range(rounds)]
+        made.append(
+            HeadTimes(
+                cut=cut.name,
+                int8_ms=[each for own, _ in turns for each in own[_REFILLING:]],
+                float32_ms=[each for _, own in turns for each in own[_REFILLING:]],
+                int8_cold_ms=[own[0] for own, _ in turns],
+                float32_cold_ms=[own[0] for _, own in turns],
+            )
+        )
     return made
+
+
+def _turn(run: Callable[[], object]) -> list[float]:
+    times_ms = []
+    for _ in range(_TURN):
+        start_ns = time.thread_time_ns()
+        run()
+        times_ms.append((time.thread_time_ns() - start_ns) / 1e6)
+    return times_ms
 
 
 def operator_times(bundle: Bundle) -> list[OperatorTime]:

@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hybridge.cli.demo import models as demo
 from hybridge.cli.demo.packages import package_folder
+from hybridge.cloud.compiler.onnx_source import export_module, onnx_bytes
 from hybridge.shared.errors import BuildError
 from hybridge.shared.preprocess import PreprocessSpec
 
@@ -36,10 +37,14 @@ _MRI = PreprocessSpec(size_px=240, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.
 
 @dataclass(frozen=True, kw_only=True)
 class ZooModel:
-    """One model of the zoo: what a recipe needs to know of it."""
+    """One model of the zoo: what a recipe needs to know of it.
+
+    `file` finds the file of one that a package ships; others are made by the function `model`.
+    """
 
     name: str
-    model: str
+    model: str = ""
+    file: Callable[[], Path] | None = None
     preprocessing: PreprocessSpec
     light: str = "compiler.zoo:lite0"
     light_preprocessing: PreprocessSpec = _LITE0
@@ -47,9 +52,14 @@ class ZooModel:
     transformer: bool = False
     trained: bool = False
 
+    @property
+    def source(self) -> str:
+        """As a recipe names it; BuildError where the package that ships it is missing."""
+        return str(self.file()) if self.file is not None else self.model
+
 
 def zoo() -> dict[str, ZooModel]:
-    """Every model by name; BuildError where the package that ships one is missing."""
+    """Every model by name."""
     return {
         model.name: model
         for model in (
@@ -69,7 +79,7 @@ def zoo() -> dict[str, ZooModel]:
             ),
             ZooModel(
                 name="vgg16",
-                model=str(vgg16_file()),
+                file=vgg16_file,
                 preprocessing=_MRI,
                 light="compiler.zoo:mri_light",
                 labels=mri_labels,
@@ -81,10 +91,26 @@ def zoo() -> dict[str, ZooModel]:
 
 def float_bytes(model: ZooModel) -> int:
     """The size of a model's weights in float32: what targets of memory and disk refer to."""
-    if model.model.endswith(".onnx"):
-        return Path(model.model).stat().st_size
+    if model.file is not None:
+        return model.file().stat().st_size
     made: nn.Module = globals()[model.model.rpartition(":")[2]]()
     return sum(tensor.numel() * 4 for tensor in made.state_dict().values())
+
+
+def as_file(model: ZooModel, folder: Path) -> ZooModel:
+    """The same model as an .onnx file, light model too: of two exports its build is spared both."""
+    module = globals()[model.model.rpartition(":")[2]]()
+    size_px = model.preprocessing.size_px
+    file = folder / f"{model.name}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(onnx_bytes(export_module(module, shape=(size_px, size_px, 3))))
+    return replace(
+        model,
+        model="",
+        file=lambda: file,
+        light=str(file),
+        light_preprocessing=model.preprocessing,
+    )
 
 
 def lite0() -> nn.Module:

@@ -105,7 +105,7 @@ def _recipe(pair: Pair, model: ZooModel, data: Path, folder: Path) -> Recipe:
         name=pair.bundle,
         labels=folder / "labels.txt",
         light=ModelRecipe(model=model.light, preprocessing=model.light_preprocessing),
-        large=ModelRecipe(model=model.model, preprocessing=model.preprocessing),
+        large=ModelRecipe(model=model.source, preprocessing=model.preprocessing),
         pictures=PicturesRecipe(
             calibration=folder / "calibration", evaluation=folder / "evaluation"
         ),

@@ -157,8 +157,13 @@ def _open(recipe: Recipe, progress: Progress) -> _Inputs:
         pictures.evaluation, labels=pictures.labels, classes=len(labels), minimum=1
     )
     calibration, evaluation = with_table((calibration, evaluation), pictures.inputs)
-    check_labelled(evaluation, pictures.labels)
-    check_pictures(calibration, evaluation, on_picture=partial(progress, "checking pictures"))
+    check_labelled(
+        pictures.labels, classes=len(labels), evaluation=evaluation, others=(calibration,)
+    )
+    checking = "checking pictures"
+    if 0 < evaluation.labelled < len(evaluation):
+        checking += f" ({evaluation.labelled} of {len(evaluation)} measured on have a label)"
+    check_pictures(calibration, evaluation, on_picture=partial(progress, checking))
     progress("reading models", 0, 0)
     return _Inputs(
         labels=labels,

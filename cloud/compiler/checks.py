@@ -2,10 +2,12 @@
 
 import hashlib
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...shared.errors import BuildError
+from .files import unreadable
+from .labels import called, read_labels
 from .pictures import PictureSet, Pixels, read_picture
 
 _SMALLEST_PX = 8
@@ -21,7 +23,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     try:
         names = tuple(file.read_text(encoding="utf-8").splitlines())
     except OSError as error:
-        raise BuildError(f"cannot read labels {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise BuildError(f"labels {file} is no UTF-8 text ({error.reason})") from error
     if len(names) < 2:
@@ -63,12 +65,24 @@ def check_pictures(
     _refuse_other_kind(**{name: statistics.median(found) for name, found in sides.items()})
 
 
-def check_labelled(evaluation: PictureSet, labels: Path | None) -> None:
-    """BuildError if a labels file names none of the pictures it is about."""
-    if labels is not None and all(label is None for label in evaluation.labels):
+def check_labelled(
+    labels: Path | None, *, classes: int, evaluation: PictureSet, others: Sequence[PictureSet]
+) -> None:
+    """BuildError unless a labels file is about pictures that are there, some measured on."""
+    if labels is None:
+        return
+    if evaluation.labelled == 0:
         raise BuildError(
             f"{labels} names none of the evaluation pictures, such as "
             f"{evaluation.files[0].name!r}; its first column must hold their file names"
+        )
+    known = read_labels(labels, classes=classes)
+    used = {called(file, known) for pictures in (evaluation, *others) for file in pictures.files}
+    unused = [f"{name!r} (line {label.line})" for name, label in known.items() if name not in used]
+    if unused:
+        raise BuildError(
+            f"{labels} names {len(unused)} of {len(known)} pictures that are in none of the "
+            f"recipe's folders: {_some(unused)}; add the pictures, or remove their lines"
         )
 
 
@@ -76,13 +90,18 @@ def _digest(pixels: Pixels) -> bytes:
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
+def _some(named: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + more
+
+
 def _refuse_twins(twins: list[tuple[Path, Path]]) -> None:
     if not twins:
         return
-    named = ", ".join(f"{measured} is {seen}" for measured, seen in twins[:_NAMED])
-    more = f" and {len(twins) - _NAMED} more" if len(twins) > _NAMED else ""
+    named = _some([f"{measured} is {seen}" for measured, seen in twins])
     raise BuildError(
-        f"{len(twins)} pictures both calibrate and are measured on: {named}{more}; "
+        f"{len(twins)} pictures both calibrate and are measured on: {named}; "
         "the table would promise too much; leave each in one folder only"
     )
 

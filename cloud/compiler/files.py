@@ -24,6 +24,19 @@ _NEXT_STEP = {
     errno.ENOTEMPTY: "remove what is there, it is no bundle, or choose another version",
 }
 
+_TO_READ = {
+    errno.ENOENT: "; check its path, which is relative to the recipe",
+    errno.EACCES: "; give yourself the right to read it",
+    errno.EISDIR: "; name a file",
+    errno.ENOTDIR: "; check its path, which is relative to the recipe",
+}
+
+
+def unreadable(file: Path, error: OSError) -> BuildError:
+    """What the system said of a file that a recipe names, and what to do."""
+    next_step = _TO_READ.get(error.errno or 0, "")
+    return BuildError(f"cannot read {file}: {error.strerror}{next_step}")
+
 
 @contextlib.contextmanager
 def writing(what: Path) -> Iterator[None]:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from ...shared.errors import BuildError, PictureError
 from ...shared.picture import decode_picture
+from .files import unreadable
+from .labels import PICTURE_SUFFIXES, labels_of, read_labels
 
 Pixels = npt.NDArray[np.uint8]
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _VIEW_SHARE = 0.875
 
 
@@ -45,6 +46,11 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def labelled(self) -> int:
+        """How many have a class."""
+        return sum(label is not None for label in self.labels)
+
     def __iter__(self) -> Iterator[Pixels]:
         for file in self.files:
             yield read_picture(file)
@@ -53,18 +59,21 @@ class PictureSet:
 def open_pictures(folder: Path, *, labels: Path | None, classes: int, minimum: int) -> PictureSet:
     """All pictures below a folder; BuildError if there are too few or the labels do not fit."""
     if not folder.is_dir():
-        raise BuildError(f"no folder of pictures at {folder}")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+        raise BuildError(
+            f"no folder of pictures at {folder}; check its path, which is relative to the recipe"
+        )
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
     if len(files) < minimum:
         raise BuildError(
             f"{folder} holds {len(files)} pictures, at least {minimum} are needed; add more like "
             "those to come"
         )
-    known = _read_labels(labels, classes) if labels else {}
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-    indices = tuple(known.get(file.name) for file in files)
+    indices: tuple[int | None, ...] = (None,) * len(files)
+    if labels is not None:
+        indices = labels_of(files, read_labels(labels, classes=classes), file=labels)
     digest.update(repr(indices).encode())
     return PictureSet(tuple(files), indices, digest.hexdigest())
 
@@ -74,9 +83,9 @@ def read_picture(file: Path) -> Pixels:
     try:
         return decode_picture(file.read_bytes())
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except PictureError as error:
-        raise BuildError(f"{file}: {error}") from error
+        raise BuildError(f"{file}: {error}; replace or remove it") from error
 
 
 def views(picture: Pixels, count: int) -> list[Pixels]:
@@ -91,23 +100,3 @@ def views(picture: Pixels, count: int) -> list[Pixels]:
         mirrored = (number + number // len(corners)) % 2 == 0
         made.append(crop[:, ::-1] if mirrored else crop)
     return [view.copy() for view in made]
-
-
-def _read_labels(file: Path, classes: int) -> dict[str, int]:
-    known: dict[str, int] = {}
-    try:
-        lines = file.read_text().splitlines()
-    except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        name, tab, index = line.partition("\t")
-        is_picture = Path(name).suffix.lower() in _SUFFIXES
-        if number == 1 and not is_picture and index.strip() and not index.strip().isdecimal():
-            continue  # a header
-        if not tab or not index.strip().isdecimal():
-            raise BuildError(f"{file}:{number}: expected FILE <tab> CLASS INDEX, got {line!r}")
-        if int(index) >= classes:
-            raise BuildError(f"{file}:{number}: class {index} of a model with {classes} classes")
-        if known.setdefault(name, int(index)) != int(index):
-            raise BuildError(f"{file}:{number}: {name} was of class {known[name]} before; keep one")
-    return known

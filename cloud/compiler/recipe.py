@@ -40,6 +40,7 @@ from ...shared.errors import BudgetError, BuildError
 from ...shared.manifest import Precision
 from ...shared.objective import Objective
 from ...shared.preprocess import PreprocessSpec
+from .files import unreadable
 from .sources import is_path
 
 PICTURE_CODECS = (
@@ -139,7 +140,7 @@ def read_recipe(file: Path) -> Recipe:
     try:
         values = tomllib.loads(file.read_text())
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except tomllib.TOMLDecodeError as error:
         raise BuildError(f"{file}: {error}") from error
     try:

@@ -19,6 +19,8 @@ from pathlib import Path
 from ...shared.errors import BuildError, TensorError
 from ...shared.side import Tensors, from_text
 from ...shared.tensor import TensorSpec
+from .files import unreadable
+from .labels import called
 from .pictures import PictureSet, SideLine
 
 
@@ -78,7 +80,7 @@ def _read(file: Path) -> dict[str, SideLine]:
     try:
         header, *rows = (line.split("\t") for line in (file.read_text() or "\n").splitlines())
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise BuildError(f"{file} is no text ({error.reason})") from error
     columns = tuple(name.strip() for name in header[1:])
@@ -103,17 +105,10 @@ def _with_lines(
     digest = hashlib.sha256(pictures.sha256.encode())
     beside: list[SideLine] = []
     for picture in pictures.files:
-        key = _key(picture, lines)
+        key = called(picture, lines)
         if key is None:
             raise BuildError(f"{file} has no line for the picture {picture}")
         used.add(key)
         beside.append(lines[key])
         digest.update(repr((lines[key].columns, lines[key].cells)).encode())
     return replace(pictures, beside=tuple(beside), sha256=digest.hexdigest())
-
-
-def _key(picture: Path, lines: dict[str, SideLine]) -> str | None:
-    """The longest end of a picture's path that has a line."""
-    parts = picture.parts
-    ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-    return next((end for end in ends if end in lines), None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...shared.errors import BuildError
 from .apart import apart
+from .files import unreadable
 from .untrusted import check_keras, check_saved_model, refuse_pickle, require
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _digest(files: Iterable[Path], *, folder: Path | None = None) -> str:
                 name = str(file.relative_to(folder)) if folder else file.name
                 digests.append((name, hashlib.file_digest(stream, "sha256").hexdigest()))
         except OSError as error:
-            raise BuildError(f"cannot read model {file}: {error.strerror}") from error
+            raise unreadable(file, error) from error
     if len(digests) == 1 and folder is None:
         return digests[0][1]
     return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...shared.errors import BuildError
+from .files import unreadable
 
 _CONFIG = "config.json"
 _KERAS_WEIGHTS = "model.weights.h5"
@@ -113,7 +114,7 @@ def check_saved_model(file: Path) -> None:
     try:
         saved.ParseFromString(file.read_bytes())
     except OSError as error:
-        raise BuildError(f"cannot read {file}: {error.strerror}") from error
+        raise unreadable(file, error) from error
     except DecodeError as error:
         raise BuildError(f"{file} is no SavedModel; export it again") from error
     for graph in saved.meta_graphs:

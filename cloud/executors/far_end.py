@@ -2,8 +2,9 @@
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -140,7 +141,8 @@ class FarEnd:
             for at, sent in enumerate(order.works)
         ]
         execution = execute(works, stage=stage, clock=self._clock)
-        return replace(execution, outcomes=tuple(_portable(each) for each in execution.outcomes))
+        outcomes = tuple(_portable(each) for each in execution.outcomes)
+        return msgspec.structs.replace(execution, outcomes=outcomes)
 
 
 def _portable(outcome: Answer | Exception | None) -> Answer | Exception | None:

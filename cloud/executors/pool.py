@@ -12,8 +12,9 @@ import logging
 import pickle
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from ...shared.deadline import Clock, monotonic
@@ -394,7 +395,7 @@ def _with_hop(stage: Stage, cost: Cost, *, one_ms: float, full_ms: float) -> Cos
 def _with_the_way(execution: Execution, *, took_ms: float) -> Execution:
     """Seen from here: an edge takes for its link what is no computing."""
     outcomes = tuple(
-        replace(each, compute_ms=took_ms) if isinstance(each, Answer) else each
+        msgspec.structs.replace(each, compute_ms=took_ms) if isinstance(each, Answer) else each
         for each in execution.outcomes
     )
-    return replace(execution, outcomes=outcomes, took_ms=took_ms)
+    return msgspec.structs.replace(execution, outcomes=outcomes, took_ms=took_ms)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ from .intercepts import Tapped, crossed, key_of, shrunk
 from .inversion_course import InversionCourse, pictures_of, values_of
 from .inverter import Inverter
 from .lessons import Indices, split
-from .perception import FeatureDistance, early_layers
+from .perception import FeatureDistance, Layer, early_layers
 from .settings import InversionSettings
 from .similarity import ssim
 from .trainer import Standing, Trainer
@@ -146,11 +146,11 @@ def invert(
         progress(f"rebuilding from {cut}", 0, 0)
         for position, plan in enumerate(plans):
             by_plan[plan] = _rebuilt(net, theirs[:, position], device)
-    progress("comparing with the originals", 0, 0)
     by_plan |= _sent_whole(task, models, progress)
-    judge = _Judge(task, originals)
     guess = np.broadcast_to(_mean(targets, learned), originals.shape)
-    likenesses = {plan: judge(pixels) for plan, pixels in by_plan.items()}
+    layers = early_layers(task.bundle)
+    guessed, *found = _compared(task, originals, [guess, *by_plan.values()], layers, progress)
+    compared = dict(zip(by_plan, found, strict=True))
     attack = Attack(
         method=METHOD,
         size_px=task.size_px,
@@ -162,22 +162,21 @@ def invert(
         ),
         victims=task.victims.sha256,
         settings={name: float(value) for name, value in asdict(task.settings).items()},
-        layers=tuple(layer.tensor for layer in judge.layers),
-        guess=judge(guess)[0],
-        pictures={str(plan): found for plan, (found, _) in likenesses.items() if not plan.cut},
+        layers=tuple(layer.tensor for layer in layers),
+        guess=guessed.likeness,
+        pictures={str(plan): compared[plan].likeness for plan in by_plan if not plan.cut},
         splits=tuple(
             Exposed(
                 plan=str(plan),
                 contract=task.bundle.manifest.contract(plan).id,
-                likeness=found,
+                likeness=compared[plan].likeness,
             )
-            for plan, (found, _) in likenesses.items()
+            for plan in by_plan
             if plan.cut
         ),
         tools={"torch": importlib.metadata.version("torch")},
     )
-    ssims = {plan: values for plan, (_, values) in likenesses.items()}
-    return attack, Rebuilt(originals, by_plan, ssims)
+    return attack, Rebuilt(originals, by_plan, {plan: compared[plan].ssim for plan in by_plan})
 
 
 def _refuse_seen(task: Task) -> None:
@@ -261,33 +260,45 @@ def _mean(targets: npt.NDArray[Any], learned: Indices) -> Pixels:
     return (total / len(learned)).round().astype(np.uint8)
 
 
-class _Judge:
-    """Compares what was made of the victims with the originals."""
+class _Compared(NamedTuple):
+    """How alike what was made of each picture is to it: SSIM and distance, if there is any, [n]."""
 
-    def __init__(self, task: Task, originals: Pixels) -> None:
-        self.layers = early_layers(task.bundle)
-        self._originals = originals
-        self._distance = (
-            FeatureDistance(task.bundle, self.layers, threads=task.threads) if self.layers else None
-        )
+    ssim: npt.NDArray[np.float64]
+    distances: npt.NDArray[np.float64]
 
-    def __call__(self, pixels: Pixels) -> tuple[Likeness, npt.NDArray[np.float64]]:
-        """The likeness over all, and each one's SSIM."""
-        values: list[float] = []
-        distances: list[float] = []
-        for start in range(0, len(pixels), _COMPARED):
-            made = pictures_of(pixels[start : start + _COMPARED])
-            wanted = pictures_of(self._originals[start : start + _COMPARED])
-            values += ssim(made, wanted).tolist()
-            if self._distance is not None:
-                distances += self._distance(made, wanted).tolist()
-        alike = np.array(values)
-        error = alike.std(ddof=1) / len(alike) ** 0.5 if len(alike) > 1 else 0.0
-        likeness = Likeness(
-            pictures=len(alike),
-            ssim=round(float(alike.mean()), 4),
+    @property
+    def likeness(self) -> Likeness:
+        """Over all."""
+        count = len(self.ssim)
+        error = self.ssim.std(ddof=1) / count**0.5 if count > 1 else 0.0
+        return Likeness(
+            pictures=count,
+            ssim=round(float(self.ssim.mean()), 4),
             ssim_error=round(float(error), 4),
-            ssim_p95=round(float(np.quantile(alike, 0.95)), 4),
-            distance=round(float(np.mean(distances)), 4) if distances else None,
+            ssim_p95=round(float(np.quantile(self.ssim, 0.95)), 4),
+            distance=round(float(self.distances.mean()), 4) if len(self.distances) else None,
         )
-        return likeness, alike
+
+
+def _compared(
+    task: Task,
+    originals: Pixels,
+    made: Sequence[Pixels],
+    layers: tuple[Layer, ...],
+    progress: Progress,
+) -> list[_Compared]:
+    """Each of several attempts at the victims."""
+    distance = FeatureDistance(task.bundle, layers, threads=task.threads) if layers else None
+    values: list[list[float]] = [[] for _ in made]
+    distances: list[list[float]] = [[] for _ in made]
+    for start in range(0, len(originals), _COMPARED):
+        progress("comparing with the originals", start, len(originals))
+        wanted = pictures_of(originals[start : start + _COMPARED])
+        features = distance.features(wanted) if distance else []
+        for at, pixels in enumerate(made):
+            pictures = pictures_of(pixels[start : start + _COMPARED])
+            values[at] += ssim(pictures, wanted).tolist()
+            if distance is not None:
+                found = distance.between(distance.features(pictures), features)
+                distances[at] += found.tolist()
+    return [_Compared(np.array(s), np.array(d)) for s, d in zip(values, distances, strict=True)]

@@ -6,6 +6,7 @@ distance between the two, the mean over places and layers. LPIPS proper has a ne
 weights learned from people's judgements; its figures and ours are not comparable.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +56,16 @@ class FeatureDistance:
 
     def __call__(self, pictures: torch.Tensor, others: torch.Tensor) -> Floats:
         """Float [n, 3, s, s] in 0..1 of any size, both the same: a distance each, float32 [n]."""
-        pairs = zip(self._features(pictures), self._features(others), strict=True)
+        return self.between(self.features(pictures), self.features(others))
+
+    def between(self, some: Sequence[Floats], others: Sequence[Floats]) -> Floats:
+        """The distances of pictures of which there are the features, float32 [n]."""
+        pairs = zip(some, others, strict=True)
         by_layer = [((one - other) ** 2).sum(1).mean((1, 2)) for one, other in pairs]
         distances: Floats = np.mean(by_layer, axis=0, dtype=np.float32)
         return distances
 
-    def _features(self, pictures: torch.Tensor) -> list[Floats]:
+    def features(self, pictures: torch.Tensor) -> list[Floats]:
         """Of each layer, unit vectors [n, c, h, w]."""
         size = (self._size_px, self._size_px)
         enlarged = functional.interpolate(pictures, size, mode="bilinear", align_corners=False)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...shared.errors import BuildError
+from ..compiler.files import unreadable
 from ..compiler.pictures import Pixels, read_picture, views
 from .answers import picture_key
 
@@ -30,7 +31,7 @@ class PictureView:
         try:
             return picture_key(self.file.read_bytes(), view=self.view)
         except OSError as error:
-            raise BuildError(f"cannot read {self.file}: {error.strerror}") from error
+            raise unreadable(self.file, error) from error
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from ...shared.bundle import Bundle
 from ...shared.manifest import BuildRecord, Cut, CutRecord, PlanRow
 from ...shared.plan import Plan, PlanKind
 from ...shared.privacy import Privacy
+from ..words import count_words
 from .graph import Graph
 from .machines import Machine, machines_of
 
@@ -89,6 +90,15 @@ class Inspection:
         return tuple(sorted(facts, key=self._place))
 
     @property
+    def measured_on(self) -> str:
+        """How many pictures the table is about; of those, how many the accuracy is about."""
+        rows = [each.row for each in self.plans]
+        count = max((row.agreement.samples for row in rows), default=0)
+        labelled = max((row.accuracy.samples for row in rows if row.accuracy), default=count)
+        words = count_words(count, "picture")
+        return words if labelled == count else f"{words}, {labelled:,} of them labelled"
+
+    @property
     def kept_cuts(self) -> list[CutFacts]:
         return [cut for cut in self.cuts if cut.kept]
 
@@ -109,9 +119,8 @@ class Inspection:
             case PlanKind.CLOUD:
                 return 1.0
             case PlanKind.SPLIT:
-                contract = self.bundle.manifest.contract(each.plan).id
-                found = self.privacy.strongest(each.row.plan, contract) if self.privacy else None
-                return found.ssim_p95 if found else None
+                known, manifest = self.privacy, self.bundle.manifest
+                return known.alike(each.plan, manifest) if known else None
 
     def plans_at(self, cut: str) -> list[PlanFacts]:
         return [each for each in self.plans if each.plan.cut == cut and cut]

@@ -118,9 +118,11 @@ def plans(report: Inspection, machine: Machine | None) -> Grid:
         "", "plan", "agreement", *clouds, "accuracy", "bytes p50", "p95", "device ms",
         *(["gives away"] if report.privacy else []), "front",
     )  # fmt: skip
-    samples = {each.row.agreement.samples for each in report.plans}
-    on = f" on {max(samples):,} pictures" if samples else ""
-    return Grid(f"{len(rows)} plans, measured{on}; {len(front)} on the Pareto front", columns, rows)
+    return Grid(
+        f"{len(rows)} plans, measured on {report.measured_on}; {len(front)} on the Pareto front",
+        columns,
+        rows,
+    )
 
 
 def quantization(report: Inspection) -> Grid:

@@ -84,6 +84,7 @@ class InspectView:
     time_charts: list[tuple[Machine, Markup]]
     plans: tuple[PlanFacts, ...]
     front_title: str
+    measured_on: str
     guarantee: Grid
     models: Grid
     parts: Grid
@@ -112,6 +113,7 @@ def inspect_view(
         time_charts=[(each, chart) for each, chart in charts if chart is not None],
         plans=report.plans,
         front_title=_front_title(report),
+        measured_on=report.measured_on,
         guarantee=guarantee(report),
         models=models(report, machine),
         parts=parts(report),

@@ -7,7 +7,7 @@ from compiler.building import Disk, build
 from compiler.exactness import composition_errors
 from compiler.recipes import pictures_below, write_recipe
 from compiler.speed import operator_times, slower, time_heads
-from compiler.zoo import ZooModel
+from compiler.zoo import ZooModel, float_bytes
 from PIL import Image
 
 from hybridge.cloud.compiler.quantization.exclusions import OperatorTime
@@ -86,8 +86,10 @@ def test_composition_shows_a_tail_that_computes_otherwise(small: Small, tmp_path
 def test_heads_and_operators_are_timed(small: Small) -> None:
     (*_, deepest) = time_heads(small.bundle, rounds=3)
     assert deepest.cut == small.bundle.manifest.large.cuts[-1].name
-    assert len(deepest.int8_ms) == len(deepest.float32_ms) == 3
+    assert len(deepest.int8_ms) == len(deepest.float32_ms) == 12
+    assert len(deepest.int8_cold_ms) == len(deepest.float32_cold_ms) == 3
     assert deepest.speedup > 0
+    assert deepest.cold_speedup > 0
     kinds = {each.kind for each in operator_times(small.bundle)}
     assert "CONV_2D" in kinds
 
@@ -107,3 +109,12 @@ def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="No module named 'nowhere'"):
         build(recipe, home=tmp_path / "home", on_step=steps.append)
     assert steps == ["checking pictures", "reading models"]
+
+
+def test_a_model_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"1234")
+    net = ZooModel(name="net", file=lambda: file, preprocessing=SPEC, labels=labels)
+    pictures = pictures_below(folder_of_pictures(tmp_path / "all", 12))
+    assert read_recipe(write_recipe(net, pictures, tmp_path / "made")).large.model == str(file)
+    assert float_bytes(net) == 4

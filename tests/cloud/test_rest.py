@@ -321,7 +321,7 @@ async def test_not_before_the_models_are_there(
     async with run_cloud(config) as cloud:
         front = cloud.server._front
         assert front is not None
-        monkeypatch.setattr(front, "_served", asyncio.get_running_loop().create_future())
+        monkeypatch.setattr(front, "now", None)
         for path in ("/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/ready"):
             async with session.get(url_of(cloud, path)) as response:
                 assert response.status == 503

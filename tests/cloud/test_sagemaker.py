@@ -129,7 +129,7 @@ async def test_ping_follows_the_models(
         assert response.status == 200
     front = cloud.server._front
     assert front is not None
-    monkeypatch.setattr(front, "_served", asyncio.get_running_loop().create_future())
+    monkeypatch.setattr(front, "now", None)
     async with session.get(url_of(cloud, "/ping")) as response:
         assert response.status == 503
     async with session.post(url_of(cloud, "/invocations"), json=infer_json()) as response:

@@ -135,14 +135,25 @@ async def test_figures_beside_a_bundle_are_not_taken_from_anybody(
         assert {each.plan: each.similarity for each in options}[SPLIT] == 0.3
 
 
-@pytest.mark.parametrize("limit", [1.0, 0.3])
+@pytest.mark.parametrize(
+    ("limit", "measured", "said"),
+    [(1.0, None, False), (0.3, None, True), (0.5, 0.45, False), (0.3, 0.45, True)],
+)
 async def test_a_limit_that_nothing_can_meet_is_said(
-    small: Small, config: EdgeConfig, limit: float, caplog: pytest.LogCaptureFixture
+    small: Small,
+    config: EdgeConfig,
+    caplog: pytest.LogCaptureFixture,
+    limit: float,
+    measured: float | None,
+    said: bool,
 ) -> None:
+    if measured is not None:
+        known = exposed.privacy(small.bundle.manifest, {SPLIT: measured})
+        (config.bundle / FILE).write_bytes(encode_privacy(known, key=small.key))
     limited = dataclasses.replace(config, demand=Demand(max_similarity=limit))
     async with run_edge(limited) as daemon:
         await check_serves(small, daemon)
-    assert ("so none leaves the device" in caplog.text) is (limit < 1.0)
+    assert ("so none leaves the device" in caplog.text) is said
 
 
 async def test_ports_that_cannot_be_opened(config: EdgeConfig) -> None:

@@ -158,6 +158,14 @@ def test_a_profiles_own_duration_is_the_lognormal_through_its_quantiles() -> Non
     assert duration.mean_ms > 8.0
 
 
+@pytest.mark.parametrize("p50_ms", [0.01, 1.0, 20.0])
+def test_quantiles_far_apart_do_not_make_it_likely_to_be_quick(p50_ms: float) -> None:
+    wild = {"light": StageTime(p50_ms=p50_ms, p95_ms=100.0, p999_ms=200.0, runs=50)}
+    after_another = Duration(300.0, 100.0).then(StageTimes(wild).duration("light"))
+    assert StageTimes(wild).duration("light").within(100.0) == pytest.approx(0.95, abs=0.001)
+    assert after_another.within(300.0) < 0.12  # what comes before takes as long alone
+
+
 @given(times)
 def test_a_duration_says_what_the_quantiles_say(values: list[float]) -> None:
     stage_times = seen(values)

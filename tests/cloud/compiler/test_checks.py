@@ -75,7 +75,7 @@ def test_a_picture_of_hardly_any_pixels_is_refused(tmp_path: Path) -> None:
         (b"one", "names 1 classes"),
         (b"one\n\nthree", ":2: an empty line"),
         (b"one\n\xff\xfe", "no UTF-8 text"),
-        (None, "cannot read labels .*: No such file"),
+        (None, "cannot read .*: No such file or directory; check its path"),
     ],
 )
 def test_labels_that_name_no_classes(tmp_path: Path, content: bytes | None, said: str) -> None:
@@ -92,11 +92,32 @@ def test_class_names_are_read_in_order(tmp_path: Path) -> None:
     assert read_class_names(file) == ("zebra", "möwe")
 
 
+def labelled(folder: Path, rows: str) -> None:
+    """Checks a labels file against 1.png and 2.png, which calibrate, and 3.png and 4.png."""
+    seen = pictures(folder / "a", 1, 2)
+    pictures(folder / "b", 3, 4)
+    table = folder / "labels.tsv"
+    table.write_text(rows)
+    unseen = open_pictures(folder / "b", labels=table, classes=2, minimum=1)
+    check_labelled(table, classes=2, evaluation=unseen, others=[seen])
+
+
+def test_labels_may_be_partial_and_of_calibration_pictures(tmp_path: Path) -> None:
+    labelled(tmp_path, "3.png\t1\n")
+    labelled(tmp_path, "file\tclass\n1.png\t1\n3.png\t0\n4.png\t1\n")
+    check_labelled(None, classes=2, evaluation=pictures(tmp_path / "b"), others=[])
+
+
 def test_labels_of_other_pictures_are_refused(tmp_path: Path) -> None:
-    unseen = pictures(tmp_path / "b", 3)
-    table = tmp_path / "labels.tsv"
-    table.write_text("elsewhere.png\t1\n")
-    labelled = open_pictures(tmp_path / "b", labels=table, classes=2, minimum=1)
     with pytest.raises(BuildError, match=r"names none of the evaluation pictures, such as '3\.png"):
-        check_labelled(labelled, table)
-    check_labelled(unseen, None)
+        labelled(tmp_path, "1.png\t1\n")
+
+
+def test_labels_of_pictures_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    rows = "3.png\t1\n" + "".join(f"gone{number}.png\t0\n" for number in range(5))
+    said = (
+        r"names 5 of 6 pictures that are in none of the recipe's folders: 'gone0\.png' \(line 2\), "
+        r".*'gone2\.png' \(line 4\) and 2 more; add the pictures, or remove their lines"
+    )
+    with pytest.raises(BuildError, match=said):
+        labelled(tmp_path, rows)

@@ -28,27 +28,12 @@ def test_order_labels_and_digest(folder: Path, tmp_path: Path) -> None:
     pictures = open_pictures(folder, labels=labels, classes=5, minimum=2)
     assert [file.name for file in pictures.files] == ["a.png", "b.png"]
     assert pictures.labels == (4, None)
+    assert pictures.labelled == 1
     assert [int(picture[0, 0, 0]) for picture in pictures] == [1, 2]
     unlabelled = open_pictures(folder, labels=None, classes=5, minimum=2)
     assert unlabelled.sha256 != pictures.sha256
     (folder / "a.png").write_bytes(png(9))
     assert open_pictures(folder, labels=None, classes=5, minimum=2).sha256 != unlabelled.sha256
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ("a.png\t5\n", "class 5"),
-        ("a.png 4\n", ":1: expected FILE"),
-        ("a.png\tcat\n", ":1: expected FILE"),
-        ("a.png\t1\na.png\t2\n", ":2: a.png was of class 1 before"),
-    ],
-)
-def test_labels_that_do_not_fit(folder: Path, tmp_path: Path, rows: str, said: str) -> None:
-    labels = tmp_path / "labels.tsv"
-    labels.write_text(rows)
-    with pytest.raises(BuildError, match=said):
-        open_pictures(folder, labels=labels, classes=5, minimum=2)
 
 
 def test_too_few_and_none(folder: Path) -> None:

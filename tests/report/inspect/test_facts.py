@@ -15,6 +15,7 @@ from hybridge.report.inspect.tables import (
     machines,
     models,
     parts,
+    plans,
     quantization,
     shape_words,
 )
@@ -22,7 +23,7 @@ from hybridge.report.words import NOTHING
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.contract import Contract, Part
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import BuildRecord
+from hybridge.shared.manifest import BuildRecord, Rate
 from hybridge.shared.signing import SigningKey, TrustStore
 
 from ...cloud.bundles import CUT
@@ -119,6 +120,19 @@ def test_the_front_depends_on_the_machine(report: Inspection) -> None:
     assert front_plans(report, report.machines[0]) == {
         str(each) for each in (LOCAL, COARSE, FINE, JPEG, RAW)
     }
+
+
+def test_labels_of_some_pictures_are_counted(report: Inspection) -> None:
+    (first, *rest) = report.bundle.manifest.table
+    few = msgspec.structs.replace(first, accuracy=Rate.of(3, 5))
+    table = tuple(msgspec.structs.replace(row, accuracy=None) for row in rest)
+    manifest = msgspec.structs.replace(report.bundle.manifest, table=(few, *table))
+    found = inspect_bundle(dataclasses.replace(report.bundle, manifest=manifest))
+    assert found.measured_on == f"{first.agreement.samples} pictures, 5 of them labelled"
+    assert plans(found, None).title.split(";")[0].endswith(found.measured_on)
+    bare = msgspec.structs.replace(manifest, table=table)
+    unlabelled = inspect_bundle(dataclasses.replace(report.bundle, manifest=bare))
+    assert unlabelled.measured_on == f"{first.agreement.samples} pictures"
 
 
 def test_tables_in_words(report: Inspection) -> None:
