@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, Target, load, machine, parser, progress, run
-from rate_accuracy import jxl
+from rate_accuracy import bottleneck, jxl
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, point_of
 from rate_accuracy.pairs import PAIRS, PICTURE_CODECS, TENSOR_CODECS, Pair, bundle_of, held_out
@@ -47,7 +47,11 @@ QUICK_PICTURES = 12
 def measure(options: argparse.Namespace) -> Report:
     load_before = load()
     most = QUICK_PICTURES if options.quick else options.pictures
-    found = {name: _curves(PAIRS[name], options.data, most=most) for name in options.models}
+    learned = dict(options.bottleneck)
+    found = {
+        name: _curves(PAIRS[name], options.data, most=most, learned=learned.get(name))
+        for name in options.models
+    }
     speed_ms = _speed_ms()
     targets = [
         Target.at_most(
@@ -56,6 +60,8 @@ def measure(options: argparse.Namespace) -> Report:
     ]
     if "lite2" in found:
         targets += _targets(found["lite2"])
+    for name, curves in found.items():
+        targets += bottleneck.targets(name, curves)
     if options.charts:
         options.charts.mkdir(parents=True, exist_ok=True)
         for name, curves in found.items():
@@ -74,9 +80,9 @@ def measure(options: argparse.Namespace) -> Report:
     )
 
 
-def _curves(pair: Pair, data: Path, *, most: int | None) -> list[Curve]:
+def _curves(pair: Pair, data: Path, *, most: int | None, learned: Path | None) -> list[Curve]:
     files = held_out(pair, data, most=most)
-    bundle = bundle_of(pair, data)
+    bundle = bundle_of(pair, data, bottleneck=learned)
     models, cloud = DeviceModels(bundle, threads=2), CloudSide.open(bundle, threads=2)
     plans = candidate_plans(
         bundle.manifest, picture_codecs=PICTURE_CODECS, tensor_codecs=TENSOR_CODECS
@@ -157,6 +163,7 @@ def _best(curves: Sequence[Curve]) -> dict[str, Any]:
         "picture": _pictures(curves),
         "first_half": _splits(curves, most_work=FIRST_HALF),
         "a_quarter_left": _splits(curves, most_work=LEFT_A_QUARTER),
+        "bottleneck": bottleneck.own(curves),
     }
     return {name: _found_json(cheapest(those, AGREEMENT)) for name, those in named.items()}
 
@@ -230,6 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--models", nargs="+", choices=sorted(PAIRS), default=["lite2", "vgg16"])
     made.add_argument(
         "--pictures", type=int, metavar="N", help="of those held out; all if not said"
+    )
+    made.add_argument(
+        "--bottleneck",
+        type=bottleneck.of_a_model,
+        nargs="+",
+        default=[],
+        metavar="MODEL=FILE",
+        help="made by `hybridge compress` for a model",
     )
     made.add_argument("--charts", type=Path, metavar="FOLDER", help="write a chart per model")
     return run(measure, made.parse_args(arguments))

@@ -73,7 +73,7 @@ class BottleneckCourse:
         sent_bytes = own.rate(noisy).mean() / 8
         features = _decoded(own, on_grid(latents, offset=drawn_offset(latents)))
         wanted = self._wanted(rows, device)
-        loss = _feature_loss(own, features, wanted) + float(own.price) * sent_bytes
+        loss: Tensor = _feature_loss(own, features, wanted) + float(own.price) * sent_bytes
         if done >= _FEATURES_ALONE * self._steps and done % _ANSWERED == 0:
             answers = self._answers(_limited(features, wanted, scale=own.decoder.scale))
             loss = loss + self._answer_loss(answers, rows)
@@ -143,7 +143,7 @@ def _limited(features: Tensor, wanted: Tensor, *, scale: float) -> Tensor:
     with torch.no_grad():
         own = 2 * (features - wanted).norm() / (scale**2 * features.numel())
     branch = features * 1
-    branch.register_hook(
+    branch.register_hook(  # type: ignore[no-untyped-call]
         lambda slopes: slopes * (_MOST_PULL * own / slopes.norm().clamp_min(1e-12)).clamp_max(1.0)
     )
     return branch
