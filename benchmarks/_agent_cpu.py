@@ -25,9 +25,10 @@ from hybridge.edge.uplink import Uplink
 from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
+from hybridge.shared.came import Came
 from hybridge.shared.codec import codec_by_name
 from hybridge.shared.deadline import Deadline, monotonic
-from hybridge.shared.frame import encode_frame
+from hybridge.shared.frame import encode_frame, read_layers_header
 from hybridge.shared.manifest import Manifest
 from hybridge.shared.plan import Plan, PlanKind
 
@@ -53,6 +54,18 @@ class InstantCloud:
         self, request: pb.ModelInferRequest, *, timeout_s: float
     ) -> pb.ModelInferResponse:
         return self._response
+
+    async def infer_in_pieces(
+        self, requests: Sequence[pb.ModelInferRequest], *, timeout_s: float
+    ) -> pb.ModelInferResponse:
+        """From all there is: it takes no time to come."""
+        frame = b"".join(request.raw_input_contents[0] for request in requests)
+        layers = len(read_layers_header(frame).layers)
+        response = pb.ModelInferResponse()
+        response.CopyFrom(self._response)
+        came = Came(layers, layers, len(frame), len(frame))
+        messages.set_parameters(response.parameters, came.parameters())
+        return response
 
     async def probe(self, payload_bytes: int, *, timeout_s: float) -> fleet_pb2.ProbeResponse:
         return self._state

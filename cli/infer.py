@@ -216,6 +216,7 @@ def as_json(answer: Answer) -> dict[str, object]:
         "within_budget": answer.within_budget,
         "steps_ms": answer.steps_ms,
         "round_trip_ms": answer.round_trip_ms,
+        **(answer.came.parameters() if answer.came else {}),
         **({"outputs": {k: v[0].tolist() for k, v in outputs.items()}} if outputs else {}),
         **({"missing_outputs": list(answer.missing_outputs)} if answer.missing_outputs else {}),
     }
@@ -249,6 +250,8 @@ def note(answer: Answer) -> str:
         words.append("provisional")
     if answer.fallback:
         words.append(answer.fallback)
+    if answer.came and not answer.came.whole:
+        words.append(str(answer.came))
     if answer.missing_outputs:
         words.append(f"without {', '.join(answer.missing_outputs)}")
     if not answer.within_budget:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
+from ..shared.came import Came
 from ..shared.errors import RemoteRefused, RequestError
 from ..shared.side import Tensors
 
@@ -21,7 +22,8 @@ class Answer:
     that was to be followed; with a `fallback`, no better one came, and it says why.
 
     `outputs` are what the large model gives beside its answer, [1, ...] each. An answer of the
-    device's own has none of them, and `missing_outputs` names those that were wanted.
+    device's own has none of them, and `missing_outputs` names those that were wanted. `came`: of a
+    plan whose frame is in layers, how much of it the cloud had when it answered.
     """
 
     request_id: str
@@ -43,6 +45,7 @@ class Answer:
     results_epoch: str = ""
     follow_ms: float = 0.0
     """Where a final answer will follow: in which log of the edge, and how long it may take."""
+    came: Came | None = None
 
     @property
     def final_follows(self) -> bool:
@@ -98,4 +101,5 @@ def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
         final=bool(values.get(messages.FINAL, False)),
         results_epoch=str(values.get(messages.RESULTS_EPOCH, "")),
         follow_ms=messages.number(values, messages.FOLLOW_MS) or 0.0,
+        came=Came.of(values),
     )

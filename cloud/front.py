@@ -11,6 +11,7 @@ from .control import ModelControl
 from .inference import Inference
 from .model_statistics import model_statistics
 from .shared_memory import SharedMemory
+from .upload import Upload
 
 SERVER_NAME = "hybridge-cloud"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
@@ -68,11 +69,18 @@ class Front:
             raise DeadlineUnmet("the models are still being loaded") from None
 
     async def infer(
-        self, request: oip.InferRequest, left_s: float | None, *, arrived_s: float | None = None
+        self,
+        request: oip.InferRequest,
+        left_s: float | None,
+        *,
+        arrived_s: float | None = None,
+        upload: Upload | None = None,
     ) -> oip.InferResponse:
         """The answer to a request, whose transport ends it after `left_s`."""
         served = self.now or await self.served(left_s)
-        return await served.inference.infer(request, transport_left_s=left_s, arrived_s=arrived_s)
+        return await served.inference.infer(
+            request, transport_left_s=left_s, arrived_s=arrived_s, upload=upload
+        )
 
     def metadata(self) -> dict[str, Any]:
         """The fields of ServerMetadataResponse."""

@@ -1,12 +1,13 @@
 """One inference in the cloud: from a request to its answer, without the transport."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
-from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError
+from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError, RequestError
 from .inputs import Input, read_input
 from .loader import Loader
 from .model import Model, Told
@@ -14,6 +15,7 @@ from .passage import Passages
 from .repository import Repository
 from .shared_memory import SharedMemory
 from .statistics import Record, Statistics
+from .upload import Upload
 from .work import Answer
 from .worker import Worker
 
@@ -79,16 +81,18 @@ class Inference:
         *,
         transport_left_s: float | None = None,
         arrived_s: float | None = None,
+        upload: Upload | None = None,
     ) -> oip.InferResponse:
         """The answer to a request, or one of the faults of shared/errors.
 
         `transport_left_s` is the time after which the transport itself ends the call, if it does;
-        `arrived_s` is when its budget began to run, if not now.
+        `arrived_s` is when its budget began to run, if not now. With `upload` its frame is in
+        layers: it is waited for as long as the deadline allows, and answered from what has come.
         """
         with self.statistics.request(arrived_s) as record:
             model = self.repository.model(request.model_name, request.model_version)
             with self._passages.through(model.name):
-                return await self._infer(request, model, record, transport_left_s)
+                return await self._infer(request, model, record, transport_left_s, upload)
 
     async def _infer(
         self,
@@ -96,20 +100,38 @@ class Inference:
         model: Model,
         record: Record,
         transport_left_s: float | None,
+        upload: Upload | None,
     ) -> oip.InferResponse:
-        found, deadline, last = await self._read(request, model, record, transport_left_s)
+        found, deadline, last = await self._read(request, model, record, transport_left_s, upload)
         wanted = found.model.wanted(request.outputs)
         with await self.loader.ready(found.stage, deadline=last, items=found.items):
             try:
+                found = await self._gathered(found, request.parameters, deadline)
                 answer = await self._computed(found, deadline)
             except (DeadlineRefused, DeadlineUnmet):
                 if last is deadline:
                     raise
+                found = await self._gathered(found, request.parameters, last)
                 answer = await self._computed(found, last)
         response = self._response(request.id, found, answer, wanted=wanted)
         response = self.shared_memory.place(response, request.outputs)
         record.answered(answer, items=found.items, now_s=self._clock())
         return response
+
+    async def _gathered(
+        self, found: Input, parameters: Mapping[str, oip.Value], deadline: Deadline
+    ) -> Input:
+        """The same with what has come of a frame in layers by when it has to be computed."""
+        if found.upload is None:
+            return found
+        way_back_ms = max(oip.number(parameters, oip.WAY_BACK_MS) or 0.0, 0.0)
+
+        def wait_ms() -> float:
+            needs_ms = self.worker.needs_ms(found.stage, items=found.items) + way_back_ms
+            return deadline.left_ms(self._clock()) - needs_ms
+
+        least = _least_layers(parameters, in_all=len(found.upload.header.layers))
+        return found.of(await found.upload.gathered(least=least, wait_ms=wait_ms))
 
     async def _computed(self, found: Input, deadline: Deadline) -> Answer:
         return await self.worker.run(
@@ -141,6 +163,7 @@ class Inference:
         model: Model,
         record: Record,
         transport_left_s: float | None,
+        upload: Upload | None,
     ) -> tuple[Input, Deadline, Deadline]:
         """What is asked, when it is due, and until when an answer is wanted at all."""
         record.model = self.statistics.of(model.name, model.version)
@@ -162,6 +185,7 @@ class Inference:
             model=model,
             version=request.model_version,
             repository=self.repository,
+            upload=upload,
         )
         if found.model is not model:
             record.model = self.statistics.of(found.model.name, found.model.version)
@@ -193,9 +217,20 @@ class Inference:
                 oip.COMPUTE_MS: answer.compute_ms,
                 oip.FORECAST_MS: self.worker.forecast_ms(),
                 oip.CONTRACT: found.stage.contract.id,
+                **(found.came.parameters() if found.came else {}),
             },
             outputs=found.model.answered(answer, wanted=wanted),
         )
+
+
+def _least_layers(parameters: Mapping[str, oip.Value], *, in_all: int) -> int:
+    """How many layers an answer needs; RequestError for what the frame does not have."""
+    least = oip.number(parameters, oip.MIN_LAYERS)
+    if least is None:
+        return 1
+    if not 1 <= least <= in_all:
+        raise RequestError(f"parameter {oip.MIN_LAYERS} is {least:g}; the frame has {in_all}")
+    return math.ceil(least)
 
 
 def _described(tensor: Told) -> dict[str, Any]:

@@ -10,16 +10,23 @@ A model's further inputs come beside it, one item for each of its items.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
 from ..shared import oip
+from ..shared.came import Came
 from ..shared.codec import codec_by_name
 from ..shared.contract import Contract
 from ..shared.errors import RequestError, TensorError
-from ..shared.frame import FrameHeader, decode_payload, read_header
+from ..shared.frame import (
+    FrameHeader,
+    codec_of,
+    decode_layers,
+    decode_payload,
+    read_header,
+)
 from ..shared.picture import decode_picture, picture_size
 from ..shared.side import Tensors, read_sides, split_inputs
 from ..shared.tensor import Array
@@ -28,6 +35,7 @@ from .named import NamedModel
 from .repository import Repository
 from .resize import prepare
 from .stage import Stage
+from .upload import Upload
 from .work import Load
 
 _CHECK_ON_LOOP_BYTES = 1 << 19
@@ -51,6 +59,22 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     load: Load
     at_hand: bool = False
     sides: Tensors = {}
+    upload: Upload | None = None
+    """Of a frame in layers that is still on its way; `load` has nothing of it."""
+    came: Came | None = None
+
+    def of(self, layers: Sequence[bytes]) -> "Input":
+        """The same, made of the layers that came up in time."""
+        assert self.upload is not None
+        header = self.upload.header
+        load = partial(_decoded_layers, layers, header, self.stage.contract)
+        came = Came(
+            layers=len(layers),
+            layers_in_all=len(header.layers),
+            came_bytes=self.upload.came_bytes,
+            frame_bytes=header.frame_bytes,
+        )
+        return msgspec.structs.replace(self, load=load, came=came)
 
 
 async def read_input(
@@ -60,12 +84,16 @@ async def read_input(
     model: Model,
     version: str,
     repository: Repository,
+    upload: Upload | None = None,
 ) -> Input:
     """The input of a request about a model; RequestError or UnknownContract if it is not one.
 
-    An empty version leaves the choice to us: a frame may belong to another than `model`.
+    An empty version leaves the choice to us: a frame may belong to another than `model`. With
+    `upload` the frame is in layers, and more of it may be on its way.
     """
     if isinstance(model, NamedModel):
+        if upload is not None:
+            raise RequestError(f"{model.name} takes tensors, and no frames")
         first, others = model.read(sent)
         return Input(
             model=model,
@@ -77,7 +105,11 @@ async def read_input(
         )
     assert isinstance(model, ServedModel)
     tensor, beside = split_inputs(sent, pictures=(oip.FRAME, oip.PIXELS, oip.PICTURE))
-    if tensor.name == oip.FRAME:
+    if upload is not None:
+        found = _read_upload(
+            upload, parameters, name=model.name, version=version, repository=repository
+        )
+    elif tensor.name == oip.FRAME:
         found = await _read_frame(
             tensor, parameters, name=model.name, version=version, repository=repository
         )
@@ -88,6 +120,8 @@ async def read_input(
     _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
     _check_parameter(parameters, oip.CUT, found.stage.key.cut)
     sides = read_sides(beside, found.stage.inputs, items=found.items)
+    if upload is not None:
+        upload.admit()
     return msgspec.structs.replace(found, sides=sides) if sides else found
 
 
@@ -111,6 +145,16 @@ async def _read_frame(
 
     load = partial(_decoded_frame, frame, header, contract)
     return Input(model=model, stage=stage, items=1, load=load)
+
+
+def _read_upload(
+    upload: Upload, parameters: Parameters, *, name: str, version: str, repository: Repository
+) -> Input:
+    header = upload.open().header
+    model, stage = repository.stage(header.contract, name=name, version=version)
+    codec_of(header, stage.contract)  # that there is one, and that the header's sizes make sense
+    _check_codec(parameters, header, stage.contract)
+    return Input(model=model, stage=stage, items=1, load=_nothing_yet, upload=upload)
 
 
 def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
@@ -154,6 +198,14 @@ async def _read_picture(tensor: oip.InputTensor, model: ServedModel) -> Input:
 
 def _decoded_frame(frame: bytes, header: FrameHeader, contract: Contract) -> Array:
     return decode_payload(frame, header, contract=contract)[None]
+
+
+def _decoded_layers(layers: Sequence[bytes], header: FrameHeader, contract: Contract) -> Array:
+    return decode_layers(layers, header, contract=contract)[None]
+
+
+def _nothing_yet() -> Array:
+    raise AssertionError("a frame in layers is gathered before it is decoded")
 
 
 def _decoded_picture(encoded: bytes, max_pixels: int) -> Array:

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
-from ..shared.errors import HybridgeError, public_message
+from ..shared.errors import HybridgeError, meaning, public_message
 from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
 from .stream import in_order
+from .upload import Asked, assembled
 
 _WANTS_FINAL = "triton_enable_empty_final_response"
 _FINAL = "triton_final_response"
@@ -63,21 +64,28 @@ class InferenceService(Servicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def answer(asked: Asked) -> pb.ModelStreamInferResponse:
+            request = asked.request
             try:
+                if asked.fault is not None:
+                    raise asked.fault
                 left_s = context.time_remaining()
-                answer = await self._front.infer(oip.read_request(request), left_s)
+                answer = await self._front.infer(request, left_s, upload=asked.upload)
             except HybridgeError as error:
                 failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+                failed.parameters[oip.STATUS].string_param = meaning(error).grpc_status.name
                 return pb.ModelStreamInferResponse(
                     error_message=public_message(error), infer_response=failed
                 )
+            finally:
+                if asked.upload is not None:
+                    asked.upload.close()
             response = oip.write_response(answer)
-            if oip.get_parameters(request.parameters).get(_WANTS_FINAL):
+            if request.parameters.get(_WANTS_FINAL):
                 response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        async for response in in_order(requests, answer, until=self._front.draining):
+        async for response in in_order(assembled(requests), answer, until=self._front.draining):
             yield response
 
     async def ModelStatistics(

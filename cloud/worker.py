@@ -20,6 +20,9 @@ from .scheduler import Batch, Job, Scheduler, StageKey
 from .stage import Stage
 from .work import Answer, Execution, Load, Work
 
+_SPARE_MS = 3.0
+"""For what a timer and an event loop are late by."""
+
 OnExecution = Callable[[StageKey, Execution], None]
 
 
@@ -101,6 +104,12 @@ class Worker:
     def forecast_ms(self) -> float:
         """How long a request that arrived now would wait."""
         return self._scheduler.forecast_ms(now_s=self._clock())
+
+    def needs_ms(self, stage: Stage, *, items: int) -> float:
+        """How long before its deadline a request should be submitted to be answered in time."""
+        now_s = self._clock()
+        own_ms = self._scheduler.cost(stage.key).at(now_s).surely_ms(items)
+        return self._scheduler.forecast_ms(now_s=now_s) + own_ms + _SPARE_MS
 
     async def run(
         self,

@@ -180,6 +180,7 @@ class Agent:
             precision=uplink.cloud.precision,
             reachable=uplink.breaker.closed,
             waits=waits,
+            margin_ms=transfer.way_back_ms - transfer.rtt_ms if uplink.link.known else 0.0,
         )
 
     def allowed(self, deadline: Deadline, *, demand: Demand) -> list[Option]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..shared.answer import Probabilities
+from ..shared.came import Came
 from ..shared.plan import Plan
 from ..shared.side import Tensors
 
@@ -14,8 +15,8 @@ class Answer:
     `provisional`: the deadline came before the cloud's answer. `final`: it is the one that
     followed. `fallback`: why the device answered although another plan had been taken, or would
     have been with a cloud in reach, or, where a final answer is asked for, with more time; else
-    empty. `outputs` are the model's further ones, `missing`
-    those that were wanted and that the device cannot make.
+    empty. `outputs` are the model's further ones, `missing` those that were wanted and that the
+    device cannot make. `came`: of a frame in layers, how much of it the cloud had.
     """
 
     probabilities: Probabilities
@@ -29,6 +30,7 @@ class Answer:
     outputs: Tensors = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     final: bool = False
+    came: Came | None = None
 
     @property
     def outstanding(self) -> bool:

@@ -6,6 +6,7 @@ stand before the net.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
 from ..devices.models import (
@@ -19,7 +20,7 @@ from ..devices.models import (
 from ..shared.answer import Probabilities
 from ..shared.codec import codec_by_name
 from ..shared.deadline import Clock, Deadline
-from ..shared.frame import encode_frame
+from ..shared.frame import encode_frame, encode_layers
 from ..shared.picture import MAX_PIXELS, decode_picture
 from ..shared.plan import Plan, PlanKind
 from ..shared.tensor import Array
@@ -42,10 +43,11 @@ class Lit:
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """What a remote plan sends, and what its stages took."""
+    """What a remote plan sends, and what its stages took; where layers end, if it is in layers."""
 
     frame: bytes
     stages_ms: dict[str, float]
+    ends: tuple[int, ...] = ()
 
 
 class Bench(Protocol):
@@ -141,7 +143,13 @@ class DeviceBench:
             tensor = watch.time(head, lambda: self._models.tensor(plan, pixels))
         contract = self._manifest.contract(plan)
         codec = codec_by_name(plan.codec, contract)
-        frame = watch.time(
-            encode_stage(plan), lambda: encode_frame(tensor, contract=contract, codec=codec)
+        if codec.layer_count == 1:
+            frame = watch.time(
+                encode_stage(plan), lambda: encode_frame(tensor, contract=contract, codec=codec)
+            )
+            return Framed(frame, watch.stages_ms)
+        layers = watch.time(
+            encode_stage(plan), lambda: encode_layers(tensor, contract=contract, codec=codec)
         )
-        return Framed(frame, watch.stages_ms)
+        ends = tuple(accumulate(map(len, layers)))
+        return Framed(b"".join(layers), watch.stages_ms, ends)

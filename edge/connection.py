@@ -2,14 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Protocol, TypeVar
 
 import grpc
 
 from ..protos import fleet_pb2, fleet_pb2_grpc, oip
 from ..protos import open_inference_pb2 as pb
-from ..shared.errors import RemoteUnavailable, from_rpc
+from ..shared import oip as messages
+from ..shared.errors import RemoteRefused, RemoteUnavailable, from_rpc, from_status
 from ..shared.security import Address, Security
 
 T = TypeVar("T")
@@ -22,6 +23,15 @@ class Connection(Protocol):
         self, request: pb.ModelInferRequest, *, timeout_s: float
     ) -> pb.ModelInferResponse:
         """The cloud's answer; RemoteError if there is none within the timeout."""
+        ...
+
+    async def infer_in_pieces(
+        self, requests: Sequence[pb.ModelInferRequest], *, timeout_s: float
+    ) -> pb.ModelInferResponse:
+        """The same for a request in pieces; those not yet sent when the answer is there never are.
+
+        What has arrived of them stands where a link is slow, as a single message's part does not.
+        """
         ...
 
     async def probe(self, payload_bytes: int, *, timeout_s: float) -> fleet_pb2.ProbeResponse:
@@ -47,6 +57,22 @@ class GrpcConnection:
     ) -> pb.ModelInferResponse:
         return await _heard(self._stub.ModelInfer(request, timeout=timeout_s))
 
+    async def infer_in_pieces(
+        self, requests: Sequence[pb.ModelInferRequest], *, timeout_s: float
+    ) -> pb.ModelInferResponse:
+        return await _heard(self._stream(requests, timeout_s))
+
+    async def _stream(
+        self, requests: Sequence[pb.ModelInferRequest], timeout_s: float
+    ) -> pb.ModelInferResponse:
+        call = self._stub.ModelStreamInfer(_each(requests), timeout=timeout_s)
+        try:
+            async for response in call:
+                return _told(response)
+        finally:
+            call.cancel()
+        raise RemoteRefused("the stream ended without an answer")
+
     async def probe(self, payload_bytes: int, *, timeout_s: float) -> fleet_pb2.ProbeResponse:
         payload = os.urandom(payload_bytes)
         request = fleet_pb2.ProbeRequest(payload=payload, model_name=self._model)
@@ -54,6 +80,20 @@ class GrpcConnection:
 
     async def close(self, *, grace_s: float | None = None) -> None:
         await self._channel.close(grace_s)
+
+
+async def _each(requests: Sequence[pb.ModelInferRequest]) -> AsyncIterator[pb.ModelInferRequest]:
+    for request in requests:
+        yield request
+
+
+def _told(response: pb.ModelStreamInferResponse) -> pb.ModelInferResponse:
+    """The answer on a stream; RemoteError for a fault, which does not end a stream."""
+    if response.error_message:
+        status = response.infer_response.parameters[messages.STATUS].string_param
+        known = grpc.StatusCode.__members__
+        raise from_status(known.get(status, grpc.StatusCode.UNKNOWN), response.error_message)
+    return response.infer_response
 
 
 async def _heard(call: Awaitable[T]) -> T:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from ..shared.manifest import Manifest, PlanRow, Precision, Rate
+from ..shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate
 from ..shared.plan import Plan, PlanKind
 from ..shared.privacy import Privacy
 from .best_first import BestFirst
 from .duration import NEVER, NO_TIME, Duration
 from .prices import Prices
 from .rate import crowd_ms
-from .router import Option
+from .router import Option, Part
 
 DeviceForecast = Callable[[tuple[str, ...]], Duration]
 """How long stages of the device take one after the other, by their names."""
@@ -50,6 +50,9 @@ class _Row(NamedTuple):
     energy_j: float
     money: float
     similarity: float | None
+    prefixes: tuple[Prefix, ...]
+    parts: tuple[tuple[int, float, int, int], ...] = ()
+    """Those that are worth an answer: layers, agreement, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Outlook:
     ) -> None:
         self._prices = prices or Prices()
         self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
+        self._alone = max(r.agreement.value for r in self._rows if not r.contract)
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
         self._ordered: dict[tuple[Precision, ...], list[_Row]] = {}
 
@@ -107,28 +111,43 @@ class Outlook:
         precision: CloudPrecision = in_float32,
         reachable: bool = True,
         waits: Waits = NO_WAITS,
+        margin_ms: float = 0.0,
     ) -> BestFirst[Option]:
         """One option per row: the device's own, then the others, those that agree most first.
 
         Each is worked out when it is looked at. Remote ones never finish if nothing is reachable.
+        `margin_ms` is by how much sooner than needed a cloud answers from what has come.
         """
         precisions = tuple(map(precision, self._contracts))
         rows = self._ordered.get(precisions)
         if rows is None:
             rows = self._ordered[precisions] = self._order(precisions)
-        items = self._options(rows, device, transfer if reachable else _never, cloud, waits)
+        over = transfer if reachable else _never
+        items = self._options(rows, device, over, cloud, waits, margin_ms)
         return BestFirst(items, count=len(rows))
 
     def _order(self, precisions: tuple[Precision, ...]) -> list[_Row]:
         """The rows with a cloud that computes in these, by contract."""
         computed_in = dict(zip(self._contracts, precisions, strict=True))
         rows = [
-            row._replace(agreement=row.variants.get(computed_in[row.contract], row.agreement))
-            if row.contract
-            else row
+            self._computed_in(computed_in[row.contract], row) if row.contract else row
             for row in self._rows
         ]
         return sorted(rows, key=lambda row: (row.contract != "", -row.agreement.value))
+
+    def _computed_in(self, precision: Precision, row: _Row) -> _Row:
+        """A row with what it gives in a precision, and the parts that are worth an answer.
+
+        A part that was measured to agree more often than a longer one is taken to agree as often;
+        those that agree no more often than the device's own are left out.
+        """
+        agreement = row.variants.get(precision, row.agreement)
+        most, parts = agreement.value, []
+        for prefix in reversed(row.prefixes):
+            most = min(most, prefix.rate(precision).value)
+            if most > self._alone:
+                parts.append((prefix.layers, most, prefix.bytes_p50, prefix.bytes_p95))
+        return row._replace(agreement=agreement, parts=tuple(reversed(parts)))
 
     def _options(
         self,
@@ -137,6 +156,7 @@ class Outlook:
         transfer: TransferForecast,
         cloud: CloudForecast,
         waits: Waits,
+        margin_ms: float,
     ) -> Iterator[Option]:
         clouds: dict[str, Duration] = {}
         joules_per_ms = self._prices.device_w / 1e3
@@ -144,7 +164,8 @@ class Outlook:
         wait_ms, wait_variance = waits.remote
         crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
         for row in rows:
-            plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money, alike = row
+            plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money = row[:10]
+            alike, of = row.similarity, row.parts
             own_ms, variance = device(stages)
             energy_j += joules_per_ms * own_ms
             if not contract:
@@ -157,18 +178,28 @@ class Outlook:
             cloud_ms, cloud_variance = clouds[contract]
             if crowded:
                 own_ms = max(own_ms, waits.among_others_ms(alone_ms))
+            device_ms = own_ms + wait_ms
+            variance += wait_variance + cloud_variance
+            parts: tuple[Part, ...] = ()
+            if of:
+                least_ms = device_ms + cloud_ms + margin_ms
+                parts = tuple(
+                    Part(layers, value, transfer(*sizes).then(Duration(least_ms, variance)))
+                    for layers, value, *sizes in of
+                )
             yield Option(
                 plan,
                 agreement,
                 p95,
-                own_ms + wait_ms,
+                device_ms,
                 network_ms,
                 cloud_ms,
-                variance + wait_variance + network_variance + cloud_variance,
+                variance + network_variance,
                 energy_j,
                 money + money_per_ms * cloud_ms,
                 alone_ms + overhead_ms,
                 alike,
+                parts,
             )
 
 
@@ -210,4 +241,5 @@ def _read(
         energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
         money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
         similarity=privacy.alike(plan, manifest) if privacy and split else None,
+        prefixes=row.prefixes,
     )

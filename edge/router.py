@@ -46,12 +46,22 @@ _SURE = 1.2816
 """Standard deviations up to which the light model is allowed for where it goes first: 9 of 10."""
 
 
+class Part(NamedTuple):
+    """The first layers of an option's frame: what their answer is worth, and when it is there."""
+
+    layers: int
+    agreement: float
+    total: Duration
+
+
 class Option(NamedTuple):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
     `work_ms` is what the device does for it, were it alone. `similarity` is how alike pictures were
-    that an eavesdropper rebuilt from what it sends; None if nobody has tried.
+    that an eavesdropper rebuilt from what it sends; None if nobody has tried. `parts` of its frame,
+    the shortest first, are answered where the whole comes too late; none agrees more often than the
+    next.
     """
 
     plan: Plan
@@ -65,6 +75,7 @@ class Option(NamedTuple):
     cost: float = 0.0
     work_ms: float = 0.0
     similarity: float | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def total_ms(self) -> float:
@@ -74,6 +85,44 @@ class Option(NamedTuple):
     def total(self) -> Duration:
         whole_ms = self.device_ms + self.network_ms + self.cloud_ms
         return Duration(whole_ms, self.variance)
+
+    @property
+    def least(self) -> Duration:
+        """Until there is something to answer from."""
+        return self.parts[0].total if self.parts else self.total
+
+    @property
+    def least_layers(self) -> int | None:
+        """How many layers that is; None: all there are."""
+        return self.parts[0].layers if self.parts else None
+
+    def most_layers(self, left_ms: float) -> int | None:
+        """How many may come in time; None: all. What hardly will would be in the way of others."""
+        if self.total.within(left_ms) >= _TRIED:
+            return None
+        there = [part.layers for part in self.parts if part.total.within(left_ms) >= _TRIED]
+        return max(there, default=self.least_layers)
+
+    def expected(self, left_ms: float, floor: float) -> tuple[float, float, float]:
+        """P(whole in time), P(anything in time), and how much more it agrees than `floor` does.
+
+        The last is the mean over what has come by then, 0 where nothing has.
+        """
+        whole = self.total.within(left_ms)
+        if self.parts and whole < _SAFE:
+            return whole, *self.with_parts(whole, left_ms, floor)
+        return whole, whole, whole * (self.agreement.value - floor)
+
+    def with_parts(self, whole: float, left_ms: float, floor: float) -> tuple[float, float]:
+        """The last two of `expected`, where the first is not as good as sure."""
+        anything, gained = whole, whole * (self.agreement.value - floor)
+        for _, agreement, total in self.parts[::-1]:
+            within = total.within(left_ms)
+            if within > anything:
+                if agreement > floor:
+                    gained += (within - anything) * (agreement - floor)
+                anything = within
+        return anything, gained
 
 
 class Light(StrEnum):
@@ -86,7 +135,7 @@ class Light(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The plan taken, how likely its answer comes in time, and when the light model runs.
+    """The plan taken, how likely an answer by it comes in time, and when the light model runs.
 
     `alone`: no other plan may be taken and come in time, and none will with less time left.
     """
@@ -107,6 +156,8 @@ class _Candidate(NamedTuple):
     finish_ms: float
     in_time: float
     gain: float
+    whole: float
+    """How likely its answer is made of all that was sent."""
 
 
 def choose(options: Sequence[Option], question: Question) -> Decision:
@@ -161,7 +212,7 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
     most = error = least = 0.0
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
-        found.append(_Candidate(local, finish_ms, in_time, 0.0))
+        found.append(_Candidate(local, finish_ms, in_time, 0.0, in_time))
     free, price = demand is ANYTHING, question.price_per_ms
     ordered = isinstance(options, BestFirst) and demand.objective is Objective.ACCURACY
     for option in options:
@@ -173,10 +224,13 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
         if not free and _forbidden(option, question):
             continue
         total = option.total
-        in_time = total.within(left_ms)
+        whole = in_time = total.within(left_ms)
+        gained = whole * (agreement - floor)
+        if option.parts and whole < _SAFE:
+            in_time, gained = option.with_parts(whole, left_ms, floor)
         if in_time >= _TRIED:
-            gain = scale * in_time * (agreement - floor) - price * option.work_ms
-            found.append(_Candidate(option, total.mean_ms, in_time, gain))
+            gain = scale * gained - price * option.work_ms
+            found.append(_Candidate(option, total.mean_ms, in_time, gain, whole))
             if gain > most:
                 most, error = gain, option.agreement.standard_error
                 least = agreement - error
@@ -198,10 +252,12 @@ def _pick(
     best = max(candidates, key=lambda each: each.gain)
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
+    # Of two that agree as often the one that is sooner done is no worse, unless parts are counted.
+    alike = not price and best.in_time == best.whole
     ties = [
         e
         for e in candidates
-        if e.gain >= best.gain - error or (e.option.agreement.value >= least and not price)
+        if e.gain >= best.gain - error or (alike and e.option.agreement.value >= least)
     ]
     return min(ties, key=_tie_break)
 
@@ -211,7 +267,7 @@ def _suffices(each: _Candidate, local: Option, enough: float, sight: Sight | Non
     if each.option is local:
         # One that has answered was asked whether it is sure; before, its average has to do.
         return sight is None and local.agreement.value >= enough
-    return each.in_time >= 0.5 and each.option.agreement.value >= enough
+    return each.whole >= 0.5 and each.option.agreement.value >= enough
 
 
 def _by(objective: Objective) -> "Callable[[_Candidate], tuple[float, ...]]":
@@ -242,9 +298,10 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
         spared_ms = question.sure_share * taken.option.total_ms
         return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
     wait_ms = local.total.quantile(_SURE)
-    later = taken.option.total.within(question.left_ms - wait_ms)
-    worth = max(taken.option.agreement.value - local.agreement.value, 0.0)
-    if not demand.outputs and (taken.in_time - later) * worth <= _PATIENCE:
+    base = local.agreement.value
+    _, _, now = taken.option.expected(question.left_ms, base)
+    _, _, later = taken.option.expected(question.left_ms - wait_ms, base)
+    if not demand.outputs and now - later <= _PATIENCE:
         return Light.FIRST
     return Light.NET if taken.in_time >= _SAFE or question.price_per_ms > 0.0 else Light.BESIDE
 
@@ -281,7 +338,9 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
     left_ms, demand, sight = question.left_ms, question.demand, question.sight
     taken = decision.option
     local = option.plan.kind is PlanKind.LOCAL
-    in_time = 1.0 if local and sight is not None else option.total.within(left_ms)
+    whole, in_time, gained = option.expected(left_ms, 0.0)
+    if local and sight is not None:
+        whole = in_time = 1.0
     if option is taken:
         return _why_taken(decision, question)
     if option.device_ms == math.inf:
@@ -295,6 +354,8 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
     if local and demand.outputs:
         return "makes none of the outputs asked for"
     gap = taken.agreement.value - option.agreement.value
+    if in_time > whole:
+        return f"answers from what has come, agreeing with {gained / in_time:.1%} then"
     if in_time < decision.in_time - 0.01:
         return f"in time with {in_time:.0%} only, {option.total_ms:.0f} of {left_ms:.0f} ms"
     if demand.objective is not Objective.ACCURACY:
@@ -315,6 +376,11 @@ def _why_taken(decision: Decision, question: Question) -> str:
         return f"taken: {sure}" if sight.enough else f"taken: nothing worth waiting for, {sure}"
     if demand.objective is not Objective.ACCURACY:
         return f"taken: the best in {demand.objective} that agrees often enough"
+    option, left_ms = decision.option, question.left_ms
+    whole, in_time, gained = option.expected(left_ms, 0.0)
+    if in_time > whole:
+        parts = f"all of it in time with {whole:.0%}, layers to answer from with {in_time:.0%}"
+        return f"taken: the best expected agreement, {gained / in_time:.1%} of what comes; {parts}"
     if decision.in_time < _SAFE:
         return f"taken: the best expected agreement, in time with {decision.in_time:.0%}"
     return "taken: the best agreement that fits"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..devices.models import LIGHT, RESIZE_LIGHT
 from ..shared import oip as messages
+from ..shared.came import Came
 from ..shared.deadline import Deadline
 from ..shared.errors import (
     HybridgeError,
@@ -30,7 +31,7 @@ from .checks import check_answer
 from .demand import Demand
 from .question import Sight
 from .router import UNLIKELY, Decision, Light, Option
-from .uplink import Beside, CloudAnswer
+from .uplink import Beside, CloudAnswer, InLayers
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -76,15 +77,17 @@ class Sent:
         """How likely its answer still comes, given that it has not come yet.
 
         What is overdue is like an outage: after t ms it is there within as long again in one case
-        of two (a Pareto tail of index 1).
+        of two (a Pareto tail of index 1). Where a part is enough, the whole's not having come says
+        how slow the link is, and the part is that much sooner.
         """
         elapsed_ms = (now_s - self.began_s) * 1e3
-        total = self.option.total
-        before, until = total.within(elapsed_ms), total.within(elapsed_ms + left_ms)
+        option = self.option
+        before = option.total.within(elapsed_ms)
+        until = option.least.within(elapsed_ms + left_ms)
         tail = left_ms / (left_ms + elapsed_ms) if left_ms > 0 else 0.0
         if before > 0.95:
             return tail
-        return (until - before) / (1.0 - before)
+        return max(until - before, 0.0) / (1.0 - before)
 
 
 @dataclass(slots=True)
@@ -190,20 +193,32 @@ class Run:
         self._sent = Sent(
             option=option,
             task=asyncio.ensure_future(
-                self.through_cloud(option.plan, light=beside, follow_ms=follow_ms)
+                self.through_cloud(
+                    option.plan,
+                    light=beside,
+                    follow_ms=follow_ms,
+                    layers=(option.least_layers, option.most_layers(self.left_ms)),
+                )
             ),
             began_s=now_s,
             asked_again_s=now_s + overdue_ms / 1e3,
         )
 
     async def through_cloud(
-        self, plan: Plan, *, light: bool = False, grace_ms: float = 0.0, follow_ms: float = 0.0
+        self,
+        plan: Plan,
+        *,
+        light: bool = False,
+        grace_ms: float = 0.0,
+        follow_ms: float = 0.0,
+        layers: tuple[int | None, int | None] = (None, None),
     ) -> CloudAnswer:
         """What the cloud answers to the request's picture by a plan.
 
         It is asked for it by the deadline, or `grace_ms` later, and waited for `follow_ms` longer.
         With `light` the light model starts as soon as the device has done its share: the wait for
-        the network is free time.
+        the network is free time. Of a frame in layers all are sent and needed, or so many: the
+        fewest that an answer needs, and the most that are sent.
         """
         agent, uplink = self.agent, self.agent.uplink
         assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
@@ -216,7 +231,12 @@ class Run:
             left_ms, follow_ms = follow_ms, 0.0
         if left_ms <= 0.0:
             raise RemoteTooLate("the device's share took all the time there was")
-        self.sent_bytes += len(framed.frame) + self.beside.size_bytes
+        in_layers = None
+        if in_all := len(framed.ends):
+            least, most = (each or in_all for each in layers)
+            in_layers = InLayers(framed.ends, least, most)
+        self.sent_bytes += in_layers.sent_bytes if in_layers else len(framed.frame)
+        self.sent_bytes += self.beside.size_bytes
         parameters: dict[str, messages.Value] = {
             messages.CONTRACT: agent.manifest.contract(plan).id,
             messages.CODEC: plan.codec,
@@ -231,6 +251,7 @@ class Run:
             left_ms=left_ms,
             follow_ms=follow_ms,
             beside=self.beside,
+            in_layers=in_layers,
         )
         check_answer(answer, manifest=agent.manifest)
         return answer
@@ -392,7 +413,7 @@ class Run:
         self.steps_ms["network"] = answer.network_ms
         self.steps_ms["cloud_queue"] = answer.queue_ms
         self.steps_ms["cloud_compute"] = answer.compute_ms
-        return self._finish(answer, plan, outputs=answer.outputs, final=final)
+        return self._finish(answer, plan, outputs=answer.outputs, final=final, came=answer.came)
 
     def _finish(
         self,
@@ -402,6 +423,7 @@ class Run:
         provisional: bool = False,
         outputs: Tensors | None = None,
         final: bool = False,
+        came: Came | None = None,
     ) -> Answer:
         local = plan.kind is PlanKind.LOCAL
         total_ms = self.deadline.spent_ms(self.agent.clock())
@@ -419,6 +441,7 @@ class Run:
             outputs=outputs or {},
             missing=self.beside.wanted if outputs is None else (),
             final=final,
+            came=came,
         )
 
     def _call_off(self) -> None:

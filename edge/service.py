@@ -204,6 +204,7 @@ def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
         "total_ms": answer.total_ms,
         "budget_ms": answer.budget_ms,
         "within_budget": answer.within_budget,
+        **(answer.came.parameters() if answer.came else {}),
         **({messages.MISSING_OUTPUTS: ",".join(answer.missing)} if answer.missing else {}),
         **{f"step_{name}_ms": ms for name, ms in answer.steps_ms.items()},
     }

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ from ..protos import fleet_pb2
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
 from ..shared.answer import Probabilities
+from ..shared.arrival import CHUNK_BYTES
+from ..shared.came import Came
 from ..shared.deadline import Clock
 from ..shared.errors import (
     RemoteError,
@@ -51,6 +53,8 @@ _MOST_REFUSED = 3
 _LOADING_S = 0.5
 """Between two questions to a cloud that has loaded nothing yet."""
 _STALLED_MS = 600.0
+_MOST_WAY_BACK = 0.5
+"""What share of the time left may be kept for the way back, on a link that is hardly known."""
 _OVERHEAD_BYTES = 400
 """HTTP/2 framing and the request's own fields around a frame, roughly."""
 _PROBE_OVERHEAD_BYTES = 150
@@ -81,6 +85,35 @@ NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
+class InLayers:
+    """How a frame in layers is sent: where each ends, how many of them go, and an answer needs."""
+
+    ends: tuple[int, ...]
+    least: int
+    most: int
+
+    @property
+    def sent_bytes(self) -> int:
+        return self.ends[self.most - 1]
+
+    def pieces(self, frame: bytes) -> Iterator[tuple[int, bytes]]:
+        """Chunks of what goes, none of which has of two layers, and where they begin."""
+        start = 0
+        for end in self.ends[: self.most]:
+            for at in range(start, end, CHUNK_BYTES):
+                yield at, frame[at : min(at + CHUNK_BYTES, end)]
+            start = end
+
+    def rest_bytes(self, came: Came) -> float:
+        """What was sent and had not come, about: of a chunk under way a half is taken to have."""
+        if came.came_bytes >= self.sent_bytes:
+            return 0.0
+        end = next(end for end in self.ends if end > came.came_bytes)
+        under_way = min(end - came.came_bytes, CHUNK_BYTES)
+        return self.sent_bytes - came.came_bytes - under_way / 2
+
+
+@dataclass(frozen=True, slots=True)
 class CloudAnswer:
     """What came back, and where the time went."""
 
@@ -90,6 +123,7 @@ class CloudAnswer:
     forecast_ms: float
     network_ms: float
     outputs: Tensors = field(default_factory=dict)
+    came: Came | None = None
 
 
 class Uplink:
@@ -138,25 +172,37 @@ class Uplink:
         left_ms: float,
         follow_ms: float = 0.0,
         beside: Beside = NOTHING,
+        in_layers: InLayers | None = None,
     ) -> CloudAnswer:
         """Sends one frame and waits for its answer; RemoteError if none comes in the time left.
 
-        The cloud is asked for it within `left_ms`; it is waited for `follow_ms` longer.
+        The cloud is asked for it within `left_ms`; it is waited for `follow_ms` longer. One in
+        layers may be answered from the first of them.
         """
         budget: dict[str, messages.Value] = {messages.LATENCY_BUDGET_MS: left_ms}
         if follow_ms:
             budget[messages.FOLLOW] = True
-        request = _request(model, version, frame, {**parameters, **budget}, beside)
         wait_ms = left_ms + follow_ms
-        size_bytes = len(frame) + beside.size_bytes + _OVERHEAD_BYTES
+        size_bytes = in_layers.sent_bytes if in_layers else len(frame)
+        size_bytes += beside.size_bytes + _OVERHEAD_BYTES
         contract = str(parameters.get(messages.CONTRACT, ""))
         now_s = self._clock()
+        if in_layers is not None:
+            way_back_ms = self.link.transfer(now_s=now_s).way_back_ms
+            budget[messages.WAY_BACK_MS] = min(way_back_ms, _MOST_WAY_BACK * left_ms)
+            budget[messages.MIN_LAYERS] = in_layers.least
+        sent = {**parameters, **budget}
         expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
         connection, exchange = self._connection, self._begin(size_bytes, expected_ms)
         self._live += 1
         try:
-            response = await connection.infer(request, timeout_s=wait_ms / 1e3)
-            answer = self._take(response, exchange, contract, wanted=beside.wanted)
+            if in_layers is None:
+                request = _request(model, version, frame, sent, beside)
+                response = await connection.infer(request, timeout_s=wait_ms / 1e3)
+            else:
+                requests = _in_pieces(model, version, frame, sent, beside, in_layers)
+                response = await connection.infer_in_pieces(requests, timeout_s=wait_ms / 1e3)
+            answer = self._take(response, exchange, contract, beside.wanted, in_layers)
         except RemoteError as fault:
             self._learn_from(fault, exchange, connection, left_ms=wait_ms)
             raise
@@ -175,13 +221,17 @@ class Uplink:
         response: pb.ModelInferResponse,
         exchange: Exchange,
         contract: str,
-        *,
         wanted: tuple[str, ...],
+        in_layers: InLayers | None,
     ) -> CloudAnswer:
         """Reads an answer, and learns from it."""
         now_s = self._clock()
         total_ms = (now_s - exchange.began_s) * 1e3
         answer = _read_answer(response, total_ms=total_ms, wanted=wanted)
+        rest_bytes = 0.0
+        if in_layers is not None:
+            came = _check_came(answer.came, in_layers)
+            rest_bytes = in_layers.rest_bytes(came)
         self.cloud.observe(
             contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
         )
@@ -190,6 +240,7 @@ class Uplink:
             now_s=now_s,
             down_bytes=response.ByteSize(),
             cloud_ms=answer.queue_ms + answer.compute_ms,
+            rest_bytes=rest_bytes,
         )
         return answer
 
@@ -332,6 +383,38 @@ def _request(
     return request
 
 
+def _in_pieces(
+    model: str,
+    version: str,
+    frame: bytes,
+    parameters: dict[str, messages.Value],
+    beside: Beside,
+    in_layers: InLayers,
+) -> list[pb.ModelInferRequest]:
+    """The request with the first chunk, then the chunks that follow, by an id of their stream."""
+    requests: list[pb.ModelInferRequest] = []
+    for at, chunk in in_layers.pieces(frame):
+        offset: dict[str, messages.Value] = {messages.FRAME_OFFSET: at}
+        if at == 0:
+            request = _request(model, version, chunk, {**parameters, **offset}, beside)
+        else:
+            request = _request("", "", chunk, offset, NOTHING)
+        request.id = "0"
+        requests.append(request)
+    return requests
+
+
+def _check_came(came: Came | None, in_layers: InLayers) -> Came:
+    """RemoteRefused unless it was answered from so much of this frame as an answer needs."""
+    if came is None:
+        raise RemoteRefused("its answer does not say what it was made of")
+    ends = (0, *in_layers.ends)
+    fits = came.layers_in_all == len(in_layers.ends) and came.frame_bytes == ends[-1]
+    if not fits or came.layers < in_layers.least or came.came_bytes < ends[came.layers]:
+        raise RemoteRefused(f"its answer cannot be read (it was {came})")
+    return came
+
+
 def _read_answer(
     response: pb.ModelInferResponse, *, total_ms: float, wanted: tuple[str, ...]
 ) -> CloudAnswer:
@@ -342,6 +425,7 @@ def _read_answer(
         queue_ms = messages.number(parameters, messages.QUEUE_MS) or 0.0
         compute_ms = messages.number(parameters, messages.COMPUTE_MS) or 0.0
         forecast_ms = messages.number(parameters, messages.FORECAST_MS) or 0.0
+        came = Came.of(parameters)
     except (RequestError, IndexError) as error:
         raise RemoteRefused(f"its answer cannot be read ({error})") from error
     return CloudAnswer(
@@ -351,4 +435,5 @@ def _read_answer(
         forecast_ms=forecast_ms,
         network_ms=max(total_ms - queue_ms - compute_ms, 0.0),
         outputs=outputs,
+        came=came,
     )

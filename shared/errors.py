@@ -170,7 +170,11 @@ def public_message(error: HybridgeError) -> str:
 
 def from_rpc(error: grpc.RpcError) -> RemoteError:
     """A failed call as this side sees it: the remote's fault, with its own words."""
-    code, details = error.code(), error.details() or ""
+    return from_status(error.code(), error.details() or "")
+
+
+def from_status(code: grpc.StatusCode, details: str) -> RemoteError:
+    """A status as this side sees it, however it came."""
     if code in (_CODE.UNAVAILABLE, _CODE.CANCELLED):
         return RemoteUnavailable(details)
     if code is _CODE.DEADLINE_EXCEEDED:

@@ -178,10 +178,27 @@ class Rates(_Record, frozen=True):
     accuracy: Rate | None = None
 
 
+class Prefix(_Record, frozen=True):
+    """What the first `layers` of a plan's frames give and take, whatever came after them.
+
+    `variants` has the agreement where the cloud computes in another precision than float32.
+    """
+
+    layers: Annotated[int, msgspec.Meta(ge=1)]
+    agreement: Rate
+    bytes_p50: int
+    bytes_p95: int
+    variants: dict[Precision, Rate] = {}
+
+    def rate(self, precision: Precision = Precision.FLOAT32) -> Rate:
+        return self.variants.get(precision, self.agreement)
+
+
 class PlanRow(_Record, frozen=True):
     """What one plan gives and costs, on pictures kept out of calibration.
 
-    `variants` has the rates where the cloud computes in another precision than float32.
+    `variants` has the rates where the cloud computes in another precision than float32. Of frames
+    in layers, `prefixes` has every part that can be answered from, the whole left out.
     """
 
     plan: str
@@ -190,6 +207,7 @@ class PlanRow(_Record, frozen=True):
     bytes_p50: int
     bytes_p95: int
     variants: dict[Precision, Rates] = {}
+    prefixes: tuple[Prefix, ...] = ()
 
     def rates(self, precision: Precision = Precision.FLOAT32) -> Rates:
         """With a cloud of this precision; float32's where it makes no difference."""
@@ -379,8 +397,12 @@ def _check_table(manifest: Manifest) -> None:
     plans = [row.parsed() for row in manifest.table]
     if Plan.local() not in plans:
         raise ValueError("the table lacks the local plan, which every bundle has")
-    for plan in plans:
+    for row, plan in zip(manifest.table, plans, strict=True):
         if plan.kind is PlanKind.SPLIT and plan.head not in manifest.cut(plan.cut).heads:
             raise ValueError(f"{plan}: the cut has no such head")
+        layers = 1
         if plan.kind is not PlanKind.LOCAL:
-            codec_by_name(plan.codec, manifest.contract(plan))
+            layers = codec_by_name(plan.codec, manifest.contract(plan)).layer_count
+        numbers = [each.layers for each in row.prefixes]
+        if numbers and numbers != list(range(1, layers)):
+            raise ValueError(f"{plan}: prefixes of {numbers} layers of {layers}")

@@ -165,7 +165,7 @@ def small_recipe(folder: Path) -> Recipe:
         ),
         default_budget_ms=5_000.0,
         picture_codecs=("raw", "jpeg-75"),
-        tensor_codecs=("affine4",),
+        tensor_codecs=("affine4", "layers-30"),
         max_cuts=2,
     )
 

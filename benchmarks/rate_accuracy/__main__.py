@@ -2,9 +2,11 @@
 
 For each model a bundle is built with many rates (kept in $HYBRIDGE_HOME), and every cut that it
 keeps, with either head and every codec, is run against whole pictures as JPEG, WebP, AVIF, PNG and
-(with pillow-jxl-plugin) JPEG XL: real frames, headers and all. Agreement is with the large model's
-own answers to the uncompressed pixels. A codec reaches an agreement at the point from which on all
-its larger ones do.
+(with pillow-jxl-plugin and pyjpegls) JPEG XL and JPEG-LS: real frames, headers and all. Agreement
+is with the large model's own answers to the uncompressed pixels. A codec reaches an agreement at
+the point from which on all its larger ones do.
+
+--quick measures the bundles that are built already, on a few pictures.
 
 DIR holds natural/, imagenet/ and brain-mri/{train,test}/; see docs/rates.md.
 """
@@ -21,10 +23,27 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, Target, load, machine, parser, progress, run
-from rate_accuracy import bottleneck, jxl
+from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
-from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, point_of
-from rate_accuracy.pairs import PAIRS, PICTURE_CODECS, TENSOR_CODECS, Pair, bundle_of, held_out
+from rate_accuracy.curves import (
+    PICTURE,
+    Curve,
+    Point,
+    cheapest,
+    curves_of,
+    family_of,
+    point_of,
+)
+from rate_accuracy.pairs import (
+    PAIRS,
+    PICTURE_CODECS,
+    TENSOR_CODECS,
+    Pair,
+    bundle_of,
+    held_out,
+    is_built,
+)
+from rate_accuracy.rivals import installed, points
 from rate_accuracy.timing import best_ms
 
 from hybridge.cli.console import table
@@ -46,12 +65,8 @@ QUICK_PICTURES = 12
 
 def measure(options: argparse.Namespace) -> Report:
     load_before = load()
-    most = QUICK_PICTURES if options.quick else options.pictures
-    learned = dict(options.bottleneck)
-    found = {
-        name: _curves(PAIRS[name], options.data, most=most, learned=learned.get(name))
-        for name in options.models
-    }
+    named = [name for name in options.models if not options.quick or is_built(PAIRS[name])]
+    found = {name: _curves(PAIRS[name], options) for name in named}
     speed_ms = _speed_ms()
     targets = [
         Target.at_most(
@@ -80,34 +95,48 @@ def measure(options: argparse.Namespace) -> Report:
     )
 
 
-def _curves(pair: Pair, data: Path, *, most: int | None, learned: Path | None) -> list[Curve]:
-    files = held_out(pair, data, most=most)
-    bundle = bundle_of(pair, data, bottleneck=learned)
+def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
+    most = QUICK_PICTURES if options.quick else options.pictures
+    files = held_out(pair, options.data, most=most)
+    learned = dict(options.bottleneck).get(pair.model)
+    bundle = bundle_of(pair, options.data, bottleneck=learned)
     models, cloud = DeviceModels(bundle, threads=2), CloudSide.open(bundle, threads=2)
-    plans = candidate_plans(
-        bundle.manifest, picture_codecs=PICTURE_CODECS, tensor_codecs=TENSOR_CODECS
+    candidates = candidate_plans(
+        bundle.manifest,
+        picture_codecs=_wanted(PICTURE_CODECS, options.codecs),
+        tensor_codecs=_wanted(TENSOR_CODECS, options.codecs),
     )
+    cuts = options.cuts
+    plans = [
+        plan
+        for plan in candidates
+        if not plan.cut or cuts is None or plan.cut.startswith(tuple(cuts))
+    ]
     pictures = PictureSet(files=tuple(files), labels=(None,) * len(files), sha256="")
     with progress(pair.model, len(files)) as advance:
         measured = measure_table(
             models, cloud, plans, pictures, on_picture=lambda done, total: advance()
         )
     pixels = models.resize_large(read_picture(files[0]))
-    points = [
+    found = [
         point_of(row, **_times(bundle, models, row.parsed(), pixels))
         for row in measured.rows
         if row.parsed().kind is not PlanKind.LOCAL
     ]
-    if jxl.available():
-        prepared = [models.resize_large(read_picture(file)) for file in files]
-        with progress("JPEG XL", len(jxl.QUALITIES) + 1) as advance:
-            points += jxl.points(prepared, partial(cloud.answer, Plan.cloud("raw")), advance)
+    rivals = [rival for rival in installed() if _wanted([rival.name], options.codecs)]
+    prepared = [models.resize_large(read_picture(file)) for file in files]
+    with progress("rivals", len(rivals)) as advance:
+        found += points(rivals, prepared, partial(cloud.answer, Plan.cloud("raw")), advance)
     work = {cut.name: cut.work for cut in bundle.manifest.build.cuts}
     spatial = {
         cut.name: len(cut.contract.shape) == 3 and min(cut.contract.shape[:2]) > 1
         for cut in bundle.manifest.large.cuts
     }
-    return curves_of(points, work=work, spatial=spatial)
+    return curves_of(found, work=work, spatial=spatial)
+
+
+def _wanted(codecs: Sequence[str], families: Sequence[str] | None) -> list[str]:
+    return [codec for codec in codecs if families is None or family_of(codec) in families]
 
 
 def _times(bundle: Bundle, models: DeviceModels, plan: Plan, pixels: Any) -> dict[str, float]:
@@ -237,6 +266,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--models", nargs="+", choices=sorted(PAIRS), default=["lite2", "vgg16"])
     made.add_argument(
         "--pictures", type=int, metavar="N", help="of those held out; all if not said"
+    )
+    made.add_argument("--cuts", nargs="+", metavar="NAME", help="whose names begin so; all else")
+    made.add_argument(
+        "--codecs", nargs="+", metavar="FAMILY", help="such as klt, rans, jpeg, jxl; all else"
     )
     made.add_argument(
         "--bottleneck",

@@ -16,8 +16,11 @@ from hybridge.shared.errors import ConfigError, UnknownModel
 from hybridge.shared.paths import Paths
 from hybridge.shared.signing import SigningKey, TrustStore
 
-RATES = tuple(f"rans-{tenths}" for tenths in (12, 16, 20, 25, 30, 35, 40))
-TENSOR_CODECS = ("affine8", "affine4", "affine3", *RATES)
+TENSOR_CODECS = (
+    *("affine8", "affine4", "affine3"),
+    *(f"rans-{tenths}" for tenths in (16, 20, 25, 30, 40)),
+    *(f"klt-{quality}" for quality in (16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36, 40)),
+)
 PICTURE_CODECS = (
     "raw",
     "png",
@@ -44,7 +47,7 @@ class Pair:
 
 
 PAIRS = {
-    "lite2": Pair("lite2", ("natural",), ("imagenet",), 96),
+    "lite2": Pair("lite2", ("natural",), ("imagenet",), 200),
     "vgg16": Pair("vgg16", ("brain-mri/train",), ("brain-mri/test",), 48),
     "resnet50": Pair("resnet50", ("natural",), ("imagenet",), 48),
 }
@@ -68,6 +71,15 @@ def held_out(pair: Pair, data: Path, *, most: int | None) -> list[Path]:
     """The pictures that no bundle of the pair has seen."""
     files = [file for name in pair.held_out for file in pictures_below(data / name)]
     return evenly(files, most or len(files))
+
+
+def is_built(pair: Pair) -> bool:
+    """Whether $HYBRIDGE_HOME has the pair's bundle."""
+    try:
+        find_bundle(pair.bundle, root=Paths.from_environment().bundles)
+    except UnknownModel:
+        return False
+    return True
 
 
 def bundle_of(pair: Pair, data: Path, *, bottleneck: Path | None = None) -> Bundle:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-RUNS = 25
+RUNS = 10
 
 
 def best_ms(work: Callable[[], object]) -> float:

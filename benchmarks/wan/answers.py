@@ -5,7 +5,7 @@ uncompressed large model's.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from _common import progress
 
 from hybridge.cloud.compiler.cloud_side import CloudSide
+from hybridge.cloud.compiler.table import received
 from hybridge.devices.models import DeviceModels
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.codec import codec_by_name
-from hybridge.shared.frame import encode_frame
+from hybridge.shared.frame import MAX_LAYERS
 from hybridge.shared.picture import decode_picture
 from hybridge.shared.plan import Plan, PlanKind
 
@@ -27,7 +28,8 @@ class Answers:
     """What was answered to n pictures, and what was sent.
 
     By picture the large model's class [n], the light model's class and confidence [n]; by plan the
-    class [n, plans] and the bytes of its frame [n, plans].
+    class [n, plans] and the bytes of its frame [n, plans]. By layer of a frame the class that its
+    first ones give and where it ends [n, plans, most layers], 0 where there is no such layer.
     """
 
     pictures: tuple[str, ...]
@@ -37,6 +39,8 @@ class Answers:
     confidence: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    layer_classes: npt.NDArray[np.int64]
+    layer_ends: npt.NDArray[np.int64]
 
     def agreement(self, plan: str) -> float:
         """Of a plan, or `local`, on these pictures."""
@@ -58,6 +62,8 @@ def answers_of(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Answ
             confidence=computed.confidence,
             classes=computed.classes,
             sizes=computed.sizes,
+            layer_classes=computed.layer_classes,
+            layer_ends=computed.layer_ends,
         )
     with np.load(file) as kept:
         return Answers(
@@ -68,6 +74,8 @@ def answers_of(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Answ
             confidence=kept["confidence"],
             classes=kept["classes"],
             sizes=kept["sizes"],
+            layer_classes=kept["layer_classes"],
+            layer_ends=kept["layer_ends"],
         )
 
 
@@ -75,7 +83,7 @@ def answers_file(bundle: Bundle, pictures: Sequence[Path], *, cache: Path) -> Pa
     """Where they are kept once computed; other models or pictures have another file."""
     names = "".join(f"{file.name}:{file.stat().st_size}\n" for file in pictures)
     key = hashlib.sha256(f"{bundle.sha256}\n{names}".encode()).hexdigest()[:16]
-    return cache / f"answers-{bundle.manifest.name}-{key}.npz"
+    return cache / f"answers-2-{bundle.manifest.name}-{key}.npz"
 
 
 def _compute(bundle: Bundle, pictures: Sequence[Path]) -> Answers:
@@ -85,6 +93,7 @@ def _compute(bundle: Bundle, pictures: Sequence[Path]) -> Answers:
     classes, sizes = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     large, light = np.zeros(len(pictures), np.int64), np.zeros(len(pictures), np.int64)
     confidence = np.zeros(len(pictures))
+    layer_classes, layer_ends = (np.zeros((*shape, MAX_LAYERS), np.int64) for _ in range(2))
     with progress("answers of every plan", len(pictures)) as step:
         for at, file in enumerate(pictures):
             picture = decode_picture(file.read_bytes())
@@ -94,7 +103,12 @@ def _compute(bundle: Bundle, pictures: Sequence[Path]) -> Answers:
             large[at] = int(np.argmax(cloud.run("", pixels)))
             tensors: dict[tuple[str, str], npt.NDArray[np.generic]] = {}
             for to, plan in enumerate(plans):
-                classes[at, to], sizes[at, to] = _through(plan, models, cloud, pixels, tensors)
+                came = list(_through(plan, models, cloud, pixels, tensors))
+                classes[at, to], sizes[at, to] = came[-1]
+                if len(came) > 1:
+                    layer_classes[at, to, : len(came)], layer_ends[at, to, : len(came)] = zip(
+                        *came, strict=True
+                    )
             step()
     return Answers(
         pictures=tuple(file.name for file in pictures),
@@ -104,6 +118,8 @@ def _compute(bundle: Bundle, pictures: Sequence[Path]) -> Answers:
         confidence=confidence,
         classes=classes,
         sizes=sizes,
+        layer_classes=layer_classes,
+        layer_ends=layer_ends,
     )
 
 
@@ -113,13 +129,12 @@ def _through(
     cloud: CloudSide,
     pixels: npt.NDArray[np.uint8],
     tensors: dict[tuple[str, str], npt.NDArray[np.generic]],
-) -> tuple[int, int]:
-    """The class that comes back, and the bytes that go up."""
+) -> Iterator[tuple[int, int]]:
+    """The class that comes back, and the bytes that went up: after each layer of a frame."""
     where = plan.cut, plan.head
     if where not in tensors:
         tensors[where] = models.tensor(plan, pixels)
     contract = models.bundle.manifest.contract(plan)
     codec = codec_by_name(plan.codec, contract)
-    frame = encode_frame(tensors[where], contract=contract, codec=codec)
-    sent = codec.decode(codec.encode(tensors[where]), shape=contract.shape, dtype=contract.dtype)
-    return int(np.argmax(cloud.run(plan.cut, sent))), len(frame)
+    for size, sent in received(tensors[where], contract=contract, codec=codec):
+        yield int(np.argmax(cloud.run(plan.cut, sent))), size

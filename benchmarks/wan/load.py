@@ -166,6 +166,8 @@ def _record(
         agent_ms=answer.total_ms,
         steps_ms=answer.steps_ms,
         promised=answer.final_follows,
+        layers=answer.came.layers if answer.came else 0,
+        layers_in_all=answer.came.layers_in_all if answer.came else 0,
     )
 
 

@@ -8,6 +8,7 @@
     cascade            the light model first; the cloud if it is less sure than a threshold, without
                        asking whether there is time (axonmesh, Sedna)
     ours               the router
+    ours-whole         the router, without the plans that may be answered from a part
     ours-latency       the router, told to be quick at an agreement of at least 98 %
 
 All of them fall back on the light model when their answer would be late: the net is the agent's.
@@ -36,6 +37,8 @@ def make_policy(name: str) -> Policy:
     match kind:
         case "ours" | "ours-latency":
             return RouterPolicy()
+        case "ours-whole":
+            return Whole()
         case "local":
             return Fixed(Plan.local())
         case "cloud-raw":
@@ -54,6 +57,13 @@ def make_policy(name: str) -> Policy:
 def demand_of(name: str) -> Demand:
     """What the agent is asked for under a policy."""
     return _DEMANDS.get(name, ANYTHING)
+
+
+class Whole(RouterPolicy):
+    """As if no frame came in layers."""
+
+    def choose(self, options: Sequence[Option], question: Question) -> Decision:
+        return super().choose([each for each in options if not each.parts], question)
 
 
 class _Stubborn:

@@ -15,7 +15,8 @@ class Record:
 
     `round_trip_ms` runs from when it should have been sent, so that a late sender hides nothing.
     `predicted` is the position of the most probable class, None where no answer came. `promised`
-    says that a final answer was to follow, `finals` how many did.
+    says that a final answer was to follow, `finals` how many did. `layers` of `layers_in_all` of
+    its frame were there when the cloud answered, where it came in layers.
     """
 
     index: int
@@ -37,6 +38,8 @@ class Record:
     request_id: str = ""
     promised: bool = False
     finals: int = 0
+    layers: int = 0
+    layers_in_all: int = 0
 
     @property
     def answered(self) -> bool:

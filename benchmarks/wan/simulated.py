@@ -25,6 +25,7 @@ from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.answer import Probabilities
+from hybridge.shared.came import Came
 from hybridge.shared.deadline import Deadline
 from hybridge.shared.errors import RemoteTooLate, RemoteUnavailable
 from hybridge.shared.manifest import Manifest
@@ -42,8 +43,12 @@ _SEGMENT_HEADERS = 52
 _CHUNK_BYTES = 16_384
 _WINDOW_BYTES = 64_000
 _PACE_S = 0.005
+_SPARE_MS = 3.0
 _CALL_BYTES = 180
 """HTTP/2 and gRPC around one message, with headers that have been sent before."""
+_PIECE_BYTES = 14
+"""Around a message on a stream: gRPC's five bytes and HTTP/2's nine."""
+_TICK_S = 1e-4
 STAMP = struct.Struct("<II")
 
 
@@ -124,7 +129,9 @@ class SimulatedBench:
         at, to = int(picture[0]), self._plans[str(plan)]
         stages = await self._stages(device_stages(plan), self._remote, deadline, expected)
         stamp = STAMP.pack(at, to)
-        return Framed(stamp.ljust(int(self._answers.sizes[at, to]), b"\0"), stages)
+        ends = self._answers.layer_ends[at, to]
+        frame = stamp.ljust(int(self._answers.sizes[at, to]), b"\0")
+        return Framed(frame, stages, tuple(ends[ends > 0].tolist()))
 
     def cpu_s(self) -> float:
         """The processor's time that the edge has used."""
@@ -225,10 +232,19 @@ class SimulatedCloud:
             ],
         )
 
+    def needs_s(self, request: pb.ModelInferRequest, *, now_s: float) -> float:
+        """How long before its deadline an answer has to be begun."""
+        plan = self._plans[STAMP.unpack_from(request.raw_input_contents[0])[1]]
+        ms = self.tails_ms[self.manifest.contract(plan).id] + self._queue_ms(now_s)
+        return (ms + _SPARE_MS) / 1e3
+
     def serve(
-        self, request: pb.ModelInferRequest, *, now_s: float, left_s: float
+        self, request: pb.ModelInferRequest, *, now_s: float, left_s: float, layers: int = 0
     ) -> tuple[float, pb.ModelInferResponse]:
-        """When the answer is ready, and the answer; RemoteTooLate if it cannot be in time."""
+        """When the answer is ready, and the answer; RemoteTooLate if it cannot be in time.
+
+        It is made of so many layers of the frame, if it is in layers.
+        """
         at, to = STAMP.unpack_from(request.raw_input_contents[0])
         plan = self._plans[to]
         ms = self.tails_ms[self.manifest.contract(plan).id]
@@ -241,7 +257,9 @@ class SimulatedCloud:
         self._free_s[instance] = start_s + took_ms / 1e3
         response = pb.ModelInferResponse(model_name=self.manifest.name)
         probabilities: Probabilities = np.zeros((1, self.manifest.classes), np.float32)
-        probabilities[0, self.answers.classes[at, to]] = 1.0
+        of_layers = self.answers.layer_classes[at, to]
+        given = of_layers[layers - 1] if layers else self.answers.classes[at, to]
+        probabilities[0, given] = 1.0
         messages.add_output(response, messages.PROBABILITIES, probabilities)
         messages.set_parameters(
             response.parameters,
@@ -252,6 +270,12 @@ class SimulatedCloud:
             },
         )
         return self._free_s[instance], response
+
+    def ends(self, request: pb.ModelInferRequest) -> list[int]:
+        """Where the layers of a request's frame end."""
+        at, to = STAMP.unpack_from(request.raw_input_contents[0])
+        found = self.answers.layer_ends[at, to]
+        return [int(end) for end in found[found > 0]]
 
     def _queue_ms(self, now_s: float) -> float:
         return max(min(self._free_s) - now_s, 0.0) * 1e3
@@ -276,6 +300,11 @@ class SimulatedConnection:
         self, request: pb.ModelInferRequest, *, timeout_s: float
     ) -> pb.ModelInferResponse:
         return await self._within(timeout_s, self._infer(request, timeout_s))
+
+    async def infer_in_pieces(
+        self, requests: Sequence[pb.ModelInferRequest], *, timeout_s: float
+    ) -> pb.ModelInferResponse:
+        return await self._within(timeout_s, self._infer_in_pieces(requests, timeout_s))
 
     async def probe(self, payload_bytes: int, *, timeout_s: float) -> fleet_pb2.ProbeResponse:
         return await self._within(timeout_s, self._probe(payload_bytes))
@@ -309,6 +338,59 @@ class SimulatedConnection:
         await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
         await self._effort()
         return response
+
+    async def _infer_in_pieces(
+        self, requests: Sequence[pb.ModelInferRequest], timeout_s: float
+    ) -> pb.ModelInferResponse:
+        """The cloud's clock begins with the call's first bytes; it waits as the real one does."""
+        began_s = self._loop.time()
+        await self._effort()
+        came: list[int] = []
+        begun_s = await self._up.send(_CALL_BYTES)
+        sending = asyncio.ensure_future(self._send_pieces(requests, came))
+        try:
+            await self._until(begun_s)
+            asked = messages.get_parameters(requests[0].parameters)
+            keep_s = (messages.number(asked, messages.WAY_BACK_MS) or 0.0) / 1e3
+            while not sending.done():
+                now_s = self._loop.time()
+                needs_s = keep_s + self._cloud.needs_s(requests[0], now_s=now_s)
+                if (wait_s := begun_s + timeout_s - needs_s - now_s) <= 0.0:
+                    break
+                await asyncio.wait((sending,), timeout=wait_s + _TICK_S)
+            now_s, came_bytes = self._loop.time(), sum(came)
+            ends = self._cloud.ends(requests[0])
+            layers = sum(end <= came_bytes for end in ends)
+            try:
+                if layers < (messages.number(asked, messages.MIN_LAYERS) or 1):
+                    raise RemoteTooLate("too few layers came")
+                ready_s, response = self._cloud.serve(
+                    requests[0], now_s=now_s, left_s=began_s + timeout_s - now_s, layers=layers
+                )
+            except RemoteTooLate:
+                await self._until(await self._down.send(_CALL_BYTES))
+                raise
+            told = Came(layers, len(ends), came_bytes, ends[-1])
+            messages.set_parameters(response.parameters, told.parameters())
+            await self._until(ready_s)
+            await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
+        finally:
+            sending.cancel()
+        await self._effort()
+        return response
+
+    async def _send_pieces(self, requests: Sequence[pb.ModelInferRequest], came: list[int]) -> None:
+        """One after the other into the link; notes what of the frame has come out of it."""
+        arriving = []
+        for request in requests:
+            at_s = await self._up.send(request.ByteSize() + _PIECE_BYTES)
+            size = len(request.raw_input_contents[0])
+            arriving.append(asyncio.ensure_future(self._arrive(at_s, size, came)))
+        await asyncio.gather(*arriving)
+
+    async def _arrive(self, at_s: float, size_bytes: int, came: list[int]) -> None:
+        await self._until(at_s)
+        came.append(size_bytes)
 
     async def _probe(self, payload_bytes: int) -> fleet_pb2.ProbeResponse:
         await self._effort()

@@ -128,4 +128,6 @@ async def _ask(agent: Agent, bench: SimulatedBench, asked: _Asked) -> Record:
         sent_bytes=answer.sent_bytes,
         agent_ms=answer.total_ms,
         steps_ms=answer.steps_ms,
+        layers=answer.came.layers if answer.came else 0,
+        layers_in_all=answer.came.layers_in_all if answer.came else 0,
     )

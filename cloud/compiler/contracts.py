@@ -6,11 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...shared.codec import layers
 from ...shared.codec.channels import tenths_of
+from ...shared.codec.klt import TABLE, quality_of
 from ...shared.contract import Contract, Part
 from ...shared.errors import BuildError
 from .grid_fit import fit_grids
+from .layer_fit import fit_layers
 from .paired_cut import PairedCut
+from .sensitivity import Sensitivity
+from .transform_fit import fit_transform, has_transform
 
 _CODES = np.arange(-128, 128, dtype=np.float64)
 _CLIPPED_SHARES = (0.0, 1e-4, 5e-4, 2e-3, 5e-3, 1e-2)
@@ -22,18 +27,18 @@ def cut_contract(
     *,
     model_sha256: str,
     codecs: Sequence[str],
-    sensitivity: npt.NDArray[np.float64] | None = None,
+    sensitivity: Sensitivity | None = None,
 ) -> Contract:
     """The contract of a cut of which these are calibration tensors, as they cross the link.
 
     The parts of a cut of several tensors have distributions of their own, so each has a grid and
-    codec parameters of its own. `sensitivity` has the wire's shape (sensitivity.py); without it all
-    values count alike.
+    codec parameters of its own. `sensitivity` is by int8 codes and has the wire's shape
+    (sensitivity.py); without it all values count alike. A cut that has no transform has no `klt-`
+    codecs either.
     """
     sent = np.stack([tensor.reshape(pair.int8_wire.shape) for tensor in tensors])
-    if sensitivity is None:
-        sensitivity = np.ones(pair.int8_wire.shape)
     wire = pair.int8_wire
+    squares = np.ones(wire.shape) if sensitivity is None else sensitivity.squares
     if not wire.parts:
         return Contract(
             tensor=pair.onnx.tensor,
@@ -42,7 +47,7 @@ def cut_contract(
             model=model_sha256,
             scale=wire.scale,
             zero_point=wire.zero_point,
-            codecs=_tables(sent, sensitivity, codecs),
+            codecs=_tables(sent, squares, codecs) | _transforms(sent, sensitivity, codecs),
         )
     parts: list[Part] = []
     start = 0
@@ -57,7 +62,7 @@ def cut_contract(
                 shape=own.shape,
                 scale=own.scale,
                 zero_point=own.zero_point,
-                codecs=_tables(values, sensitivity[start:end].reshape(own.shape), codecs),
+                codecs=_tables(values, squares[start:end].reshape(own.shape), codecs),
             )
         )
         start = end
@@ -71,11 +76,21 @@ def cut_contract(
 
 
 def _tables(
-    values: npt.NDArray[np.int8], sensitivity: npt.NDArray[np.float64], codecs: Sequence[str]
+    values: npt.NDArray[np.int8], squares: npt.NDArray[np.float64], codecs: Sequence[str]
 ) -> dict[str, dict[str, float | str]]:
     """Each codec's parameters for int8 [n, *shape] and a sensitivity [*shape]."""
-    channel = sensitivity.reshape(-1, sensitivity.shape[-1]).mean(axis=0)
-    return {name: _table(name, values, channel) for name in codecs}
+    channel = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
+    own = (name for name in codecs if quality_of(name) is None)
+    return {name: _table(name, values, channel) for name in own}
+
+
+def _transforms(
+    values: npt.NDArray[np.int8], sensitivity: Sensitivity | None, codecs: Sequence[str]
+) -> dict[str, dict[str, float | str]]:
+    """The one transform of all qualities, if there is any in `codecs` and the shape has one."""
+    if all(quality_of(name) is None for name in codecs) or not has_transform(values.shape[1:]):
+        return {}
+    return {TABLE: {"transform": fit_transform(values, sensitivity).text()}}
 
 
 def _table(
@@ -84,6 +99,10 @@ def _table(
     tenths = tenths_of(name)
     if tenths is not None:
         return {"grids": fit_grids(values, sensitivity=channel, bits=tenths / 10).text()}
+    tenths = layers.tenths_of(name)
+    if tenths is not None:
+        grids, thirds = fit_layers(values, sensitivity=channel, bits=tenths / 10)
+        return {"grids": grids.text(), "thirds": thirds.text()}
     low, high = clipping_range(values, bits=int(name.removeprefix("affine")))
     return {"low": low, "high": high}
 

@@ -62,8 +62,13 @@ def fit_grids(tensors: I8, *, sensitivity: F64, bits: float) -> Grids:
         else:
             high = middle
     blank = _blank(centre, step_at(float(2.0**high)))
+    return grids_of_steps(tensors, centre=blank.centre, step=blank.step)
+
+
+def grids_of_steps(tensors: I8, *, centre: I8, step: npt.NDArray[np.uint16]) -> Grids:
+    """Grids of these centres and steps [C] each, with tables for int8 [n, ..., C]."""
     pictures = max(8, _COUNTED_VALUES // tensors[0].size)
-    return _with_tables(blank, tensors[:: max(1, len(tensors) // pictures)])
+    return _with_tables(_blank(centre, step), tensors[:: max(1, len(tensors) // pictures)])
 
 
 def _centres(values: I8) -> I8:
@@ -147,12 +152,17 @@ def _groups(size: F64) -> npt.NDArray[np.uint8]:
 
 def _top(symbols: npt.NDArray[np.int16]) -> int:
     """Where a group's tables end: where rarer symbols in them cost more than a byte beside them."""
-    counts = np.bincount(symbols.ravel().astype(np.int64) + 128, minlength=257)
+    return best_top(np.bincount(symbols.ravel().astype(np.int64) + 128, minlength=257))
+
+
+def best_top(counts: I64) -> int:
+    """The same for a table's counts [2 * farthest + 1]."""
+    zero = counts.size // 2
     costs = []
     for top in _TOPS:
-        table = counts[128 - top : 129 + top].astype(np.float64)
-        table[0] += counts[: 128 - top].sum()
-        table[-1] += counts[129 + top :].sum()
+        table = counts[zero - top : zero + 1 + top].astype(np.float64)
+        table[0] += counts[: zero - top].sum()
+        table[-1] += counts[zero + 1 + top :].sum()
         bits = -(table * np.log2(frequencies_of(table[None])[0] / TOTAL)).sum()
         costs.append(float(bits + 8 * (table[0] + table[-1])))
     return _TOPS[int(np.argmin(costs))]

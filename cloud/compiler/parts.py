@@ -12,7 +12,9 @@ import onnxruntime
 from onnx import ModelProto
 
 from ...devices.pixel_input import value_range
+from ...shared.codec import layers
 from ...shared.codec.channels import tenths_of
+from ...shared.codec.klt import quality_of
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import (
@@ -43,17 +45,19 @@ from .paired_cut import PairedCut, Pairing
 from .quantization.onnx_models import float16
 from .recipe import ModelRecipe
 from .selection import Selection, select
-from .sensitivity import Sample, sensitivities
+from .sensitivity import Sample, Sensitivity, sensitivities
 from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, sha256
 from .tflite_graph import HeadSource, TfliteCut, pack_heads, pack_sources
 from .tflite_pixels import begins_with_pixels, on_pixels
+from .transform_fit import transform_bands
 from .writer import BlobStore
 
 WHOLE = "whole"
 _ONE = 1e-3
 _WEIGHED = 8
+_WEIGHED_WHOLE = 128
 """Pictures on which it is seen how much the answer depends on what crosses."""
 
 _LOOKED_AT = 4
@@ -207,9 +211,11 @@ class LargeParts:
             offered = codecs if origin.codecs is None else origin.codecs
             heads = pack_heads(origin.int8, _int8_cuts(own))
             sent = {pair.name: self._sent(heads, pair) for pair in own}
+            whole = any(map(quality_of, offered))
+            by_answer = whole or any(tenths_of(each) or layers.tenths_of(each) for each in offered)
             # The steps of a bottleneck were learned: every channel's is one.
-            weighs = origin is self._own and any(map(tenths_of, offered))
-            weighed = self._sensitivities(own, sent) if weighs else {}
+            weighs = origin is self._own and by_answer
+            weighed = self._sensitivities(own, sent, whole=whole) if weighs else {}
             for pair in own:
                 made[pair.name] = cut_contract(
                     pair,
@@ -221,17 +227,26 @@ class LargeParts:
         return made
 
     def _sensitivities(
-        self, pairs: Sequence[PairedCut], sent: Mapping[str, Sequence[npt.NDArray[np.int8]]]
-    ) -> dict[str, npt.NDArray[np.float64] | None]:
-        """How much the answer depends on each int8 code of what crosses; see sensitivity.py."""
+        self,
+        pairs: Sequence[PairedCut],
+        sent: Mapping[str, Sequence[npt.NDArray[np.int8]]],
+        *,
+        whole: bool,
+    ) -> dict[str, Sensitivity | None]:
+        """How much the answer depends on each int8 code of what crosses; see sensitivity.py.
+
+        `whole`: with the metrics of transforms, which take more pictures.
+        """
         if self.inputs:
             return {}
         samples, scales = [], []
         for pair in pairs:
             scale, zero_point = _grid(pair.int8_wire)
-            values = np.stack([each[0] for each in sent[pair.name][:_WEIGHED]])
+            bands = transform_bands(pair.int8_wire.shape) if whole else ()
+            most = _WEIGHED_WHOLE if bands else _WEIGHED
+            values = np.stack([each[0] for each in sent[pair.name][:most]])
             real = ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
-            samples.append(Sample(pair.onnx, pair.float_wire, real))
+            samples.append(Sample(pair.onnx, pair.float_wire, real, bands))
             scales.append(scale)
         found = apart(
             "torch",
@@ -241,8 +256,8 @@ class LargeParts:
             logits=self.output is OutputKind.LOGITS,
         )
         return {
-            pair.name: None if squares is None else squares * np.square(scale)
-            for pair, squares, scale in zip(pairs, found, scales, strict=True)
+            pair.name: None if each is None else each.of_codes(scale)
+            for pair, each, scale in zip(pairs, found, scales, strict=True)
         }
 
     def assemble(

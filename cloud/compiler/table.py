@@ -1,20 +1,24 @@
 """The measured table: what each plan gives and costs on pictures kept out of calibration."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
 from ...devices.models import DeviceModels
+from ...shared.arrival import Arrival
 from ...shared.calibration import Calibration
-from ...shared.codec import codec_by_name
-from ...shared.frame import decode_payload, encode_frame, read_header
-from ...shared.manifest import Manifest, PlanRow, Precision, Rate, Rates
+from ...shared.codec import Codec, codec_by_name
+from ...shared.codec.klt import TABLE, quality_of
+from ...shared.contract import Contract
+from ...shared.frame import decode_layers, decode_payload, encode_frame, encode_layers, read_header
+from ...shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate, Rates
 from ...shared.plan import Plan, PlanKind
 from ...shared.side import Tensors, item_bytes
 from ...shared.tensor import Array
+from .bottleneck import LATENTS
 from .cloud_side import CloudSide
 from .pictures import PictureSet, read_picture, views
 from .side_values import side_values
@@ -40,6 +44,21 @@ class _Tally:
     agreed: dict[Precision, list[float]] = field(default_factory=dict)
     correct: dict[Precision, list[float]] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
+    prefixes: "dict[int, _Tally]" = field(default_factory=dict)
+    """The same for what has only so many layers of its frame, if it has several."""
+
+    def of(self, layers: int) -> "_Tally":
+        """0 stands for the whole."""
+        return self.prefixes.setdefault(layers, _Tally()) if layers else self
+
+    @property
+    def agreements(self) -> dict[Precision, Rate]:
+        return {each: Rate.of(sum(found), len(found)) for each, found in self.agreed.items()}
+
+    @property
+    def quantiles(self) -> tuple[int, int]:
+        p50, p95 = (int(value) for value in np.quantile(self.sizes, [0.5, 0.95]))
+        return p50, p95
 
 
 def candidate_plans(
@@ -47,13 +66,18 @@ def candidate_plans(
 ) -> list[Plan]:
     """Every plan worth measuring: the device alone, whole pictures, each head with each codec.
 
-    A learned bottleneck has rates of its own, whatever `tensor_codecs` says.
+    Cuts that have no transform have no plans with one. A learned bottleneck has rates of its own,
+    whatever `tensor_codecs` says.
     """
     plans = [Plan.local(), *(Plan.cloud(codec) for codec in picture_codecs)]
     for cut in manifest.large.cuts:
-        tables = (cut.contract.parts or (cut.contract,))[0].codecs
-        own = [codec for codec in tensor_codecs if codec in tables]
-        own += sorted(codec for codec in tables if codec not in tensor_codecs)
+        own = [
+            codec
+            for codec in tensor_codecs
+            if quality_of(codec) is None or TABLE in cut.contract.codecs
+        ]
+        if cut.contract.tensor == LATENTS:
+            own = sorted(cut.contract.codecs)
         for head in sorted(cut.heads):
             plans.extend(Plan.split(cut.name, head=head, codec=codec) for codec in own)
     return plans
@@ -109,7 +133,7 @@ def _measure_picture(
 ) -> tuple[float, bool]:
     """Adds to the tallies; the light model's confidence in the first view, and if it agrees."""
     beside_bytes = item_bytes(models.bundle.manifest.large.inputs)
-    answers: dict[tuple[Plan, Precision], list[int]] = defaultdict(list)
+    answers: dict[tuple[Plan, int, Precision], list[int]] = defaultdict(list)
     wanted: list[int] = []
     confidences: list[float] = []
     for picture in pictures:
@@ -122,7 +146,7 @@ def _measure_picture(
         for plan, tally in tallies.items():
             if plan.kind is PlanKind.LOCAL:
                 light = models.light(models.resize_light(picture))
-                answers[plan, Precision.FLOAT32].append(int(np.argmax(light)))
+                answers[plan, 0, Precision.FLOAT32].append(int(np.argmax(light)))
                 confidences.append(float(light.max()))
                 tally.sizes.append(0)
                 continue
@@ -130,23 +154,36 @@ def _measure_picture(
             if key not in tensors:
                 tensors[key] = models.tensor(plan, pixels)
             contract = models.bundle.manifest.contract(plan)
-            frame = encode_frame(
-                tensors[key], contract=contract, codec=codec_by_name(plan.codec, contract)
-            )
-            decoded = decode_payload(frame, read_header(frame), contract=contract)
-            sent = (plan.cut, decoded.tobytes())
-            for precision, cloud in clouds.items():
-                if (*sent, precision) not in known:
-                    known[*sent, precision] = cloud.answer(plan, decoded, beside)
-                answers[plan, precision].append(known[*sent, precision])
-            tally.sizes.append(len(frame) + beside_bytes)
-    for (plan, precision), given in answers.items():
+            codec = codec_by_name(plan.codec, contract)
+            came = received(tensors[key], contract=contract, codec=codec)
+            for number, (size, decoded) in enumerate(came, start=1):
+                layers = number if number < codec.layer_count else 0
+                sent = (plan.cut, decoded.tobytes())
+                for precision, cloud in clouds.items():
+                    if (*sent, precision) not in known:
+                        known[*sent, precision] = cloud.answer(plan, decoded, beside)
+                    answers[plan, layers, precision].append(known[*sent, precision])
+                tally.of(layers).sizes.append(size + beside_bytes)
+    for (plan, layers, precision), given in answers.items():
+        tally = tallies[plan].of(layers)
         agreed = _share(a == b for a, b in zip(given, wanted, strict=True))
-        tallies[plan].agreed.setdefault(precision, []).append(agreed)
+        tally.agreed.setdefault(precision, []).append(agreed)
         if label is not None:
             correct = _share(answer == label for answer in given)
-            tallies[plan].correct.setdefault(precision, []).append(correct)
-    return confidences[0], answers[Plan.local(), Precision.FLOAT32][0] == wanted[0]
+            tally.correct.setdefault(precision, []).append(correct)
+    return confidences[0], answers[Plan.local(), 0, Precision.FLOAT32][0] == wanted[0]
+
+
+def received(tensor: Array, *, contract: Contract, codec: Codec) -> Iterator[tuple[int, Array]]:
+    """What a cloud makes of a tensor's frame after so many bytes: once, or after each layer."""
+    if codec.layer_count == 1:
+        frame = encode_frame(tensor, contract=contract, codec=codec)
+        yield len(frame), decode_payload(frame, read_header(frame), contract=contract)
+        return
+    layers = encode_layers(tensor, contract=contract, codec=codec)
+    for count in range(1, len(layers) + 1):
+        came = Arrival(b"".join(layers[:count]))
+        yield came.came_bytes, decode_layers(came.layers, came.header, contract=contract)
 
 
 def _share(hits: Iterable[bool]) -> float:
@@ -154,13 +191,10 @@ def _share(hits: Iterable[bool]) -> float:
 
 
 def _row(plan: Plan, tally: _Tally) -> PlanRow:
-    p50, p95 = (int(value) for value in np.quantile(tally.sizes, [0.5, 0.95]))
+    p50, p95 = tally.quantiles
     rates = {
-        precision: Rates(
-            agreement=Rate.of(sum(agreed), len(agreed)),
-            accuracy=_rate(tally.correct.get(precision, [])),
-        )
-        for precision, agreed in tally.agreed.items()
+        precision: Rates(agreement=agreement, accuracy=_rate(tally.correct.get(precision, [])))
+        for precision, agreement in tally.agreements.items()
     }
     own = rates.pop(Precision.FLOAT32)
     return PlanRow(
@@ -170,7 +204,15 @@ def _row(plan: Plan, tally: _Tally) -> PlanRow:
         bytes_p50=p50,
         bytes_p95=p95,
         variants=rates,
+        prefixes=tuple(_prefix(layers, part) for layers, part in tally.prefixes.items()),
     )
+
+
+def _prefix(layers: int, tally: _Tally) -> Prefix:
+    p50, p95 = tally.quantiles
+    rates = tally.agreements
+    own = rates.pop(Precision.FLOAT32)
+    return Prefix(layers=layers, agreement=own, bytes_p50=p50, bytes_p95=p95, variants=rates)
 
 
 def _rate(shares: Sequence[float]) -> Rate | None:
@@ -179,6 +221,8 @@ def _rate(shares: Sequence[float]) -> Rate | None:
 
 def pareto(rows: Sequence[PlanRow], *, work: Mapping[str, float]) -> tuple[PlanRow, ...]:
     """Drops every split that another remote plan beats in device work, bytes and agreement.
+
+    One in layers, which is worth something before it has come, only another such plan can beat.
 
     `work` is the share of the large model's multiply-adds before each cut. An int8 head counts as a
     third: a stand-in for its time, which belongs to machines and not to the bundle.
@@ -192,8 +236,13 @@ def pareto(rows: Sequence[PlanRow], *, work: Mapping[str, float]) -> tuple[PlanR
 
     def beats(a: tuple[PlanRow, Plan], b: tuple[PlanRow, Plan]) -> bool:
         (row, plan), (other, other_plan) = a, b
-        ours = (device_work(plan), row.bytes_p50, -row.agreement.value)
-        theirs = (device_work(other_plan), other.bytes_p50, -other.agreement.value)
+        ours = (device_work(plan), row.bytes_p50, -row.agreement.value, not row.prefixes)
+        theirs = (
+            device_work(other_plan),
+            other.bytes_p50,
+            -other.agreement.value,
+            not other.prefixes,
+        )
         return ours != theirs and all(x <= y for x, y in zip(ours, theirs, strict=True))
 
     remote = [item for item in placed if item[1].kind is not PlanKind.LOCAL]

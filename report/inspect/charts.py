@@ -24,11 +24,14 @@ def bytes_chart(report: Inspection, colours: dict[str, str]) -> Markup | None:
     sizes = [float(each.row.bytes_p50) for each in remote]
     local = next(each for each in report.plans if each.plan.kind is PlanKind.LOCAL)
     points = _points(remote, sizes, colours, [f"{bytes_words(size)}" for size in sizes])
+    begun = [point for each in remote for point in _begun(each, colours[each.row.plan])]
+    sizes += [point.x for point in begun]
     return scatter(
-        points,
+        [*begun, *points],
         x=logarithmic(sizes, name="bytes sent, median", unit="B"),
         y=_agreement(report),
-        described="Bytes sent against agreement, a point per remote plan, as in the table",
+        described="Bytes sent against agreement, a point per remote plan, as in the table; "
+        "rings are frames in layers of which only a part has come",
         levels=[(local.row.agreement.value, f"device alone {_value(local)}", "local")],
     )
 
@@ -111,8 +114,27 @@ def _points(
     ]
 
 
+def _begun(plan: PlanFacts, colour: str) -> list[Point]:
+    """A frame in layers after each but the last."""
+    in_all = len(plan.row.prefixes) + 1
+    return [
+        Point(
+            x=float(each.bytes_p50),
+            y=each.agreement.value,
+            colour=colour,
+            code="",
+            title=f"{plan.code} {plan.row.plan} after {each.layers} of {in_all} layers: "
+            f"{rate(each.agreement)}, {bytes_words(each.bytes_p50)}",
+            error=each.agreement.standard_error,
+            hollow=True,
+        )
+        for each in plan.row.prefixes
+    ]
+
+
 def _agreement(report: Inspection) -> Axis:
     rates = [each.row.agreement for each in report.plans]
+    rates += [part.agreement for each in report.plans for part in each.row.prefixes]
     return percent([each.value - each.standard_error for each in rates], name=_AGREEMENT)
 
 

@@ -131,14 +131,19 @@ def options_on(
     link: Link,
     cloud_speed: float,
     privacy: Privacy | None = None,
+    in_parts: bool = False,
 ) -> Sequence[Option]:
-    """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
+    """The router's options on a machine and an ideal link; inf stands for what nobody timed.
+
+    With `in_parts` a frame in layers is worth what has come of it, else all or nothing.
+    """
     tails = cloud_ms(manifest, cloud)
-    return Outlook(manifest, privacy=privacy).options(
+    options = Outlook(manifest, privacy=privacy).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
     )
+    return options if in_parts else [option._replace(parts=()) for option in options]
 
 
 def cloud_ms(manifest: Manifest, cloud: Machine | None) -> dict[str, float]:

@@ -125,6 +125,22 @@ def plans(report: Inspection, machine: Machine | None) -> Grid:
     )
 
 
+def layers(report: Inspection) -> Grid:
+    """What frames in layers are worth before they are whole; no rows where there are none."""
+    plans = [each for each in report.plans if each.row.prefixes]
+    most = max((len(each.row.prefixes) for each in plans), default=0)
+    rows = []
+    for each in plans:
+        known = [(p.bytes_p50, p.agreement) for p in each.row.prefixes]
+        cells = [f"{bytes_words(size)}: {rate(agreed)}" for size, agreed in known]
+        cells += [NOTHING] * (most - len(cells))
+        whole = f"{bytes_words(each.row.bytes_p50)}: {rate(each.row.agreement)}"
+        rows.append((each.code, each.row.plan, *cells, whole))
+    first = ("the first layer", *(f"the first {count}" for count in range(2, most + 1)))
+    columns = ("", "plan", *first[:most], "all")
+    return Grid("Frames in layers: bytes that have come, and agreement", columns, rows)
+
+
 def quantization(report: Inspection) -> Grid:
     """Every way of quantizing that was tried: size and accuracy before and after."""
     builder = cloud_of(report.machines)

@@ -14,7 +14,18 @@ from .clouds import cloud_part
 from .facts import Inspection
 from .guarantee import guarantee
 from .machines import Link, Machine, cloud_of, options_on
-from .tables import Grid, count_of, cuts, machines, models, parts, plans, quantization, rate
+from .tables import (
+    Grid,
+    count_of,
+    cuts,
+    layers,
+    machines,
+    models,
+    parts,
+    plans,
+    quantization,
+    rate,
+)
 from .whatif import ladder, verdict
 
 _WORDS = frozenset(
@@ -34,6 +45,8 @@ def show(
     """What to print, one after the other."""
     yield _identity(report, machine)
     grids = [models(report, machine), cuts(report, machine), plans(report, machine)]
+    if (in_layers := layers(report)).rows:
+        grids.append(in_layers)
     grids.append(guarantee(report))
     if report.bundle.manifest.large.variants:
         grids.append(cloud_part(report))

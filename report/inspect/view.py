@@ -15,7 +15,17 @@ from .facts import CutFacts, Inspection, PlanFacts
 from .guarantee import guarantee
 from .lanes import width
 from .machines import Machine, cloud_of
-from .tables import Grid, count_of, machines, models, parts, quantization, rate, shape_words
+from .tables import (
+    Grid,
+    count_of,
+    layers,
+    machines,
+    models,
+    parts,
+    quantization,
+    rate,
+    shape_words,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,7 @@ class InspectView:
     models: Grid
     parts: Grid
     cloud_part: Grid
+    layers: Grid
     quantization: Grid
     machines: Grid
     dropped: list[CutFacts]
@@ -118,6 +129,7 @@ def inspect_view(
         models=models(report, machine),
         parts=parts(report),
         cloud_part=cloud_part(report),
+        layers=layers(report),
         quantization=quantization(report),
         machines=machines(report),
         dropped=[cut for cut in report.cuts if not cut.kept],

@@ -1,7 +1,9 @@
 """What every codec is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+from ..errors import FrameError
 from ..tensor import Array
 
 
@@ -14,6 +16,8 @@ class Codec(ABC):
 
     name: str
     wire_id: int
+    layer_count: int = 1
+    """Into how many layers a payload comes apart, the most significant first."""
 
     @abstractmethod
     def encode(self, tensor: Array) -> bytes:
@@ -22,3 +26,15 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
         """The tensor of a payload."""
+
+    def encode_layers(self, tensor: Array) -> tuple[bytes, ...]:
+        """The payload in layers, each of which makes those before it better; never fewer."""
+        return (self.encode(tensor),)
+
+    def decode_layers(
+        self, layers: Sequence[bytes], *, shape: tuple[int, ...], dtype: str
+    ) -> Array:
+        """The tensor as well as the first layers say, one at least."""
+        if len(layers) != 1:
+            raise FrameError(f"{self.name} has one layer, not {len(layers)}")
+        return self.decode(layers[0], shape=shape, dtype=dtype)

@@ -42,11 +42,11 @@ class ChannelCoder:
         self.shape = shape
         self._grids = grids
         self._sent = np.flatnonzero(grids.group != SILENT)
-        self._width = shape[-2] if len(shape) > 1 else 1
-        self._height = int(np.prod(shape[:-2], dtype=np.int64)) if len(shape) > 2 else 1
-        self._elements = self._height * self._width * self._sent.size
+        self.width = shape[-2] if len(shape) > 1 else 1
+        self.height = int(np.prod(shape[:-2], dtype=np.int64)) if len(shape) > 2 else 1
+        self.elements = self.height * self.width * self._sent.size
         self._tables = Tables(grids.frequencies)
-        self._lanes = lanes_of(self._elements)
+        self.lanes = lanes_of(self.elements)
         row = np.arange(shape[-1], dtype=np.int32) << 8
         self._row = row
         group = grids.group[self._sent].astype(np.int32)
@@ -64,52 +64,73 @@ class ChannelCoder:
         )
 
     def encode(self, tensor: I8) -> bytes:
-        grids, reach = self._grids, self._grids.reach
-        rows = tensor.view(np.uint8).reshape(self._height, self._width, -1)
-        symbols = grids.symbol_of.ravel().take(rows + self._row)[..., self._sent]
-        excess = np.abs(symbols.astype(np.int16)) - self._top
-        more = excess[excess >= 0].astype(np.uint8)
-        if not self._elements:
+        plane, more = self.split(tensor)
+        if not self.elements:
             return b""
-        seeds = np.zeros(self._lanes, np.uint8)
-        seeds[: more.size] = more[: self._lanes]
-        plane = Plane(self._height, self._width, self._sent.size)
-        plane.symbols[...] = np.clip(symbols, -self._top, self._top)
-        coder = Encoder(self._tables, lanes=self._lanes, seeds=seeds)
-        for each in reversed(list(plane.passes())):
-            own = (plane.of(each) + reach).astype(np.uint8)
-            coder.push(own.ravel(), self._tables_of(plane, each).ravel())
-        return coder.finish() + more[self._lanes :].tobytes()
+        seeds = np.zeros(self.lanes, np.uint8)
+        seeds[: more.size] = more[: self.lanes]
+        coder = Encoder(self._tables, lanes=self.lanes, seeds=seeds)
+        self.push(coder, plane)
+        return coder.finish() + more[self.lanes :].tobytes()
 
     def decode(self, payload: bytes) -> I8:
         """The int8 tensor; FrameError unless the payload is exactly one."""
-        grids, reach = self._grids, self._grids.reach
-        symbols = np.zeros((self._height, self._width, self.shape[-1]), np.int8)
-        if self._elements:
-            coder = Decoder(self._tables, payload, lanes=self._lanes)
-            plane = Plane(self._height, self._width, self._sent.size)
-            for each in plane.passes():
-                tables = self._tables_of(plane, each)
-                pulled = coder.pull(tables.ravel()).reshape(tables.shape)
-                plane.of(each)[...] = pulled.astype(np.int16) - reach
+        symbols = np.zeros((self.height, self.width, self.shape[-1]), np.int8)
+        if self.elements:
+            coder = Decoder(self._tables, payload, lanes=self.lanes)
+            plane = self.pull(coder)
             seeds, rest = coder.finish()
-            symbols[..., self._sent] = self._with_excess(plane.symbols, seeds, rest)
+            count = self.excess_count(plane)
+            if rest.size != max(0, count - seeds.size) or seeds[count:].any():
+                raise FrameError(f"payload holds other than the excess of {count} symbols")
+            symbols = self.joined(plane, np.concatenate((seeds, rest))[:count])
         elif payload:
             raise FrameError("payload of a tensor of which nothing is sent")
         found = symbols.view(np.uint8) + self._row
-        return grids.code_of.ravel().take(found).reshape(self.shape)
+        return self._grids.code_of.ravel().take(found).reshape(self.shape)
 
-    def _with_excess(self, symbols: I16, seeds: U8, rest: U8) -> I16:
-        full = symbols.copy()
+    def symbols(self, tensor: I8) -> I8:
+        """Those of all channels, [height, width, C]."""
+        rows = tensor.view(np.uint8).reshape(self.height, self.width, -1)
+        return self._grids.symbol_of.ravel().take(rows + self._row)
+
+    def split(self, tensor: I8) -> tuple[Plane, U8]:
+        """The symbols that are sent, as far as the tables go, and the excess of those beyond."""
+        symbols = self.symbols(tensor)[..., self._sent]
+        excess = np.abs(symbols.astype(np.int16)) - self._top
+        plane = Plane(self.height, self.width, self._sent.size)
+        plane.symbols[...] = np.clip(symbols, -self._top, self._top)
+        return plane, excess[excess >= 0].astype(np.uint8)
+
+    def joined(self, plane: Plane, excess: U8) -> I8:
+        """What `symbols` were before `split`; FrameError for those that no value has."""
+        full = plane.symbols.copy()
         edge = np.abs(full) == self._top
-        count = int(np.count_nonzero(edge))
-        if rest.size != max(0, count - seeds.size) or seeds[count:].any():
-            raise FrameError(f"payload holds other than the excess of {count} symbols")
-        more = np.concatenate((seeds, rest))[:count]
-        full[edge] += np.sign(full[edge]) * more
+        full[edge] += np.sign(full[edge]) * excess
         if (np.abs(full) > 127).any():
             raise FrameError("payload holds symbols that no value has")
-        return full
+        symbols = np.zeros((self.height, self.width, self.shape[-1]), np.int8)
+        symbols[..., self._sent] = full
+        return symbols
+
+    def excess_count(self, plane: Plane) -> int:
+        """How many symbols an excess follows."""
+        return int(np.count_nonzero(np.abs(plane.symbols) == self._top))
+
+    def push(self, coder: Encoder, plane: Plane) -> None:
+        """Hands the symbols to a coder whose first tables are those of the grids."""
+        for each in reversed(list(plane.passes())):
+            own = (plane.of(each) + self._grids.reach).astype(np.uint8)
+            coder.push(own.ravel(), self._tables_of(plane, each).ravel())
+
+    def pull(self, coder: Decoder) -> Plane:
+        """The symbols as `push` gave them."""
+        plane = Plane(self.height, self.width, self._sent.size)
+        for each in plane.passes():
+            tables = self._tables_of(plane, each)
+            pulled = coder.pull(tables.ravel()).reshape(tables.shape)
+            plane.of(each)[...] = pulled.astype(np.int16) - self._grids.reach
+        return plane
 
     def _tables_of(self, plane: Plane, each: Pass) -> I32:
         """Which table codes each symbol of a pass."""

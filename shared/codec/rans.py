@@ -20,6 +20,7 @@ from ..errors import FrameError
 PRECISION_BITS = 8
 TOTAL = 1 << PRECISION_BITS
 STATE_BYTES = 2
+_BYTE = np.uint16(PRECISION_BITS)
 _STEPS = 160
 """About so many steps per tensor: fewer take less time, more take fewer lanes of 12 bits each."""
 
@@ -28,9 +29,9 @@ U16 = npt.NDArray[np.uint16]
 I32 = npt.NDArray[np.int32]
 
 
-def lanes_of(elements: int) -> int:
+def lanes_of(elements: int, *, steps: int = _STEPS) -> int:
     """How many lanes a tensor of so many symbols has; part of the format."""
-    return max(1, -(-elements // _STEPS))
+    return max(1, -(-elements // steps))
 
 
 class Tables:
@@ -51,9 +52,9 @@ class Tables:
         slots = np.tile(np.arange(TOTAL, dtype=np.uint16), len(frequencies))
         of_slot = np.repeat(np.arange(len(frequencies), dtype=np.int64), TOTAL) * self.symbols
         at = of_slot + owners
-        self._symbol_of: U8 = owners
         self._frequency_of: U16 = self._frequency[at]
-        self._bias_of: U16 = slots - self._below[at]
+        # The bias of a slot, then its symbol in the low byte.
+        self._rest_of: U16 = (slots - self._below[at]) << _BYTE | owners
 
 
 class Encoder:
@@ -70,24 +71,37 @@ class Encoder:
         """Codes the flat symbols of a pass, each by the table of its own."""
         owned = self._tables
         at = tables * owned.symbols + symbols
-        frequency, below = owned._frequency[at], owned._below[at]
-        limit = frequency << PRECISION_BITS
+        frequency, below = owned._frequency.take(at), owned._below.take(at)
+        limit, factor = frequency << PRECISION_BITS, TOTAL - frequency
         lanes = self._state.size
+        rows = -(-symbols.size // lanes)
+        full = np.zeros((rows, lanes), np.bool_)
+        low = np.empty((rows, lanes), np.uint8)
         quotient, shift = np.empty(lanes, np.uint16), np.empty(lanes, np.uint16)
-        for start in range((symbols.size - 1) // lanes * lanes, -1, -lanes):
-            rows = slice(start, start + lanes)
-            own = frequency[rows]
-            state = self._state[: own.size]
-            part, moved = quotient[: own.size], shift[: own.size]
-            full = state >= limit[rows]
-            self._chunks.append(state[full].astype(np.uint8).tobytes())
-            np.multiply(full, np.uint16(PRECISION_BITS), out=moved)
+        for row in range(rows - 1, -1, -1):
+            own = slice(row * lanes, min((row + 1) * lanes, symbols.size))
+            width = own.stop - own.start
+            state, part, moved = self._state[:width], quotient[:width], shift[:width]
+            emitted = full[row, :width]
+            np.greater_equal(state, limit[own], out=emitted)
+            low[row, :width] = state
+            np.multiply(emitted, _BYTE, out=moved)
             np.right_shift(state, moved, out=state)
-            np.floor_divide(state, own, out=part)
-            # state = (part << 8) + below + (state - part * own)
-            np.multiply(part, TOTAL - own, out=part)
+            # state = (part << 8) + below + (state - part * frequency)
+            np.floor_divide(state, frequency[own], out=part)
+            np.multiply(part, factor[own], out=part)
             np.add(state, part, out=state)
-            np.add(state, below[rows], out=state)
+            np.add(state, below[own], out=state)
+        self._chunks.append(low[full].tobytes())
+
+    def put(self, raw: bytes) -> None:
+        """Bytes that the decoder takes as they are where it comes to them."""
+        self._chunks.append(raw)
+
+    @property
+    def size_bytes(self) -> int:
+        """What is in the stream so far, the states apart."""
+        return sum(map(len, self._chunks))
 
     def finish(self) -> bytes:
         """The states, then what the decoder reads in its order."""
@@ -103,7 +117,8 @@ class Decoder:
         states = np.frombuffer(payload, "<u2", count=min(lanes, len(payload) // STATE_BYTES))
         if states.size < lanes or (states < TOTAL).any():
             raise FrameError(f"payload does not begin with {lanes} states of a coder")
-        self._state: U16 = states.astype(np.uint16)
+        self._state: U16 = states.astype("<u2")  # whose first byte is the low one everywhere
+        self._low: U8 = self._state.view(np.uint8)[::STATE_BYTES]
         self._stream: U16 = np.frombuffer(payload, np.uint8)[STATE_BYTES * lanes :].astype(
             np.uint16
         )
@@ -113,30 +128,45 @@ class Decoder:
         """The symbols of a pass, each decoded by the table of its own."""
         owned, stream, position = self._tables, self._stream, self._position
         lanes, end = self._state.size, self._stream.size
-        symbols = np.empty(tables.size, np.uint8)
-        base = tables << PRECISION_BITS
-        slot, frequency = np.empty(lanes, np.int32), np.empty(lanes, np.uint16)
+        rest = np.empty(tables.size, np.uint16)
+        base = tables.astype(np.intp) << PRECISION_BITS
+        slot, frequency = np.empty(lanes, np.intp), np.empty(lanes, np.uint16)
         bias = np.empty(lanes, np.uint16)
         for start in range(0, tables.size, lanes):
             rows = slice(start, start + lanes)
-            own = base[rows]
-            state = self._state[: own.size]
-            at, factor, offset = slot[: own.size], frequency[: own.size], bias[: own.size]
-            np.bitwise_and(state, TOTAL - 1, out=at, casting="unsafe")
-            np.add(at, own, out=at)
-            owned._symbol_of.take(at, out=symbols[rows], mode="clip")
+            own, found = base[rows], rest[rows]
+            width = own.size
+            state, at = self._state[:width], slot[:width]
+            factor, offset = frequency[:width], bias[:width]
+            np.add(own, self._low[:width], out=at)
             owned._frequency_of.take(at, out=factor, mode="clip")
-            owned._bias_of.take(at, out=offset, mode="clip")
+            owned._rest_of.take(at, out=found, mode="clip")
             np.right_shift(state, PRECISION_BITS, out=state)
             np.multiply(state, factor, out=state)
+            np.right_shift(found, PRECISION_BITS, out=offset)
             np.add(state, offset, out=state)
-            (low,) = np.nonzero(state < TOTAL)
-            if position + low.size > end:
+            (empty,) = (state < TOTAL).nonzero()
+            if position + empty.size > end:
                 raise FrameError("payload ends in the middle of its symbols")
-            state[low] = (state[low] << PRECISION_BITS) | stream[position : position + low.size]
-            position += low.size
+            refilled = state.take(empty) << _BYTE
+            refilled |= stream[position : position + empty.size]
+            state[empty] = refilled
+            position += empty.size
+        symbols = rest.astype(np.uint8)
         self._position = position
         return symbols
+
+    def take(self, count: int) -> U8:
+        """Bytes that were `put` here."""
+        start, self._position = self._position, self._position + count
+        if self._position > self._stream.size:
+            raise FrameError("payload ends in the middle of its symbols")
+        return self._stream[start : self._position].astype(np.uint8)
+
+    @property
+    def read_bytes(self) -> int:
+        """How much of the payload was read, the states too."""
+        return STATE_BYTES * self._state.size + self._position
 
     def finish(self) -> tuple[U8, U8]:
         """The seeds, and what no symbol needed; FrameError if the states are not seeds."""

@@ -9,8 +9,15 @@ from .affine import Affine, AffineParts, Range
 from .base import Codec
 from .channels import WIRE_ID_BASE, ChannelCoder, Channels, name_of, tenths_of
 from .grids import Grids
+from .klt import TABLE, WIRE_ID, Klt, quality_of
+from .layers import WIRE_ID_BASE as LAYERS_WIRE_ID_BASE
+from .layers import LayerCoder, Layers
+from .layers import name_of as layers_name_of
+from .layers import tenths_of as layers_tenths_of
 from .picture import Picture
 from .raw import Raw
+from .thirds import Thirds
+from .transform import MIN_QUALITY, Transform
 
 _RAW = Raw()
 
@@ -50,6 +57,40 @@ def _channels_of(tenths: int, contract: Contract) -> Channels | None:
     return _channels(tenths, tuple((shape, str(table["grids"])) for shape, table in tables))
 
 
+@lru_cache(maxsize=256)
+def _layers(tenths: int, texts: tuple[tuple[tuple[int, ...], str, str], ...]) -> Layers:
+    coders = [
+        LayerCoder(Grids.parse(grids), Thirds.parse(thirds), shape)
+        for shape, grids, thirds in texts
+    ]
+    return Layers(coders, tenths=tenths)
+
+
+def _layers_of(tenths: int, contract: Contract) -> Layers | None:
+    """The layers of so many tenths of a bit under this contract, if it has them."""
+    tables = _tables(layers_name_of(tenths), contract)
+    if tables is None:
+        return None
+    texts = ((shape, str(table["grids"]), str(table["thirds"])) for shape, table in tables)
+    return _layers(tenths, tuple(texts))
+
+
+@lru_cache(maxsize=64)
+def _transform(text: str) -> Transform:
+    return Transform.parse(text)
+
+
+@lru_cache(maxsize=256)
+def _klt(quality: int, text: str) -> Klt:
+    return Klt(_transform(text), quality=quality)
+
+
+def _klt_of(quality: int, contract: Contract) -> Klt | None:
+    """The transform of this contract in a quality, if it has one."""
+    table = contract.codecs.get(TABLE)
+    return None if table is None else _klt(quality, str(table["transform"]))
+
+
 def _tables(
     name: str, contract: Contract
 ) -> list[tuple[tuple[int, ...], Mapping[str, float | str]]] | None:
@@ -73,6 +114,16 @@ def codec_by_name(name: str, contract: Contract) -> Codec:
         channels = _channels_of(tenths, contract)
         if channels is not None:
             return channels
+    tenths = layers_tenths_of(name)
+    if tenths is not None:
+        layers = _layers_of(tenths, contract)
+        if layers is not None:
+            return layers
+    quality = quality_of(name)
+    if quality is not None:
+        klt = _klt_of(quality, contract)
+        if klt is not None:
+            return klt
     picture = Picture.parse(name)
     if picture is None:
         raise ValueError(f"no codec {name!r} under the contract of {contract.tensor!r}")
@@ -89,6 +140,12 @@ def codec_by_wire_id(wire_id: int, contract: Contract) -> Codec:
     channels = _channels_of(wire_id - WIRE_ID_BASE, contract)
     if channels is not None:
         return channels
+    layers = _layers_of(5 * (wire_id - LAYERS_WIRE_ID_BASE), contract)
+    if layers is not None:
+        return layers
+    klt = _klt_of(MIN_QUALITY, contract) if wire_id == WIRE_ID else None
+    if klt is not None:
+        return klt
     picture = Picture.of_wire_id(wire_id)
     if picture is None:
         raise FrameError(f"codec {wire_id:#04x} is not part of contract {contract.id[:12]}")

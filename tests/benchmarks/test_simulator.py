@@ -7,15 +7,18 @@ import pytest
 from wan.answers import answers_of
 from wan.arrivals import Arrivals
 from wan.boards import profiled
+from wan.link_model import DirectionSpec, LinkSpec, Rate
 from wan.links import find_link
 from wan.records import Cell
 from wan.simulated import Board
 from wan.simulator import World, simulate
 
 from hybridge.devices.models import stage_names
+from hybridge.shared.bundle import open_bundle
 from hybridge.shared.plan import PlanKind
 
 from ..bundles import CLOUD, SPLIT, Small
+from ..edge.test_layers import LAYERED, with_layers
 
 CELL = Cell("small", "lte", 400.0, "ours", 60, 10.0)
 
@@ -93,3 +96,55 @@ def test_an_outage_is_bridged_by_the_device(world: World) -> None:
     assert dark
     assert {r.plan for r in dark} == {"local"}
     assert all(r.answered for r in records)
+
+
+THIN = LinkSpec(
+    "thin",
+    up=DirectionSpec(bottleneck=Rate(bps=40e3), delay_ms=20.0),
+    down=DirectionSpec(bottleneck=Rate(bps=1e6), delay_ms=20.0),
+)
+"""A frame in layers of the small bundle takes some 200 ms, with what is around its chunks."""
+
+
+@pytest.fixture(scope="module")
+def in_layers(small: Small, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The device alone, or a frame in layers."""
+    path = small.rewrite(tmp_path_factory.mktemp("layers"), with_layers)
+    bundle = open_bundle(path, trust=small.trust)
+    pictures = sorted((small.root.parent / "evaluation").glob("*.png"))
+    answers = answers_of(bundle, pictures, cache=tmp_path_factory.mktemp("answers"))
+    work_ms = dict.fromkeys(stage_names(bundle.manifest), 1.0)
+    board = Board(known={}, work_ms=work_ms, decode_ms=1.0, share=1.0)
+    return World(
+        bundle=bundle,
+        answers=answers,
+        board=replace(board, known=profiled(board)),
+        tails_ms={bundle.manifest.contract(LAYERED).id: 5.0},
+    )
+
+
+def test_every_layer_of_every_frame_has_an_answer(in_layers: World) -> None:
+    ends, sizes = in_layers.answers.layer_ends[:, 0], in_layers.answers.sizes[:, 0]
+    assert (np.diff(ends[:, :5]) > 0).all()
+    assert (ends[:, 4] == sizes).all()
+    assert not ends[:, 5:].any()
+    classes = in_layers.answers.layer_classes[:, 0, 4]
+    np.testing.assert_array_equal(classes, in_layers.answers.classes[:, 0])
+
+
+def test_over_a_thin_link_what_has_come_is_answered(in_layers: World) -> None:
+    cell = replace(CELL, link="thin", budget_ms=350.0, policy=f"fixed:{LAYERED}", rate_hz=1.0)
+    records = simulate(cell, in_layers, link=THIN).records
+    assert all(record.in_budget for record in records)
+    parts = [record for record in records if 0 < record.layers < record.layers_in_all]
+    assert len(parts) >= 10
+    enough = simulate(replace(cell, budget_ms=1_000.0), in_layers, link=THIN).records
+    assert {(record.layers, record.layers_in_all) for record in enough} == {(5, 5)}
+
+
+def test_what_was_answered_from_a_part_is_that_parts_answer(in_layers: World) -> None:
+    cell = replace(CELL, link="thin", budget_ms=350.0, policy=f"fixed:{LAYERED}", rate_hz=1.0)
+    for record in simulate(cell, in_layers, link=THIN).records:
+        if record.layers:
+            at = in_layers.answers.pictures.index(record.picture)
+            assert record.predicted == in_layers.answers.layer_classes[at, 0, record.layers - 1]

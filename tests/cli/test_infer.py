@@ -1,12 +1,14 @@
 import asyncio
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hybridge.cli import infer as infer_module
-from hybridge.cli.infer import find_pictures
+from hybridge.cli.infer import as_json, find_pictures, note
 from hybridge.cli.main import main
 from hybridge.client import Answer, Client
 from hybridge.edge.config import EdgeConfig
@@ -14,6 +16,7 @@ from hybridge.edge.daemon import EdgeDaemon
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.bundle import Bundle
+from hybridge.shared.came import Came
 from hybridge.shared.daemon import OnListening
 from hybridge.shared.errors import PictureError, RemoteUnavailable
 from hybridge.shared.picture import decode_picture
@@ -201,3 +204,17 @@ def test_nothing_to_follow(edge: Address, pictures: Path, capsys: Capture) -> No
     assert (len(said["answers"]), said["finals"]) == (1, [])
     assert infer(edge, pictures / "a.png", "--model", NAME, "--json") == 0
     assert "finals" not in json.loads(capsys.readouterr().out)
+
+
+def test_an_answer_from_a_part_says_of_how_much() -> None:
+    answer = Answer(
+        request_id="1", labels=("cat",), probabilities=np.array([1.0], np.float32),
+        plan="split:c/int8/layers-30", confidence=1.0, provisional=False, fallback="",
+        sent_bytes=7_930, total_ms=90.0, budget_ms=100.0, within_budget=True, steps_ms={},
+        round_trip_ms=95.0, came=Came(3, 5, 4_090, 7_930),
+    )  # fmt: skip
+    assert note(answer) == "answered from 3 of 5 layers, 4.1 of 7.9 kB"
+    assert as_json(answer)["layers"] == 3
+    whole = dataclasses.replace(answer, came=Came(5, 5, 7_930, 7_930))
+    assert note(whole) == ""
+    assert as_json(whole)["layers_in_all"] == 5

@@ -3,8 +3,9 @@
 from hypothesis import strategies as st
 
 from hybridge.edge.demand import Demand
+from hybridge.edge.duration import Duration
 from hybridge.edge.question import Question, Sight
-from hybridge.edge.router import Option, explain
+from hybridge.edge.router import Option, Part, explain
 from hybridge.shared.manifest import Rate
 from hybridge.shared.objective import Objective
 from hybridge.shared.plan import Plan, PlanKind
@@ -68,6 +69,16 @@ def tables(draw: st.DrawFn) -> list[Option]:
 
 
 @st.composite
+def parts_of(draw: st.DrawFn, each: Option) -> tuple[Part, ...]:
+    """Of its frame: none agrees more often than the next, nor than the whole."""
+    values = draw(st.lists(st.floats(0.0, each.agreement.value), max_size=3))
+    return tuple(
+        Part(layers, value, Duration(draw(times), draw(st.just(0.0) | st.floats(0, 1e5))))
+        for layers, value in enumerate(sorted(values), start=1)
+    )
+
+
+@st.composite
 def unsure_tables(draw: st.DrawFn) -> list[Option]:
     """The same with times that vary, prices, and cuts among the plans."""
     options = draw(tables())
@@ -80,6 +91,7 @@ def unsure_tables(draw: st.DrawFn) -> list[Option]:
             energy_j=draw(st.integers(0, 3)),
             cost=draw(st.integers(0, 3)),
             similarity=draw(st.sampled_from([None, 0.2, 0.6])),
+            parts=draw(parts_of(each)) if each.plan.kind is PlanKind.CLOUD else (),
         )
         for at, each in enumerate(options)
     ]

@@ -427,3 +427,50 @@ def test_a_longer_round_trip_is_learnt_once_the_quick_ones_are_long_ago() -> Non
     link.rtt_ms = 200.0
     link.exchange(*MIXED_BYTES * 6)
     assert link.estimate.reading(now_s=link.now_s).rtt_ms == pytest.approx(200.0, rel=0.2)
+
+
+# Exchanges that were answered from what had come.
+
+
+@given(quick_links, st.integers(10_000, 60_000), st.floats(0.3, 0.9))
+def test_a_part_teaches_what_its_bytes_took(
+    link: tuple[float, float], up_bytes: int, share: float
+) -> None:
+    """Answered as soon as a share had come: the same link is learnt as from whole ones."""
+    rtt_ms, up_bps = link
+    there = learnt(rtt_ms=rtt_ms, up_bps=up_bps)
+    before_ms = there.median_ms(up_bytes)
+    for _ in range(4):
+        exchange = there.begin(up_bytes)
+        came = int(up_bytes * share)
+        there.now_s += there.takes_ms(came) / 1e3
+        there.estimate.finish(exchange, now_s=there.now_s, rest_bytes=up_bytes - came)
+        probe = there.begin(400)  # behind the rest
+        there.now_s += there.takes_ms(up_bytes - came + 400) / 1e3
+        there.estimate.finish(probe, now_s=there.now_s)
+        there.now_s += 1.0
+    assert there.median_ms(up_bytes) == pytest.approx(before_ms, rel=0.3)
+    assert there.estimate.unproven == 0
+
+
+def test_the_rest_stays_under_way() -> None:
+    link = learnt(up_bps=1e6)
+    exchange = link.begin(50_000)
+    link.now_s += link.takes_ms(10_000) / 1e3
+    link.estimate.finish(exchange, now_s=link.now_s, rest_bytes=40_000)
+    assert link.estimate.unproven == 1
+    ahead_ms = link.estimate.transfer(now_s=link.now_s).ahead_ms
+    assert ahead_ms == pytest.approx(40_000 * 8e3 / 1e6, rel=0.25)
+    assert link.estimate.stall_ms(now_s=link.now_s) == 0.0  # nothing is overdue yet
+    later_s = link.now_s + 60.0
+    assert link.estimate.stall_ms(now_s=later_s) > 0.0
+    probe = link.estimate.begin(100, now_s=later_s)
+    link.estimate.finish(probe, now_s=later_s + 0.05)
+    assert link.estimate.unproven == 0
+
+
+@given(links)
+def test_what_is_kept_for_the_way_back_is_more_than_it_takes(link: tuple[float, float]) -> None:
+    there = learnt(rtt_ms=link[0], up_bps=link[1])
+    transfer = there.estimate.transfer(now_s=there.now_s)
+    assert transfer.rtt_ms < transfer.way_back_ms < 10 * transfer.rtt_ms

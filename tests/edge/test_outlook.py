@@ -11,8 +11,8 @@ from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_st
 from hybridge.edge.duration import Duration
 from hybridge.edge.outlook import DeviceForecast, Outlook, Waits, device_stages
 from hybridge.edge.prices import Prices
-from hybridge.edge.router import Option
-from hybridge.shared.manifest import Manifest, Precision, Rate, Rates
+from hybridge.edge.router import Option, Part
+from hybridge.shared.manifest import Manifest, Precision, Prefix, Rate, Rates
 from hybridge.shared.plan import Plan
 
 from .. import exposed
@@ -190,3 +190,74 @@ def test_what_was_rebuilt_from_a_plan_stands_in_its_option(small: Small) -> None
         CLOUD: None,
     }
     assert options_of(Outlook(manifest))[SPLIT].similarity is None
+
+
+def with_prefixes(manifest: Manifest, *values: float, whole: float = 0.9) -> Manifest:
+    """The split in layers; of k layers 100 * k bytes, at most 110 * k."""
+
+    def rate(value: float) -> Rate:
+        return Rate(value=value, standard_error=0.01, samples=1000)
+
+    prefixes = tuple(
+        Prefix(
+            layers=layers,
+            agreement=rate(value),
+            bytes_p50=100 * layers,
+            bytes_p95=110 * layers,
+            variants={Precision.INT8: rate(value - 0.1)},
+        )
+        for layers, value in enumerate(values, start=1)
+    )
+    table = tuple(
+        replace(row, agreement=rate(whole), prefixes=prefixes) if row.parsed() == SPLIT else row
+        for row in manifest.table
+    )
+    return replace(manifest, table=table)
+
+
+def parts_of(manifest: Manifest, *, margin_ms: float = 0.0, int8: bool = False) -> Option:
+    """The split's option: a byte takes a ms, varies by a tenth; the device 10 ms, the cloud 20."""
+    options = Outlook(manifest).options(
+        device=lambda stages: Duration(10.0, 1.0),
+        transfer=lambda p50, p95: Duration(float(p50), (p50 / 10) ** 2),
+        cloud=lambda _: Duration(20.0, 4.0),
+        precision=lambda _: Precision.INT8 if int8 else Precision.FLOAT32,
+        margin_ms=margin_ms,
+    )
+    return next(option for option in options if option.plan == SPLIT)
+
+
+def test_parts_of_a_frame_have_their_own_times(small: Small) -> None:
+    """The device alone agrees with 60 %: one layer is worth no more than that."""
+    option = parts_of(with_prefixes(manifest_of(small), 0.55, 0.7, 0.8), margin_ms=5.0)
+    assert option.parts == (
+        Part(2, 0.7, Duration(200.0 + 10.0 + 20.0 + 5.0, 20.0**2 + 1.0 + 4.0)),
+        Part(3, 0.8, Duration(300.0 + 10.0 + 20.0 + 5.0, 30.0**2 + 1.0 + 4.0)),
+    )
+    assert option.least_layers == 2
+
+
+def test_parts_have_the_agreement_of_the_clouds_precision(small: Small) -> None:
+    option = parts_of(with_prefixes(manifest_of(small), 0.65, 0.75, 0.85), int8=True)
+    assert [(part.layers, part.agreement) for part in option.parts] == [
+        (2, pytest.approx(0.65)),
+        (3, pytest.approx(0.75)),
+    ]
+
+
+@given(st.lists(st.floats(0.2, 1.0), max_size=4), st.floats(0.2, 1.0))
+def test_no_part_is_taken_to_agree_more_often_than_a_longer_one(
+    small: Small, values: list[float], whole: float
+) -> None:
+    """Chance may have it that it did."""
+    option = parts_of(with_prefixes(manifest_of(small), *values, whole=whole))
+    found = [part.agreement for part in option.parts] + [whole]
+    assert found[:-1] == sorted(found)[: len(found) - 1]
+    assert all(each > 0.6 for each in found[:-1])
+    assert [part.layers for part in option.parts] == sorted(part.layers for part in option.parts)
+    for part in option.parts:
+        assert part.agreement == min([*values[part.layers - 1 :], whole])
+
+
+def test_a_plan_that_is_not_in_layers_has_no_parts(small: Small) -> None:
+    assert all(option.parts == () for option in options_of(Outlook(manifest_of(small))).values())

@@ -85,6 +85,13 @@ def _grids() -> dict[str, Any]:
     return {"grids": fit_grids(tensors, sensitivity=np.arange(1.0, 5.0), bits=2.5).text()}
 
 
+def _transform() -> dict[str, Any]:
+    from hybridge.cloud.compiler.transform_fit import fit_transform
+
+    tensors = np.stack([_tensor(), _tensor()[::-1], _tensor()[:, ::-1]])
+    return {"transform": fit_transform(tensors, None).text()}
+
+
 def _makings() -> Iterator[tuple[str, str, Contract, Array]]:
     """Name, codec, contract and tensor of every fixture."""
     pixels = Contract(tensor="pixels", shape=(12, 10, 3), dtype="UINT8", model="0" * 64)
@@ -97,6 +104,7 @@ def _makings() -> Iterator[tuple[str, str, Contract, Array]]:
         yield f"affine{bits}", f"affine{bits}", _contract(table), _tensor()
     grids = _grids()
     yield "rans-25", "rans-25", _contract({"rans-25": grids}), _tensor()
+    yield "klt-30", "klt-30", _contract({"klt": _transform()}), _tensor()
     for codec, table in (("affine4", {"low": -40.0, "high": 45.5}), ("rans-25", grids)):
         parts = tuple(
             Part(tensor=name, shape=_SHAPE, scale=0.5, zero_point=1, codecs={codec: table})

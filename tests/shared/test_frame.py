@@ -151,7 +151,7 @@ def test_any_bytes(noise: bytes) -> None:
 @pytest.mark.parametrize(
     ("at", "value", "message"),
     [
-        (4, b"\x02", "frame version 2; this side reads version 1"),
+        (4, b"\x02", "frame version 2; a whole frame is of version 1"),
         (5, b"\x7f", "codec 0x7f is not part of contract"),
         (6, b"\x04", "dtype code 4 is unknown"),
         (6, b"\x00", "frame holds UINT8"),

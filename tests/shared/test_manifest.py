@@ -7,10 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridge.shared.errors import BundleError
-from hybridge.shared.manifest import BuildRecord, Manifest, Rate, decode_manifest, encode_manifest
+from hybridge.shared.manifest import (
+    BuildRecord,
+    Manifest,
+    Precision,
+    Prefix,
+    Rate,
+    decode_manifest,
+    encode_manifest,
+)
 from hybridge.shared.plan import Plan
 
 from ..cloud.bundles import CUT
+from .layered import CODEC
+from .layered_frames import SHAPE, table
 
 Values = dict[str, Any]
 
@@ -62,9 +72,15 @@ def test_finding_cuts_and_contracts(encoded: bytes) -> None:
         manifest.cut("elsewhere")
 
 
-def split(plan: str) -> Values:
-    rate = {"value": 1.0, "standard_error": 0.1, "samples": 5}
-    return {"plan": plan, "agreement": rate, "accuracy": None, "bytes_p50": 1, "bytes_p95": 1}
+RATE = {"value": 1.0, "standard_error": 0.1, "samples": 5}
+
+
+def split(plan: str, *prefixes: int) -> Values:
+    parts = [
+        {"layers": each, "agreement": RATE, "bytes_p50": 1, "bytes_p95": 1} for each in prefixes
+    ]
+    row = {"plan": plan, "agreement": RATE, "accuracy": None, "bytes_p50": 1, "bytes_p95": 1}
+    return {**row, "prefixes": parts} if parts else row
 
 
 @pytest.mark.parametrize(
@@ -95,6 +111,9 @@ def split(plan: str) -> Values:
         ("table", [split("local"), split(f"split:{CUT}/float32/raw")], "the cut has no such head"),
         ("table", [split("local"), split(f"split:{CUT}/int8/affine9")], "no codec 'affine9'"),
         ("table", [split("local"), split("cloud:gif")], "no codec 'gif'"),
+        ("table", [split("local"), split("cloud:raw", 1)], r"prefixes of \[1\] layers of 1"),
+        ("table", [split("local", 1, 2, 3, 4)], r"layers of 1"),
+        ("table", [split("local"), split("cloud:raw", 0)], ">= 1"),
     ],
 )
 def test_what_is_no_manifest(values: Values, where: str, value: object, message: str) -> None:
@@ -170,3 +189,26 @@ def test_a_temperature_is_above_zero(values: Values, temperature: object) -> Non
     values["light"]["temperature"] = temperature
     with pytest.raises(BundleError, match=r"\$\.light\.temperature"):
         decoded(values)
+
+
+def test_prefixes_are_all_there_or_none(values: Values) -> None:
+    codecs = values["large"]["cuts"][0]["contract"]["codecs"]
+    codecs[CODEC] = table()
+    values["large"]["cuts"][0]["contract"]["shape"] = list(SHAPE)
+    plan = f"split:{CUT}/int8/{CODEC}"
+    for good in ((), (1, 2, 3, 4)):
+        values["table"] = [split("local"), split(plan, *good)]
+        assert [each.layers for each in decoded(values).table[1].prefixes] == list(good)
+    for bad in ((1,), (1, 2, 4, 3), (2, 3, 4), (1, 2, 3, 4, 5)):
+        values["table"] = [split("local"), split(plan, *bad)]
+        with pytest.raises(BundleError, match="prefixes of"):
+            decoded(values)
+
+
+def test_a_prefix_has_the_rate_of_the_clouds_precision() -> None:
+    own, other = Rate.of(90, 100), Rate.of(80, 100)
+    prefix = Prefix(
+        layers=1, agreement=own, bytes_p50=1, bytes_p95=2, variants={Precision.INT8: other}
+    )
+    assert (prefix.rate(), prefix.rate(Precision.INT8)) == (own, other)
+    assert prefix.rate(Precision.FLOAT16) == own

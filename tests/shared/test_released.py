@@ -7,7 +7,7 @@ from hybridge.shared.frame import decode_payload, encode_frame, read_header
 from .released import Released, all_released
 
 LOSSY_PICTURES = ("avif", "jpeg", "webp")
-NAMES = {"raw", "png", "rans-25", "rans-25-parts", "affine4-parts"}
+NAMES = {"raw", "png", "rans-25", "rans-25-parts", "affine4-parts", "klt-30"}
 
 
 def is_lossy_picture(released: Released) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from PIL import Image
 
 from hybridge.cloud.compiler.contracts import clipping_range
@@ -11,11 +12,13 @@ from hybridge.cloud.compiler.golden import pack_arrays
 from hybridge.cloud.compiler.pictures import PictureSet
 from hybridge.cloud.compiler.table import measure_table, pareto
 from hybridge.shared.calibration import Calibration
+from hybridge.shared.codec import codec_by_name
 from hybridge.shared.codec.affine import Affine
-from hybridge.shared.manifest import PlanRow, Rate
+from hybridge.shared.frame import encode_layers
+from hybridge.shared.manifest import PlanRow, Prefix, Rate
 from hybridge.shared.plan import Plan
 
-from ...bundles import Small, picture
+from ...bundles import CUT, Small, picture
 
 DEPTH = {"early": 0.2, "late": 0.8}
 
@@ -134,3 +137,51 @@ def test_confidence_is_measured_on_pictures_that_the_table_leaves_out(
         assert row.accuracy.samples == 2
     ends = PictureSet(files=three.files[::2], labels=(1, 1), sha256="two")
     assert some.rows == measure_table(small.models, small.cloud, plans, ends, view_count=2).rows
+
+
+def layered_row(plan: str, agreement: float, size_bytes: int) -> PlanRow:
+    prefix = Prefix(layers=1, agreement=Rate.of(50, 100), bytes_p50=1, bytes_p95=1)
+    return replace(row(plan, agreement, size_bytes), prefixes=(prefix,))
+
+
+def test_a_plan_in_layers_is_beaten_by_its_like_alone() -> None:
+    plain = row("split:early/int8/rans-30", 0.9, 400)
+    layers = layered_row("split:early/int8/layers-30", 0.9, 500)
+    assert kept(plain, layers) == {plain.plan, layers.plan}
+    later = layered_row("split:late/int8/layers-30", 0.9, 500)
+    assert kept(layers, later) == {layers.plan}
+    assert kept(row("split:late/int8/rans-30", 0.9, 600), layers) == {layers.plan}
+
+
+def test_every_prefix_of_a_frame_is_measured(small: Small, three: PictureSet) -> None:
+    """Against what its own layers decode to, worked out here by the codec alone."""
+    plan = Plan.split(CUT, head="int8", codec="layers-30")
+    (_, found) = measure_table(small.models, small.cloud, [Plan.local(), plan], three).rows
+    contract = small.bundle.manifest.contract(plan)
+    codec = codec_by_name(plan.codec, contract)
+    sizes = np.zeros((3, 5), int)
+    hits = np.zeros((3, 5))
+    for seed in range(3):
+        pixels = small.models.resize_large(picture(seed))
+        wanted = small.large(picture(seed)).argmax()
+        tensor = small.models.tensor(plan, pixels)
+        layers = codec.encode_layers(tensor)
+        for count in range(1, 6):
+            made = codec.decode_layers(layers[:count], shape=contract.shape, dtype=contract.dtype)
+            hits[seed, count - 1] = small.cloud.run(CUT, made).argmax() == wanted
+        frame = encode_layers(tensor, contract=contract, codec=codec)
+        sizes[seed] = np.cumsum([len(layer) for layer in frame])
+    rows = [*found.prefixes, found]
+    assert [each.layers for each in found.prefixes] == [1, 2, 3, 4]
+    assert [each.agreement for each in rows] == [Rate.of(sum(column), 3) for column in hits.T]
+    assert [each.bytes_p50 for each in rows] == [int(np.median(column)) for column in sizes.T]
+    assert [each.bytes_p95 for each in rows] == [
+        int(np.quantile(column, 0.95)) for column in sizes.T
+    ]
+
+
+def test_what_comes_whole_has_no_prefixes(small: Small, three: PictureSet) -> None:
+    plans = [Plan.local(), Plan.cloud("raw"), Plan.split(CUT, head="int8", codec="affine4")]
+    assert all(
+        not each.prefixes for each in measure_table(small.models, small.cloud, plans, three).rows
+    )
