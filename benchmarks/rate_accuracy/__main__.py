@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, Target, load, machine, parser, progress, run
+from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import (
     PICTURE,
@@ -74,6 +75,8 @@ def measure(options: argparse.Namespace) -> Report:
     ]
     if "lite2" in found:
         targets += _targets(found["lite2"])
+    for name, curves in found.items():
+        targets += bottleneck.targets(name, curves)
     if options.charts:
         options.charts.mkdir(parents=True, exist_ok=True)
         for name, curves in found.items():
@@ -99,7 +102,8 @@ def measure(options: argparse.Namespace) -> Report:
 def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
     most = QUICK_PICTURES if options.quick else options.pictures
     files = held_out(pair, options.data, most=most)
-    bundle = bundle_of(pair, options.data)
+    learned = dict(options.bottleneck).get(pair.model)
+    bundle = bundle_of(pair, options.data, bottleneck=learned)
     models, cloud = DeviceModels(bundle, threads=2), CloudSide.open(bundle, threads=2)
     candidates = candidate_plans(
         bundle.manifest,
@@ -192,6 +196,7 @@ def _best(curves: Sequence[Curve], *, by_fit: bool = False) -> dict[str, Any]:
         "picture": _pictures(curves),
         "first_half": _splits(curves, most_work=FIRST_HALF),
         "a_quarter_left": _splits(curves, most_work=LEFT_A_QUARTER),
+        "bottleneck": bottleneck.own(curves),
     }
     return {
         name: _found_json(cheapest(those, AGREEMENT, by_fit=by_fit))
@@ -273,6 +278,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--cuts", nargs="+", metavar="NAME", help="whose names begin so; all else")
     made.add_argument(
         "--codecs", nargs="+", metavar="FAMILY", help="such as klt, rans, jpeg, jxl; all else"
+    )
+    made.add_argument(
+        "--bottleneck",
+        type=bottleneck.of_a_model,
+        nargs="+",
+        default=[],
+        metavar="MODEL=FILE",
+        help="made by `hybridge compress` for a model",
     )
     made.add_argument("--charts", type=Path, metavar="FOLDER", help="write a chart per model")
     return run(measure, made.parse_args(arguments))

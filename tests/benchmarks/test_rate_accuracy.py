@@ -1,6 +1,8 @@
+import argparse
 from pathlib import Path
 
 import pytest
+from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, family_of, point_of
 from rate_accuracy.pairs import evenly, pictures_below
@@ -98,3 +100,21 @@ def test_pictures_are_taken_evenly(tmp_path: Path) -> None:
     assert [file.stem for file in evenly(pictures_below(tmp_path), 3)] == ["0", "3", "6"]
     with pytest.raises(ConfigError, match="no pictures"):
         pictures_below(tmp_path / "nothing")
+
+
+def test_a_bottleneck_is_held_against_the_best_picture_codec() -> None:
+    picture = curve(point("webp-50", 3000, 99), point("webp-75", 5000, 100))
+    assert bottleneck.targets("vgg16", [picture]) == []
+    narrow = curve(point("rans-8", 900, 98), point("rans-12", 1200, 99), where="b01-15x15x24/int8")
+    *_, share = bottleneck.targets("vgg16", [picture, narrow])
+    assert share.value == pytest.approx(1200 / 3000)
+    assert share.holds
+    never = curve(point("rans-8", 900, 98), where="b01-15x15x24/int8")
+    assert not bottleneck.targets("vgg16", [picture, never])[0].holds
+
+
+def test_a_bottleneck_belongs_to_a_model() -> None:
+    assert bottleneck.of_a_model("vgg16=a/b.onnx") == ("vgg16", Path("a/b.onnx"))
+    for wrong in ("b.onnx", "vgg16=", "other=b.onnx"):
+        with pytest.raises(argparse.ArgumentTypeError, match="MODEL=FILE"):
+            bottleneck.of_a_model(wrong)
