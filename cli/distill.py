@@ -1,14 +1,21 @@
 """`hybridge distill`: a small student of the large model, from pictures without labels."""
 
 import argparse
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..shared.errors import BuildError
 from ..shared.paths import Paths
-from .console import StepProgress, console, notes, print_line, table
-from .training import add_device, settings_of, torch_device, use_threads
+from .console import StepProgress, console, print_line, table
+from .training import (
+    add_device,
+    add_training,
+    settings_of,
+    sources_of,
+    tell,
+    torch_device,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from ..cloud.compiler.recipe import Recipe
@@ -37,7 +44,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--output", type=Path, metavar="FILE", help=".tflite to write (the recipe's light model)"
     )
     _add_student(parser.add_argument_group("the student"))
-    _add_training(parser.add_argument_group(f"how it learns (defaults {_DEFAULTS})"))
+    add_training(parser.add_argument_group(f"how it learns (defaults {_DEFAULTS})"))
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     parser.set_defaults(run=run)
@@ -50,18 +57,6 @@ def _add_student(group: Any) -> None:
         "--backbone", metavar="MODULE:FUNCTION", help="start from this torch module instead"
     )
     group.add_argument("--tuned", type=float, help="share of a backbone's layers that learn (0.5)")
-
-
-def _add_training(group: Any) -> None:
-    group.add_argument("--epochs", type=int, help="at most; 0: only the head of a backbone (30)")
-    group.add_argument("--batch", type=int, help="pictures a step (32)")
-    group.add_argument("--learning-rate", type=float, help="at its highest")
-    group.add_argument("--temperature", type=float, help="that softens both answers (2)")
-    group.add_argument("--hard", type=float, help="weight of the teacher's first choice (0.1)")
-    group.add_argument("--views", type=int, help="of each picture, the teacher asked for each (1)")
-    group.add_argument("--held-out", type=float, help="share never learned from (0.1)")
-    group.add_argument("--patience", type=int, help="epochs without progress before the end (6)")
-    group.add_argument("--seed", type=int)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -91,41 +86,17 @@ def run(options: argparse.Namespace) -> int:
 def _task(
     options: argparse.Namespace, recipe: "Recipe", progress: StepProgress, *, threads: int
 ) -> "Task":
-    from ..cloud.compiler.cache import StepCache
-    from ..cloud.compiler.checks import check_labelled, read_class_names
-    from ..cloud.compiler.pictures import open_pictures
-    from ..cloud.compiler.recipe import MIN_CALIBRATION_PICTURES
-    from ..cloud.compiler.sources import open_source
-    from ..cloud.compiler.steps import Steps
     from ..cloud.training.distill import Task
     from ..cloud.training.settings import StudentSettings, TrainingSettings
-    from ..cloud.training.teacher import Teacher
 
-    progress("reading the large model and pictures", 0, 0)
     paths = Paths.from_environment()
-    classes = len(read_class_names(recipe.labels))
-    given = recipe.pictures
-    calibration = open_pictures(
-        given.calibration, labels=None, classes=classes, minimum=MIN_CALIBRATION_PICTURES
-    )
-    pictures = open_pictures(options.pictures, labels=None, classes=classes, minimum=1)
-    evaluation = open_pictures(given.evaluation, labels=given.labels, classes=classes, minimum=1)
-    check_labelled(
-        given.labels, classes=classes, evaluation=evaluation, others=(calibration, pictures)
-    )
+    named = sources_of(options.pictures, recipe, paths, progress, threads=threads)
     return Task(
-        teacher=Teacher(
-            source=open_source(recipe.large.model),
-            spec=recipe.large.preprocessing,
-            steps=Steps(StepCache(paths.build_cache), calibration, progress),
-            classes=classes,
-            threads=threads,
-            answer_name=recipe.large.answer,
-        ),
-        teacher_name=recipe.large.model,
+        teacher=named.teacher,
+        teacher_name=named.teacher_name,
         spec=recipe.light.preprocessing,
-        pictures=pictures,
-        evaluation=evaluation,
+        pictures=named.pictures,
+        evaluation=named.evaluation,
         student=settings_of(StudentSettings, options),
         training=settings_of(TrainingSettings, options),
         folder=paths.distillations,
@@ -143,19 +114,7 @@ def _output(given: Path | None, recipe: "Recipe") -> Path:
 
 
 def _told(progress: StepProgress, standing: "Standing") -> None:
-    note = (
-        f"epoch {standing.epoch}/{standing.epochs}, loss {standing.loss:.3f}, held out "
-        f"{standing.held_out_loss:.3f}, agreement {standing.score:.1%}, "
-        f"{timedelta(seconds=round(standing.left_s))} left"
-    )
-    progress(
-        "training",
-        (standing.epoch - 1) * standing.steps + standing.step,
-        standing.epochs * standing.steps,
-        note=note,
-    )
-    if standing.step == standing.steps and not notes.is_terminal:
-        notes.print(f"  {note}")
+    tell(progress, standing, f"agreement {standing.score:.1%}")
 
 
 def _show(card: "StudentCard", output: Path) -> None:
@@ -167,11 +126,9 @@ def _show(card: "StudentCard", output: Path) -> None:
     console.print(table("student and teacher", columns, rows))
     labels = card.evaluation.labels if card.evaluation else None
     if labels is not None:
-        verdict = "beats" if labels.student_wins else "does not beat"
         console.print(
             f"against the labels: student {labels.student.value:.1%}, teacher "
-            f"{labels.teacher.value:.1%}: the student {verdict} its teacher "
-            f"(p = {labels.p_value:.2g}, sign test)"
+            f"{labels.teacher.value:.1%}: {labels.verdict} (p = {labels.p_value:.2g}, sign test)"
         )
     console.print(
         f"{output}: {card.student_bytes / 1e6:.2f} MB, temperature {card.temperature:g}, best "

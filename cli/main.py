@@ -10,6 +10,7 @@ from ..shared.errors import ConfigError, HybridgeError, meaning, public_message
 from . import (
     build,
     cloud,
+    compress,
     demo,
     distill,
     edge,
@@ -27,8 +28,8 @@ from .console import complain
 
 # fmt: off
 _COMMANDS = (
-    demo, build, distill, inspect, plan, cloud, rollback, edge, infer, watch, probe, profile,
-    privacy, key,
+    demo, build, distill, compress, inspect, plan, cloud, rollback, edge, infer, watch, probe,
+    profile, privacy, key,
 )
 # fmt: on
 _EXTRAS = {

@@ -4,6 +4,7 @@ BUNDLES/NAME/VERSION/manifest.json      what it is (shared/manifest.py)
                      manifest.sig       Ed25519 over manifest.json
                      blobs/SHA256       everything the manifest names
                      profiles/*.json    times, which belong to machines and not to the bundle
+                     privacy.json       what its frames give away, if that was measured
 """
 
 import hashlib

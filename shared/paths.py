@@ -40,5 +40,9 @@ class Paths:
         return self.root / "distill"
 
     @property
+    def bottlenecks(self) -> Path:
+        return self.root / "compress"
+
+    @property
     def inversions(self) -> Path:
         return self.root / "privacy"

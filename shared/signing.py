@@ -78,7 +78,9 @@ class TrustStore:
         try:
             public.verify(raw, message)
         except InvalidSignature:
-            raise BundleError(f"{of} does not match its signature: it was altered") from None
+            raise BundleError(
+                f"{of} does not match its signature: it was altered; get it again from who made it"
+            ) from None
         if key not in self.keys:
             raise BundleError(
                 f"{of} was signed by {key[:16]}..., whom this machine does not trust; "

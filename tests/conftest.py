@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,3 +35,14 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
 @pytest.fixture(scope="session")
 def trust(key: SigningKey) -> TrustStore:
     return TrustStore(frozenset({key.public_hex}))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one: sums are added in the same order each time, and threads wait for no others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -38,7 +38,7 @@ MEMORY_TIMES, MEMORY_MORE_BYTES = 4, 2 * 10**9
 DISK_TIMES = 1.5
 QUICK = "lite0"
 QUICK_PICTURES, QUICK_CUTS, QUICK_ROUNDS = 12, 2, 3
-ROUNDS = 10
+ROUNDS = 6
 FAST_INT8 = ("resnet50", "lite0")
 COMPOSED_PICTURES = 3
 
@@ -164,6 +164,7 @@ def _report(found: Sequence[Found], *, load_before: float) -> Report:
                 "heads": [asdict(times) for times in each.heads],
                 "operators": [asdict(times) for times in each.operators],
                 "steps_s": each.built.steps_s,
+                "steps_bytes": each.built.steps_bytes,
                 "composition_errors": each.errors,
             }
             for each in found

@@ -18,6 +18,7 @@ from hybridge.shared.signing import SigningKey, TrustStore
 
 _STEP = re.compile(r"^- (.+)$")
 _HEADS = re.compile(r"large model to LiteRT|large model to int8|cuts|cutting heads")
+_START = "start"
 _LAST_LINES = 5
 _MB = 1e6
 _LOOK_EVERY_S = 0.05
@@ -25,12 +26,17 @@ _LOOK_EVERY_S = 0.05
 
 @dataclass(frozen=True)
 class Built:
-    """What a build took; `steps_s` is by what it said it was doing."""
+    """What a build took; `steps_s` and `steps_bytes` are by what it said it was doing."""
 
     bundle: Bundle
     seconds: float
-    peak_bytes: int
     steps_s: dict[str, float]
+    steps_bytes: dict[str, int]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that its processes held together at any time."""
+        return max(self.steps_bytes.values())
 
     @property
     def heads_s(self) -> float:
@@ -44,7 +50,7 @@ def build(recipe: Path, *, home: Path, on_step: Callable[[str], None]) -> Built:
     path = os.pathsep.join(filter(None, [benchmarks, os.environ.get("PYTHONPATH", "")]))
     start = time.monotonic()
     said: list[str] = []
-    started = [("start", start)]
+    started = [(_START, start)]
     with subprocess.Popen(
         [sys.executable, "-m", "hybridge", "build", recipe, "--json"],
         env=os.environ | {"HYBRIDGE_HOME": str(home), "PYTHONPATH": path},
@@ -59,8 +65,9 @@ def build(recipe: Path, *, home: Path, on_step: Callable[[str], None]) -> Built:
         for line in process.stderr:
             said.append(line.rstrip())
             if step := _STEP.match(line):
-                started.append((step[1].strip(), time.monotonic()))
-                on_step(step[1].strip())
+                memory.step = step[1].strip()
+                started.append((memory.step, time.monotonic()))
+                on_step(memory.step)
         answer = process.stdout.read()
         process.wait()
         memory.join()
@@ -76,22 +83,27 @@ def build(recipe: Path, *, home: Path, on_step: Callable[[str], None]) -> Built:
             Path(json.loads(answer)["path"]), trust=TrustStore(frozenset({key.public_hex}))
         ),
         seconds=end - start,
-        peak_bytes=memory.peak_bytes,
         steps_s={name: round(seconds, 2) for name, seconds in steps.items()},
+        steps_bytes=memory.peaks_bytes,
     )
 
 
 class _Memory(threading.Thread):
-    """Looks at what a process and its children hold together, twenty times a second."""
+    """Looks at what a process and its children hold together, twenty times a second.
+
+    `peaks_bytes` are the largest sums by `step`, which whoever hears of a new one sets.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         super().__init__(daemon=True)
         self._process = process
-        self.peak_bytes = 0
+        self.step = _START
+        self.peaks_bytes: dict[str, int] = {}
 
     def run(self) -> None:
         while self._process.poll() is None:
-            self.peak_bytes = max(self.peak_bytes, _resident_bytes(self._process.pid))
+            step, held = self.step, _resident_bytes(self._process.pid)
+            self.peaks_bytes[step] = max(self.peaks_bytes.get(step, 0), held)
             time.sleep(_LOOK_EVERY_S)  # the interval itself, not a wait for something
 
 

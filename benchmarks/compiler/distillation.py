@@ -198,8 +198,7 @@ def report(done: Distilled, times: Times, *, load_before: float, quick: bool) ->
         ("ECE after", f"{found.after.calibration_error:.3f}", f"T = {card.temperature:g}"),
     ]
     notes = [f"learned from {card.pictures.learned} pictures, {card.pictures.held_out} held out"]
-    if labels.student_wins:
-        notes.append("the student beats its teacher on the labels")
+    notes.append(f"against the labels, {labels.verdict}")
     if quick:
         notes.append("--quick: so few pictures teach nothing; only time and size mean anything")
     figures: dict[str, Any] = {

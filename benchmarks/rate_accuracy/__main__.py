@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, Target, load, machine, parser, progress, run
+from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import (
     PICTURE,
@@ -74,6 +75,8 @@ def measure(options: argparse.Namespace) -> Report:
     ]
     if "lite2" in found:
         targets += _targets(found["lite2"])
+    for name, curves in found.items():
+        targets += bottleneck.targets(name, curves)
     if options.charts:
         options.charts.mkdir(parents=True, exist_ok=True)
         for name, curves in found.items():
@@ -82,7 +85,11 @@ def measure(options: argparse.Namespace) -> Report:
         benchmark="rate_accuracy",
         targets=targets,
         figures={
-            name: {"best_at_99": _best(curves), "curves": [_curve_json(each) for each in curves]}
+            name: {
+                "best_at_99": _best(curves),
+                "best_at_99_by_fit": _best(curves, by_fit=True),
+                "curves": [_curve_json(each) for each in curves],
+            }
             for name, curves in found.items()
         },
         samples={},
@@ -95,7 +102,8 @@ def measure(options: argparse.Namespace) -> Report:
 def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
     most = QUICK_PICTURES if options.quick else options.pictures
     files = held_out(pair, options.data, most=most)
-    bundle = bundle_of(pair, options.data)
+    learned = dict(options.bottleneck).get(pair.model)
+    bundle = bundle_of(pair, options.data, bottleneck=learned)
     models, cloud = DeviceModels(bundle, threads=2), CloudSide.open(bundle, threads=2)
     candidates = candidate_plans(
         bundle.manifest,
@@ -183,13 +191,17 @@ def _targets(curves: Sequence[Curve]) -> list[Target]:
     return made
 
 
-def _best(curves: Sequence[Curve]) -> dict[str, Any]:
+def _best(curves: Sequence[Curve], *, by_fit: bool = False) -> dict[str, Any]:
     named = {
         "picture": _pictures(curves),
         "first_half": _splits(curves, most_work=FIRST_HALF),
         "a_quarter_left": _splits(curves, most_work=LEFT_A_QUARTER),
+        "bottleneck": bottleneck.own(curves),
     }
-    return {name: _found_json(cheapest(those, AGREEMENT)) for name, those in named.items()}
+    return {
+        name: _found_json(cheapest(those, AGREEMENT, by_fit=by_fit))
+        for name, those in named.items()
+    }
 
 
 def _found_json(found: tuple[Curve, Point] | None) -> dict[str, Any] | None:
@@ -245,13 +257,14 @@ def _table(name: str, curves: Sequence[Curve]) -> Any:
 def _notes(found: dict[str, list[Curve]]) -> list[str]:
     notes = ["work is the share of multiply-adds before the cut; times are processor time"]
     for name, curves in found.items():
-        rival = cheapest(_pictures(curves), AGREEMENT)
-        ours = cheapest([each for each in curves if each.spatial], AGREEMENT)
-        if rival is not None and ours is not None:
-            notes.append(
-                f"{name} at 99 %: {rival[1].codec} {rival[1].bytes_p50:,} bytes; "
-                f"{ours[0].where} {ours[1].codec} {ours[1].bytes_p50:,}"
-            )
+        for by_fit, how in ((False, ""), (True, ", by the isotonic fit")):
+            best = _best(curves, by_fit=by_fit)
+            said = [
+                f"{what} {each['where']} {each['codec']} {each['bytes_p50']:,} bytes"
+                for what, each in best.items()
+                if each is not None
+            ]
+            notes.append(f"{name} at 99 %{how}: {'; '.join(said)}")
     return notes
 
 
@@ -265,6 +278,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--cuts", nargs="+", metavar="NAME", help="whose names begin so; all else")
     made.add_argument(
         "--codecs", nargs="+", metavar="FAMILY", help="such as klt, rans, jpeg, jxl; all else"
+    )
+    made.add_argument(
+        "--bottleneck",
+        type=bottleneck.of_a_model,
+        nargs="+",
+        default=[],
+        metavar="MODEL=FILE",
+        help="made by `hybridge compress` for a model",
     )
     made.add_argument("--charts", type=Path, metavar="FOLDER", help="write a chart per model")
     return run(measure, made.parse_args(arguments))

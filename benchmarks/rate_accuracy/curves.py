@@ -48,6 +48,26 @@ class Curve:
             found = point
         return found
 
+    def isotonic(self) -> tuple[float, ...]:
+        """The agreement at each point if more bytes never agree less: the least squares fit.
+
+        Neighbouring rates then speak for each other (pool adjacent violators; Barlow et al. 1972).
+        """
+        pools: list[tuple[float, int]] = []
+        for point in self.points:
+            pools.append((point.agreement, 1))
+            while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+                (low, some), (high, more) = pools.pop(), pools.pop()
+                pools.append(((low * some + high * more) / (some + more), some + more))
+        return tuple(value for value, count in pools for _ in range(count))
+
+    def reaching_by_fit(self, agreement: float) -> Point | None:
+        """The first point whose fitted agreement is so much; None if that of none is."""
+        for point, fitted in zip(self.points, self.isotonic(), strict=True):
+            if fitted >= agreement:
+                return point
+        return None
+
 
 def family_of(codec: str) -> str:
     """`jpeg` of `jpeg-90`, `affine` of `affine4`; what loses nothing is a family each."""
@@ -81,7 +101,13 @@ def point_of(row: PlanRow, *, encode_ms: float, decode_ms: float) -> tuple[str, 
     return where, Point(plan.codec, row.bytes_p50, agreed, rate.samples, encode_ms, decode_ms)
 
 
-def cheapest(curves: Iterable[Curve], agreement: float) -> tuple[Curve, Point] | None:
+def cheapest(
+    curves: Iterable[Curve], agreement: float, *, by_fit: bool = False
+) -> tuple[Curve, Point] | None:
     """Of many curves the point of fewest bytes that reaches an agreement."""
-    found = [(curve, point) for curve in curves if (point := curve.reaching(agreement))]
+    reached = (
+        (curve, curve.reaching_by_fit(agreement) if by_fit else curve.reaching(agreement))
+        for curve in curves
+    )
+    found = [(curve, point) for curve, point in reached if point is not None]
     return min(found, key=lambda pair: pair[1].bytes_p50, default=None)

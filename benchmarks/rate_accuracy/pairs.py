@@ -1,12 +1,13 @@
 """The models that are measured, and bundles of theirs with many rates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compiler.zoo import ZooModel, zoo
 
 from hybridge.cli.console import StepProgress
+from hybridge.cloud.compiler.bottleneck import read_bottleneck
 from hybridge.cloud.compiler.build import build
 from hybridge.cloud.compiler.cache import StepCache
 from hybridge.cloud.compiler.recipe import ModelRecipe, PicturesRecipe, Recipe
@@ -81,15 +82,24 @@ def is_built(pair: Pair) -> bool:
     return True
 
 
-def bundle_of(pair: Pair, data: Path) -> Bundle:
-    """The pair's bundle from $HYBRIDGE_HOME, built there if it is not."""
+def bundle_of(pair: Pair, data: Path, *, bottleneck: Path | None = None) -> Bundle:
+    """The pair's bundle from $HYBRIDGE_HOME, built there if it is not.
+
+    `bottleneck` is what `hybridge compress` made for the pair's large model.
+    """
     paths = Paths.from_environment()
+    name = pair.bundle
+    if bottleneck is not None:
+        name += f"-{read_bottleneck(bottleneck).sha256[:8]}"
     key = SigningKey.load_or_create(paths.signing_key)
     trust = TrustStore(frozenset({key.public_hex}))
     try:
-        return open_bundle(find_bundle(pair.bundle, root=paths.bundles), trust=trust)
+        return open_bundle(find_bundle(name, root=paths.bundles), trust=trust)
     except UnknownModel:
-        recipe = _recipe(pair, zoo()[pair.model], data, paths.root / "rate_accuracy" / pair.model)
+        folder = paths.root / "rate_accuracy" / pair.model
+        recipe = _recipe(pair, zoo()[pair.model], data, folder)
+        large = replace(recipe.large, bottlenecks=(bottleneck,) if bottleneck else ())
+        recipe = replace(recipe, name=name, large=large)
     with StepProgress() as progress:
         path = build(
             recipe,

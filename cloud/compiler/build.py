@@ -27,7 +27,6 @@ from .cloud_side import CloudSide
 from .files import explained
 from .golden import golden_answers, golden_arrays, pack_arrays, tolerances
 from .light_temperature import with_temperature
-from .onnx_source import onnx_bytes
 from .parts import LargeParts, light_part
 from .pictures import PictureSet, open_pictures, read_picture
 from .recipe import MIN_CALIBRATION_PICTURES, Recipe
@@ -135,8 +134,7 @@ def _contracts(
     encoded = steps.cache.get(
         "contracts",
         inputs=[
-            sha256(onnx_bytes(parts.onnx)),
-            sha256(parts.int8),
+            *(origin.sha256 for origin, _ in parts.origins(selection.cuts)),
             sha256(msgspec.json.encode(selection.cuts)),
             steps.calibration.sha256,
             recipe.tensor_codecs,

@@ -25,6 +25,7 @@ from .onnx_fold import with_constant_reshapes
 from .onnx_source import export_module, load_model, normalized, onnx_bytes
 from .quiet import quiet
 from .sources import KINDS, ModelSource
+from .tflite_padding import padded_by_zero
 
 LITERT_TORCH = "litert-torch"
 TENSORFLOW = "tensorflow"
@@ -148,7 +149,8 @@ def take_route(routes: Sequence[Route], tensors: Sequence[Floats], *, what: str)
             with quiet(f"the road by {route.name}"):
                 made = route.make()
                 refuse_foreign_operators(made.model)
-                error = worst_error(made.model, made.original, tensors)
+                model = padded_by_zero(made.model)
+                error = worst_error(model, made.original, tensors)
         except BuildError as failure:
             failed[route.name] = str(failure).partition("\n")[0]
             continue
@@ -164,6 +166,6 @@ def take_route(routes: Sequence[Route], tensors: Sequence[Floats], *, what: str)
             ended_by=made.ended_by,
             failed=failed,
         )
-        return DeviceModel(made.model, conversion)
+        return DeviceModel(model, conversion)
     tried = "; ".join(f"{name}: {why}" for name, why in failed.items())
     raise BuildError(f"no way to bring the {what} model to a device. {tried}")

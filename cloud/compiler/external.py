@@ -12,6 +12,7 @@ from onnx.numpy_helper import to_array
 
 from ...shared.errors import BuildError
 from ..weights import ALIGNMENT_BYTES, LOCATION, TABLE_VERSION
+from .onnx_source import copy_of
 
 _INLINE_BYTES = 1024  # smaller tensors stay in the graph, where shape inference sees them
 
@@ -42,6 +43,18 @@ def externalize(graphs: Mapping[str, ModelProto]) -> Externalized:
         small[name] = slim.SerializeToString(deterministic=True)
     weights.check_names()
     return Externalized(graphs=small, weights=weights.blob.getvalue(), table=weights.table())
+
+
+def renamed(model: ModelProto, prefix: str) -> ModelProto:
+    """The model with names of its own for its weights."""
+    result = copy_of(model)
+    names = {tensor.name: prefix + tensor.name for tensor in result.graph.initializer}
+    for tensor in result.graph.initializer:
+        tensor.name = names[tensor.name]
+    for node in result.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = names.get(name, name)
+    return result
 
 
 class _SharedWeights:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import msgspec
 import numpy as np
@@ -35,8 +35,10 @@ from .apart import apart
 from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
-from .external import externalize
+from .external import externalize, renamed
+from .given_tflite import given_tflite
 from .interface import name_outputs, side_inputs, with_answer_first
+from .learned_cut import LearnedCut, Origin, learned_cut
 from .litert import Floats, Runner, Tensor
 from .onnx_graph import Wire, extract_tail, input_of, whole_from_pixels
 from .onnx_source import onnx_bytes, takes_channels_last
@@ -48,7 +50,7 @@ from .sensitivity import Sample, Sensitivity, sensitivities
 from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, sha256
-from .tflite_graph import pack_heads
+from .tflite_graph import HeadSource, TfliteCut, pack_heads, pack_sources
 from .tflite_pixels import begins_with_pixels, on_pixels
 from .transform_fit import transform_bands
 from .writer import BlobStore
@@ -73,7 +75,7 @@ def light_part(
     preprocess = steps.preprocess(recipe.preprocessing)
     tensors = steps.calibration_tensors(preprocess)
     if source.suffix == ".tflite" and source.file is not None:
-        model = source.file.read_bytes()
+        model = given_tflite(source.file, recipe.preprocessing)
     else:
         float32 = steps.litert(source, tensors, what="light")
         spec = recipe.preprocessing
@@ -96,6 +98,7 @@ class LargeParts:
 
     `inputs` are those beside the picture, `outputs` those beside the answer, which comes first;
     `further` has the model in other precisions, None where torch makes it of the float32 one.
+    `learned` are cuts at bottlenecks that were trained for it.
     """
 
     spec: PreprocessSpec
@@ -109,6 +112,7 @@ class LargeParts:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     further: Mapping[Precision, ModelProto | None] = field(default_factory=dict)
+    learned: tuple[LearnedCut, ...] = ()
 
     @classmethod
     def convert(
@@ -142,15 +146,33 @@ class LargeParts:
             steps.conversions["large"] = served_whole(error)
             float32, int8, pairs = b"", b"", Pairing(pairs=())
         feeds = feeds_of(model, tensors, sides)
-        cuts = [part.tensor for pair in pairs.pairs for part in pair.onnx.tensors]
-        further: dict[Precision, ModelProto | None] = {
-            precision: steps.in_precision(model, precision, feeds, cuts=cuts)
-            for precision in recipe.tails
-            if precision is not Precision.FLOAT32
-        }
+
+        def in_precisions(
+            model: ModelProto, pairs: Sequence[PairedCut]
+        ) -> dict[Precision, ModelProto | None]:
+            cuts = [part.tensor for pair in pairs for part in pair.onnx.tensors]
+            return {
+                precision: steps.in_precision(model, precision, feeds, cuts=cuts)
+                for precision in recipe.tails
+                if precision is not Precision.FLOAT32
+            }
+
+        further = in_precisions(model, pairs.pairs)
+        learned = tuple(
+            learned_cut(
+                file,
+                model,
+                (tensors, sides),
+                number=number,
+                large_sha256=source.sha256,
+                spec=spec,
+                steps=steps,
+            ).with_further(in_precisions)
+            for number, file in enumerate(recipe.bottlenecks, start=1)
+        )
         return cls(
             spec, preprocess, tensors, model, float32, int8, pairs, output, inputs,
-            named.further, further,
+            named.further, further, learned,
         )  # fmt: skip
 
     @property
@@ -158,36 +180,52 @@ class LargeParts:
         """The cuts for which there are heads, from the input on."""
         return self.pairing.pairs
 
+    @cached_property
+    def _own(self) -> Origin:
+        return Origin(self.onnx, self.float32, self.int8, self.further)
+
+    def origins(self, pairs: Sequence[PairedCut]) -> list[tuple[Origin, list[PairedCut]]]:
+        """Cuts by the model that they are made from: the large one itself, and with bottlenecks."""
+        names = {each.pair.name for each in self.learned}
+        own = [pair for pair in pairs if pair.name not in names]
+        wanted = {pair.name for pair in pairs}
+        learned = [(e.origin, [e.pair]) for e in self.learned if e.pair.name in wanted]
+        return [*([(self._own, own)] if own else []), *learned]
+
     def selection(self, *, most: int) -> Selection:
-        """Which cuts to measure, and why not the others."""
-        return select(self.pairs, pixels=self.spec.size_px**2 * 3, most=most)
+        """Which cuts to measure, and why not the others; those that were learned always are."""
+        chosen = select(self.pairs, pixels=self.spec.size_px**2 * 3, most=most)
+        learned = (each.pair for each in self.learned)
+        return replace(chosen, cuts=(*learned, *chosen.cuts))
 
     def work(self) -> dict[str, float]:
         """The share of the large model's multiply-adds before each cut."""
-        return {pair.name: pair.work for pair in self.pairs}
+        return {pair.name: pair.work for pair in (*self.pairs, *(e.pair for e in self.learned))}
 
     def contracts(
         self, pairs: Sequence[PairedCut], *, codecs: Sequence[str]
     ) -> dict[str, Contract]:
         """What head and tail of each cut agree on, the codecs' parameters among it."""
-        if not pairs:
-            return {}
-        digest = sha256(onnx_bytes(self.onnx))
-        heads = pack_heads(self.int8, {pair.name: pair.int8 for pair in pairs if pair.int8})
-        sent = {pair.name: self._sent(heads, pair) for pair in pairs}
-        whole = any(map(quality_of, codecs))
-        by_answer = whole or any(tenths_of(each) or layers.tenths_of(each) for each in codecs)
-        weighed = self._sensitivities(pairs, sent, whole=whole) if by_answer else {}
-        return {
-            pair.name: cut_contract(
-                pair,
-                sent[pair.name],
-                model_sha256=digest,
-                codecs=codecs,
-                sensitivity=weighed.get(pair.name),
-            )
-            for pair in pairs
-        }
+        made: dict[str, Contract] = {}
+        for origin, own in self.origins(pairs):
+            digest = sha256(onnx_bytes(origin.onnx))
+            offered = codecs if origin.codecs is None else origin.codecs
+            heads = pack_heads(origin.int8, _int8_cuts(own))
+            sent = {pair.name: self._sent(heads, pair) for pair in own}
+            whole = any(map(quality_of, offered))
+            by_answer = whole or any(tenths_of(each) or layers.tenths_of(each) for each in offered)
+            # The steps of a bottleneck were learned: every channel's is one.
+            weighs = origin is self._own and by_answer
+            weighed = self._sensitivities(own, sent, whole=whole) if weighs else {}
+            for pair in own:
+                made[pair.name] = cut_contract(
+                    pair,
+                    sent[pair.name],
+                    model_sha256=digest,
+                    codecs=offered,
+                    sensitivity=weighed.get(pair.name),
+                )
+        return made
 
     def _sensitivities(
         self,
@@ -228,14 +266,18 @@ class LargeParts:
     ) -> Large:
         """The manifest's large model with these cuts, whose contracts are known."""
         digest = sha256(onnx_bytes(self.onnx))
-        shared = externalize(self._graphs(self.onnx, pairs))
+        shared = externalize(self._graphs(self.origins(pairs)))
         heads: dict[Precision, bytes] = {}
         if pairs:
-            int8_cuts = {pair.name: pair.int8 for pair in pairs if pair.int8 is not None}
-            codes = begins_with_pixels(self.int8, self.spec)
-            heads[Precision.INT8] = pack_heads(self.int8, int8_cuts, codes=codes)
-            heads[Precision.FLOAT32] = pack_heads(
-                self.float32, {pair.name: pair.float32 for pair in pairs}
+            origins = self.origins(pairs)
+            heads[Precision.INT8] = pack_sources(
+                [
+                    HeadSource(o.int8, _int8_cuts(own), begins_with_pixels(o.int8, self.spec))
+                    for o, own in origins
+                ]
+            )
+            heads[Precision.FLOAT32] = pack_sources(
+                [HeadSource(o.float32, {p.name: p.float32 for p in own}) for o, own in origins]
             )
         cuts = [
             Cut(
@@ -267,11 +309,13 @@ class LargeParts:
         variants = {each: self._variant(each, pairs, large, store=store) for each in self.further}
         return msgspec.structs.replace(large, variants=variants)
 
-    def _graphs(self, model: ModelProto, pairs: Sequence[PairedCut]) -> dict[str, ModelProto]:
-        """The whole and the tails of the large model in one precision."""
-        graphs = {WHOLE: whole_from_pixels(model, spec=self.spec)}
-        for pair in pairs:
-            graphs[pair.name] = extract_tail(model, cut=pair.onnx, wire=pair.int8_wire)
+    def _graphs(
+        self, origins: Sequence[tuple[Origin, Sequence[PairedCut]]]
+    ) -> dict[str, ModelProto]:
+        """The whole and the tails of the large model in float32."""
+        graphs = {WHOLE: whole_from_pixels(self.onnx, spec=self.spec)}
+        for origin, pairs in origins:
+            graphs |= _tails(origin.onnx, pairs)
         return graphs
 
     def _variant(
@@ -281,12 +325,19 @@ class LargeParts:
         if model is None:
             own = large.variant(Precision.FLOAT32)
             return msgspec.structs.replace(own, runtime=Runtime.TORCH)
+        origins = self.origins(pairs)
         if precision is Precision.FLOAT16:
             # Graph by graph: what comes in and its normalization stay float32 in each.
-            full = self._graphs(self.onnx, pairs)
+            full = self._graphs(origins)
             graphs = {name: float16(graph, front=OWN) for name, graph in full.items()}
         else:
-            graphs = self._graphs(model, pairs)
+            graphs = {WHOLE: whole_from_pixels(model, spec=self.spec)}
+            for origin, own_pairs in origins:
+                made = origin.further[precision]
+                tails = _tails(origin.onnx if made is None else made, own_pairs)
+                if origin is not self._own:  # whose weights were quantized by themselves
+                    tails = {name: renamed(tail, f"{name}/") for name, tail in tails.items()}
+                graphs |= tails
         shared = externalize(graphs)
         return Variant(
             whole=store.add(shared.graphs[WHOLE]),
@@ -298,6 +349,14 @@ class LargeParts:
     def _sent(self, heads: bytes, pair: PairedCut) -> list[npt.NDArray[np.int8]]:
         runner = Runner(heads, signature=pair.name)
         return [as_sent(runner.outputs(tensor), pair.int8_wire) for tensor in self.tensors]
+
+
+def _tails(model: ModelProto, pairs: Sequence[PairedCut]) -> dict[str, ModelProto]:
+    return {p.name: extract_tail(model, cut=p.onnx, wire=p.int8_wire) for p in pairs}
+
+
+def _int8_cuts(pairs: Sequence[PairedCut]) -> dict[str, TfliteCut]:
+    return {pair.name: pair.int8 for pair in pairs if pair.int8 is not None}
 
 
 def _grid(wire: Wire) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

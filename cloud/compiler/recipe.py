@@ -13,6 +13,7 @@
     [large]
     model = "large.onnx"               # an .onnx file, or MODULE:FUNCTION
     tails = ["float32", "int8"]        # optional: also float16; what a cloud can compute in
+    bottlenecks = ["large.bottleneck.onnx"]  # optional: made by `hybridge compress`
     [large.preprocessing]
     size_px = 260
     crop_padding_px = 32
@@ -62,7 +63,8 @@ class ModelRecipe:
     """A model, and what is done to a picture before it.
 
     `answer` names the output with a value per class where several could be it. `tails` are the
-    precisions in which a cloud can serve the large model, each at the cost of its size on disk.
+    precisions in which a cloud can serve the large model, each at the cost of its size on disk;
+    `bottlenecks` what `hybridge compress` made for it, each a further cut.
     """
 
     model: str
@@ -70,6 +72,7 @@ class ModelRecipe:
     allow_pickle: bool = False
     answer: str = ""
     tails: tuple[Precision, ...] = (Precision.FLOAT32,)
+    bottlenecks: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if Precision.FLOAT32 not in self.tails or len(set(self.tails)) != len(self.tails):
@@ -122,8 +125,8 @@ class Recipe:
             raise ValueError(f"max_cuts {self.max_cuts}: 0 to 64 are possible")
         if self.min_agreement is not None and not 0 < self.min_agreement < 1:
             raise ValueError(f"min_agreement {self.min_agreement:g}: a share between 0 and 1")
-        if self.light.tails != (Precision.FLOAT32,):
-            raise ValueError("tails are the large model's; a light model has none")
+        if self.light.tails != (Precision.FLOAT32,) or self.light.bottlenecks:
+            raise ValueError("tails and bottlenecks are the large model's; a light model has none")
         if "raw" not in self.picture_codecs:
             raise ValueError("picture_codecs must hold raw, the only one that loses nothing else")
         try:
@@ -183,6 +186,5 @@ def _relative_to(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _model_relative_to(model: ModelRecipe, folder: Path) -> ModelRecipe:
-    if is_path(model.model):
-        return replace(model, model=str(folder / model.model))
-    return model
+    model = replace(model, bottlenecks=tuple(folder / each for each in model.bottlenecks))
+    return replace(model, model=str(folder / model.model)) if is_path(model.model) else model

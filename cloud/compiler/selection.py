@@ -49,7 +49,9 @@ def select(pairs: Sequence[PairedCut], *, pixels: int, most: int) -> Selection:
 
 def records(pairing: Pairing, selection: Selection, *, kept: Collection[str]) -> list[CutRecord]:
     """Every cut that was found, by its place in the model, with what became of it."""
-    found = [*pairing.refused, *_fates(pairing.pairs, selection, kept)]
+    known = {pair.name for pair in pairing.pairs}
+    learned = (pair for pair in selection.cuts if pair.name not in known)
+    found = [*pairing.refused, *_fates((*learned, *pairing.pairs), selection, kept)]
     return sorted(found, key=lambda record: (record.work, record.name))
 
 

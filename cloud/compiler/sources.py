@@ -117,6 +117,11 @@ def open_source(text: str, *, allow_pickle: bool = False) -> ModelSource:
         inside = sorted(path for path in file.rglob("*") if path.is_file())
         return ModelSource(None, file, _digest(inside, folder=file))
     if file.suffix not in FILE_SUFFIXES:
+        if not file.exists():
+            raise BuildError(
+                f"there is no file or folder {text!r}; check its path, which is relative to the "
+                f"recipe, and name {KINDS}"
+            )
         raise BuildError(f"model {text!r} is neither {KINDS}")
     return _open_file(file, allow_pickle=allow_pickle)
 

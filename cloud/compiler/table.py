@@ -18,6 +18,7 @@ from ...shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate, Rates
 from ...shared.plan import Plan, PlanKind
 from ...shared.side import Tensors, item_bytes
 from ...shared.tensor import Array
+from .bottleneck import LATENTS
 from .cloud_side import CloudSide
 from .pictures import PictureSet, read_picture, views
 from .side_values import side_values
@@ -65,7 +66,8 @@ def candidate_plans(
 ) -> list[Plan]:
     """Every plan worth measuring: the device alone, whole pictures, each head with each codec.
 
-    Cuts that have no transform have no plans with one.
+    Cuts that have no transform have no plans with one. A learned bottleneck has rates of its own,
+    whatever `tensor_codecs` says.
     """
     plans = [Plan.local(), *(Plan.cloud(codec) for codec in picture_codecs)]
     for cut in manifest.large.cuts:
@@ -74,6 +76,8 @@ def candidate_plans(
             for codec in tensor_codecs
             if quality_of(codec) is None or TABLE in cut.contract.codecs
         ]
+        if cut.contract.tensor == LATENTS:
+            own = sorted(cut.contract.codecs)
         for head in sorted(cut.heads):
             plans.extend(Plan.split(cut.name, head=head, codec=codec) for codec in own)
     return plans

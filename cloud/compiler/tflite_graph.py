@@ -20,7 +20,7 @@ from .flow import Flow, Step
 INPUT_NAME = "tensor"
 OUTPUT_NAME = "cut"
 
-_IDENTIFIER = b"TFL3"
+IDENTIFIER = b"TFL3"
 _BUFFER_ALIGNMENT_BYTES = 16  # force_align of Buffer.data in the TFLite schema
 _NO_TENSOR = -1
 _PICTURE_AXES = 4
@@ -104,7 +104,7 @@ class _SharedTable:
 
 def load(model: bytes) -> Any:
     """The object tree (`ModelT`) of a TFLite file, with all weights inside its buffers."""
-    if model[4:8] != _IDENTIFIER:
+    if model[4:8] != IDENTIFIER:
         raise BuildError("not a TFLite model (its identifier is missing)")
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     if len(tree.subgraphs) != 1:
@@ -123,7 +123,7 @@ def save(tree: Any) -> bytes:
     packed.buffers = [_aligned(buffer) for buffer in tree.buffers]
     payload_bytes = sum(len(buffer.data) for buffer in packed.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(payload_bytes + (1 << 20))
-    builder.Finish(packed.Pack(builder), _IDENTIFIER)
+    builder.Finish(packed.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -209,29 +209,49 @@ def input_quantization(tree: Any, graph: Any) -> Any | None:
     return readers[0]
 
 
-def pack_heads(model: bytes, cuts: Mapping[str, TfliteCut], *, codes: bool = False) -> bytes:
-    """One TFLite file with a signature per head, by the names in `cuts`.
+@dataclass(frozen=True)
+class HeadSource:
+    """A model and its cuts by name; `codes`: heads take what it quantizes its input to."""
 
-    Each signature takes `tensor`, the model's own input (with `codes` what the model quantizes it
+    model: bytes
+    cuts: Mapping[str, TfliteCut]
+    codes: bool = False
+
+
+def pack_heads(model: bytes, cuts: Mapping[str, TfliteCut], *, codes: bool = False) -> bytes:
+    """One TFLite file with a signature per head, all of one model."""
+    return pack_sources([HeadSource(model, cuts, codes)])
+
+
+def pack_sources(sources: Sequence[HeadSource]) -> bytes:
+    """One TFLite file with a signature per head, by the names of the cuts.
+
+    Each signature takes `tensor`, its model's own input (with `codes` what the model quantizes it
     to, if it begins with that), and returns `cut`, whose dtype is the cut's: an int8 head's
     output is the int8 tensor itself. A cut of several tensors returns them as `cut_00`, `cut_01`
     and so on. The order of heads is the operators'.
     """
-    if not cuts:
+    if not any(source.cuts for source in sources):
         raise BuildError("no cuts to make heads of")
-    source = load(model)
-    graph = source.subgraphs[0]
-    ordered = sorted(cuts.items(), key=lambda item: (item[1].operator, item[0]))
     packed = schema.ModelT()
-    packed.version = source.version
     packed.description = b"hybridge heads"
-    skipped = input_quantization(source, graph) if codes else None
-    packed.subgraphs = [_head(graph, name=name, cut=cut, skipped=skipped) for name, cut in ordered]
-    packed.signatureDefs = [
-        _signature(name, subgraph=index, head=head)
-        for index, ((name, _), head) in enumerate(zip(ordered, packed.subgraphs, strict=True))
-    ]
-    _keep_used(packed, source)
+    packed.subgraphs, packed.signatureDefs = [], []
+    packed.buffers, packed.operatorCodes = [], []
+    for source in sources:
+        model = load(source.model)
+        graph = model.subgraphs[0]
+        ordered = sorted(source.cuts.items(), key=lambda item: (item[1].operator, item[0]))
+        skipped = input_quantization(model, graph) if source.codes else None
+        heads = [_head(graph, name=name, cut=cut, skipped=skipped) for name, cut in ordered]
+        packed.signatureDefs += [
+            _signature(name, subgraph=index, head=head)
+            for index, ((name, _), head) in enumerate(
+                zip(ordered, heads, strict=True), start=len(packed.subgraphs)
+            )
+        ]
+        packed.subgraphs += heads
+        packed.version = model.version
+        _keep_used(packed, heads, model)
     return save(packed)
 
 
@@ -328,12 +348,12 @@ def _tensor_map(name: str, tensor: int) -> Any:
     return entry
 
 
-def _keep_used(packed: Any, source: Any) -> None:
-    """Take from the source the buffers and operator codes the heads use, renumbered."""
-    tensors = [tensor for head in packed.subgraphs for tensor in head.tensors]
+def _keep_used(packed: Any, heads: Sequence[Any], source: Any) -> None:
+    """Take from the source the buffers and operator codes its heads use, renumbered."""
+    tensors = [tensor for head in heads for tensor in head.tensors]
     buffers = sorted({0} | {int(tensor.buffer) for tensor in tensors})
-    packed.buffers = [source.buffers[buffer] for buffer in buffers]
-    new_buffers = {old: new for new, old in enumerate(buffers)}
+    new_buffers = {old: new for new, old in enumerate(buffers, start=len(packed.buffers))}
+    packed.buffers += [source.buffers[buffer] for buffer in buffers]
     for tensor in tensors:
         tensor.buffer = new_buffers[int(tensor.buffer)]
     shared: dict[int, _SharedTable] = {}
@@ -341,9 +361,9 @@ def _keep_used(packed: Any, source: Any) -> None:
         if tensor.quantization is not None:
             table = tensor.quantization
             tensor.quantization = shared.setdefault(id(table), _SharedTable(table))
-    operators = [operator for head in packed.subgraphs for operator in head.operators]
+    operators = [operator for head in heads for operator in head.operators]
     codes = sorted({int(operator.opcodeIndex) for operator in operators})
-    packed.operatorCodes = [source.operatorCodes[code] for code in codes]
-    new_codes = {old: new for new, old in enumerate(codes)}
+    new_codes = {old: new for new, old in enumerate(codes, start=len(packed.operatorCodes))}
+    packed.operatorCodes += [source.operatorCodes[code] for code in codes]
     for operator in operators:
         operator.opcodeIndex = new_codes[int(operator.opcodeIndex)]

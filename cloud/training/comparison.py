@@ -12,6 +12,7 @@ from .answers import Floats
 from .lessons import Indices
 
 CONFIDENT = 0.9
+SIGNIFICANT = 0.05
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +36,15 @@ class AgainstLabels(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float
 
     @property
-    def student_wins(self) -> bool:
-        return self.student.value > self.teacher.value
+    def verdict(self) -> str:
+        """Who is better, where that is more than chance would bring."""
+        ahead = self.only_student_right - self.only_teacher_right
+        if ahead == 0:
+            return "both are as often right"
+        first, second = ("student", "teacher") if ahead > 0 else ("teacher", "student")
+        if self.p_value < SIGNIFICANT:
+            return f"the {first} beats its {second}"
+        return f"the {first} is ahead of its {second} by no more than chance brings"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,14 @@ from .lessons import Indices
 
 
 class Judgement(NamedTuple):
-    """On pictures held out: the mean loss, and how good that is in the course's own measure."""
+    """On pictures held out: the mean loss, and how good that is in the course's own measure.
+
+    `sent_bytes` is what a net that sends something sends for one, by its own reckoning.
+    """
 
     loss: float
     score: float
+    sent_bytes: float = 0.0
 
 
 class Course(Protocol):

@@ -8,7 +8,6 @@ Everything that takes time is on disk as soon as it is there: the same call carr
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from ..compiler.card import card_path
 from ..compiler.files import write_whole
 from ..compiler.litert import Runner
 from ..compiler.locks import held
-from ..compiler.pictures import PictureSet
 from ..compiler.sources import ModelSource, open_source
 from ..compiler.steps import Progress, Steps, sha256
 from ..compiler.temperature import fit_temperature
@@ -34,34 +32,25 @@ from .answers import Floats
 from .card import PictureFacts, StudentCard, TeacherFacts
 from .comparison import compare
 from .frozen import backbone_features, train_head
-from .lessons import Lessons, as_logits, output_kind_of, split
-from .rows import RowFile
+from .gathering import Sources, key_of, resized
+from .lessons import Lessons, as_logits
 from .settings import StudentSettings, TrainingSettings
 from .student import Student, freeze_below, make_student, student_of
 from .student_course import StudentCourse
-from .teacher import Teacher
 from .trainer import Trained, Trainer, Watch
-from .views import PictureView, all_views
+from .views import all_views
 
 _FROM_SCRATCH = 2e-3
 _FROM_BACKBONE = 3e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """All that a distillation depends on; `folder` is where it keeps what it has done.
+class Task(Sources):
+    """All that a distillation depends on."""
 
-    `evaluation`, with labels where they are known, is only ever measured on.
-    """
-
-    teacher: Teacher
-    teacher_name: str
     spec: PreprocessSpec
-    pictures: PictureSet
-    evaluation: PictureSet | None
     student: StudentSettings
     training: TrainingSettings
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -74,9 +63,12 @@ class Distilled:
 
 def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watch) -> Distilled:
     """Trains, converts and measures a student; BuildError says what failed."""
-    _refuse_measured(task)
+    task.refuse_measured()
     backbone = open_source(task.student.backbone) if task.student.backbone else None
-    lessons, kind = _lessons(task, progress)
+    settings = task.training
+    lessons, kind = task.lessons(
+        task.spec, views=settings.views, held_out=settings.held_out, progress=progress
+    )
     run = task.folder / f"run-{_fingerprint(task, backbone)}"
     with held(run.parent / f"{run.name}.lock", on_wait=lambda: progress("another run", 0, 0)):
         net, trained = _train(task, backbone, lessons, run, device, progress, watch)
@@ -91,8 +83,8 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
         views = all_views(task.evaluation.files, 1)
         store = task.teacher.store(task.folder)
         answers = as_logits(task.teacher.answer(views, store, progress=progress), kind)
-        resize = _resizer(steps, task.spec)
-        pixels = np.stack([_resized(each, resize) for each in views])
+        resize = task.resizer(task.spec)
+        pixels = np.stack([resized(each, resize) for each in views])
         evaluation = compare(
             _outputs(model, pixels, task.spec),
             answers,
@@ -120,45 +112,6 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
         tools=steps.tools,
     )
     return Distilled(model, card)
-
-
-def _refuse_measured(task: Task) -> None:
-    """BuildError if a picture is both learned from and measured on: figures would promise too much.
-
-    Copies are found by their content, wherever they lie.
-    """
-    if task.evaluation is None:
-        return
-    learned = {view.key: view.file for view in all_views(task.pictures.files, 1)}
-    twins = [view for view in all_views(task.evaluation.files, 1) if view.key in learned]
-    if twins:
-        raise BuildError(
-            f"{len(twins)} evaluation pictures are among those to learn from, such as "
-            f"{twins[0].file} ({learned[twins[0].key]}); leave each in one folder only"
-        )
-
-
-def _lessons(task: Task, progress: Progress) -> tuple[Lessons, OutputKind]:
-    """Every view as the student sees it, with the teacher's answer to that very view."""
-    files, count = task.pictures.files, task.training.views
-    views = all_views(files, count)
-    teacher = task.teacher
-    outputs = teacher.answer(views, teacher.store(task.folder), progress=progress)
-    kind = output_kind_of(outputs)
-    keys = [view.key for view in views]
-    learned, held_out = split(keys[: len(files)], held_out=task.training.held_out)
-    resize = _resizer(teacher.steps, task.spec)
-
-    def make(start: int, stop: int) -> npt.NDArray[Any]:
-        return np.stack([_resized(view, resize) for view in views[start:stop]])
-
-    side = task.spec.size_px
-    name = _key([asdict(task.spec), hashlib.sha256(b"".join(keys)).hexdigest()])
-    rows = RowFile(task.folder / f"pixels-{name}", (side, side, 3), np.uint8, len(views))
-    pixels = rows.filled(
-        make, on_rows=lambda done, total: progress("pictures as the student sees them", done, total)
-    )
-    return Lessons(pixels, as_logits(outputs, kind), learned, held_out, task.spec), kind
 
 
 def _train(
@@ -211,7 +164,7 @@ def _train_head(
     progress: Progress,
 ) -> None:
     pixels = Path(getattr(lessons.pixels, "filename", "")).name
-    file = task.folder / f"features-{_key([backbone.sha256, pixels])}"
+    file = task.folder / f"features-{key_of([backbone.sha256, pixels])}"
     features = backbone_features(net, lessons, file, device=device, progress=progress)
     progress("training the head", 0, 0)
     loss, agreement = train_head(net, features, lessons, task.training)
@@ -239,18 +192,9 @@ def _outputs(model: bytes, pixels: npt.NDArray[Any], spec: PreprocessSpec) -> Fl
     return np.stack(outputs).astype(np.float32)
 
 
-def _resizer(steps: Steps, spec: PreprocessSpec) -> Runner:
-    return Runner(steps.preprocess(spec), signature="resize")
-
-
-def _resized(view: PictureView, resize: Runner) -> npt.NDArray[Any]:
-    pixels: npt.NDArray[Any] = resize.run(view.pixels()[None])[0]
-    return pixels
-
-
 def _fingerprint(task: Task, backbone: ModelSource | None) -> str:
     """The same for the same training; every change of a setting is another."""
-    return _key(
+    return key_of(
         [
             task.teacher.sha256,
             task.pictures.sha256,
@@ -261,11 +205,6 @@ def _fingerprint(task: Task, backbone: ModelSource | None) -> str:
             task.teacher.steps.tools,
         ]
     )
-
-
-def _key(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def write_student(distilled: Distilled, output: Path) -> None:

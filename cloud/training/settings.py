@@ -1,4 +1,4 @@
-"""What a student is and how it is trained, and how a net that rebuilds pictures is."""
+"""What a student, a bottleneck or a net that rebuilds pictures is, and how it is trained."""
 
 from dataclasses import dataclass
 
@@ -24,6 +24,29 @@ class StudentSettings:
         _check("width", self.width, least=0.1, most=4.0)
         _check("depth", self.depth, least=0.1, most=4.0)
         _check("tuned", self.tuned, least=0.0, most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckSettings:
+    """An encoder of some width with so many channels to send, and where its decoder comes in.
+
+    `sent_bytes` is what a picture may take in the mean, headers apart. `cut` is the ONNX name of
+    the tensor that the decoder makes; one is chosen where it is empty.
+    """
+
+    sent_bytes: float = 1000.0
+    cut: str = ""
+    width: int = 24
+    channels: int = 24
+    decoder_width: int = 256
+    decoder_blocks: int = 1
+
+    def __post_init__(self) -> None:
+        _check("bytes", self.sent_bytes, least=16, most=1e6)
+        _check("width", self.width, least=4, most=256)
+        _check("channels", self.channels, least=1, most=1024)
+        _check("decoder width", self.decoder_width, least=8, most=4096)
+        _check("decoder blocks", self.decoder_blocks, least=0, most=64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...shared.errors import BuildError
+from .layers import convolution
 
 _STEM = 32
 _TOP = 1280
@@ -72,9 +73,9 @@ class _InvertedResidual(nn.Module):
     def __init__(self, into: int, stage: _Stage, *, out: int, stride: int) -> None:
         super().__init__()
         wide = into * stage.expand
-        layers = [_convolution(into, wide, 1)] if stage.expand != 1 else []
-        layers.append(_convolution(wide, wide, stage.kernel, stride=stride, groups=wide))
-        layers.append(_convolution(wide, out, 1, activation=False))
+        layers = [convolution(into, wide, 1)] if stage.expand != 1 else []
+        layers.append(convolution(wide, wide, stage.kernel, stride=stride, groups=wide))
+        layers.append(convolution(wide, out, 1, activation=False))
         self.layers = nn.Sequential(*layers)
         self.around = stride == 1 and into == out
 
@@ -91,7 +92,7 @@ def make_student(*, width: float, depth: float, classes: int) -> Student:
     0.73
     """
     stem = _scaled(_STEM, width)
-    layers: list[nn.Module] = [_convolution(3, stem, 3, stride=2)]
+    layers: list[nn.Module] = [convolution(3, stem, 3, stride=2)]
     into = stem
     for stage in _STAGES:
         out = _scaled(stage.channels, width)
@@ -100,7 +101,7 @@ def make_student(*, width: float, depth: float, classes: int) -> Student:
             layers.append(_InvertedResidual(into, stage, out=out, stride=stride))
             into = out
     top = _scaled(_TOP, width)
-    layers.append(_convolution(into, top, 1))
+    layers.append(convolution(into, top, 1))
     return Student(_Pooled(nn.Sequential(*layers)), width=top, classes=classes)
 
 
@@ -140,17 +141,6 @@ def _drop_last_linear(module: nn.Module) -> None:
     for name in path[:-1]:
         chain.append(chain[-1].get_submodule(name))
     setattr(chain[-1], path[-1], nn.Identity())
-
-
-def _convolution(
-    into: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: bool = True
-) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out),
-    ]
-    nn.init.kaiming_normal_(layers[0].weight, mode="fan_out")  # type: ignore[arg-type]
-    return nn.Sequential(*layers, *([nn.ReLU6()] if activation else []))
 
 
 def _scaled(channels: int, width: float) -> int:

@@ -29,7 +29,7 @@ _MOMENTUM = 0.1
 class Standing:
     """How a training goes: `loss` is this epoch's mean so far, `left_s` the time at this pace.
 
-    `score` is what the course makes of the pictures held out.
+    `score` and `sent_bytes` are what the course makes of the pictures held out.
     """
 
     epoch: int
@@ -40,6 +40,7 @@ class Standing:
     held_out_loss: float
     score: float
     left_s: float
+    sent_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Trained:
     epochs: int
     held_out_loss: float
     score: float
+    sent_bytes: float = 0.0
 
 
 Watch = Callable[[Standing], None]
@@ -88,14 +90,14 @@ class Trainer:
         optimizer = torch.optim.AdamW(_groups(self._net), lr=self._learning_rate)
         state = load(self._checkpoint)
         if state is None:
-            loss, score = self.held_out()
+            held = self.held_out()
             # Tuning may not make worse what its head has learned; random weights know nothing.
-            start_loss = math.inf if self._statistics else loss
+            start_loss = math.inf if self._statistics else held.loss
             state = Progressed(net={}, optimizer={}, best=_copied(self._net), best_loss=start_loss)
             self._save(state, optimizer, step=0)
         else:
             self._restore(state, optimizer)
-            loss, score = self.held_out()
+            held = self.held_out()
         pace = self._pace
         saved_s = time.monotonic()
         self._started = (saved_s, state.epoch * self._steps + state.step)
@@ -108,19 +110,19 @@ class Trainer:
                     total += self._step(optimizer, batch, epoch=state.epoch, step=step)
                     seen += 1
                     if step + 1 < self._steps:  # the last one is told with what it led to
-                        self._tell(state.epoch, step + 1, total / seen, loss, score)
+                        self._tell(state.epoch, step + 1, total / seen, held)
                     if time.monotonic() - saved_s > self._checkpoint_every_s:
                         self._save(state, optimizer, step=step + 1)
                         saved_s = time.monotonic()
             state.epoch, state.step = state.epoch + 1, 0
-            loss, score = self.held_out()
-            self._judge(state, loss)
+            held = self.held_out()
+            self._judge(state, held.loss)
             self._save(state, optimizer, step=0)
-            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), loss, score)
+            self._tell(state.epoch - 1, self._steps, total / max(seen, 1), held)
         self._net.load_state_dict(state.best)
         self._net.eval()
-        loss, score = self.held_out()
-        return Trained(state.best_epoch, state.epoch, loss, score)
+        held = self.held_out()
+        return Trained(state.best_epoch, state.epoch, held.loss, held.score, held.sent_bytes)
 
     def held_out(self) -> Judgement:
         """How the net does as it is on pictures held out."""
@@ -171,7 +173,7 @@ class Trainer:
         self._net.load_state_dict(state.net)
         optimizer.load_state_dict(state.optimizer)
 
-    def _tell(self, epoch: int, step: int, loss: float, held_out: float, score: float) -> None:
+    def _tell(self, epoch: int, step: int, loss: float, held: Judgement) -> None:
         since_s, first = self._started
         done, total = epoch * self._steps + step, self._pace.epochs * self._steps
         pace_s = (time.monotonic() - since_s) / max(1, done - first)
@@ -182,8 +184,9 @@ class Trainer:
                 step=step,
                 steps=self._steps,
                 loss=loss,
-                held_out_loss=held_out,
-                score=score,
+                held_out_loss=held.loss,
+                score=held.score,
+                sent_bytes=held.sent_bytes,
                 left_s=pace_s * (total - done),
             )
         )

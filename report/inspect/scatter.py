@@ -65,10 +65,10 @@ def scatter(
     plot = _Plot(x, y, height_px)
     drawn = [plot.level(height, colour) for height, _, colour in levels]
     drawn += plot.grid()
-    drawn += [plot.level_name(at, height, words) for at, (height, words, _) in enumerate(levels)]
     drawn += plot.stair([point for point in points if point.front], left=best_is_left)
     ordered = sorted(points, key=lambda point: point.front)
     drawn += [plot.point(point) for point in ordered]
+    drawn += [plot.level_name(at, height, words) for at, (height, words, _) in enumerate(levels)]
     drawn += plot.codes(ordered)
     return element(
         "svg",

@@ -1,6 +1,8 @@
+import argparse
 from pathlib import Path
 
 import pytest
+from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, family_of, point_of
 from rate_accuracy.pairs import evenly, pictures_below
@@ -23,6 +25,19 @@ def test_one_lucky_point_does_not_reach_an_agreement() -> None:
     assert found is not None
     assert found.codec == "c"
     assert curve(point("a", 10, 99), point("b", 20, 98)).reaching(0.99) is None
+
+
+def test_a_fit_lets_neighbouring_rates_speak_for_each_other() -> None:
+    noisy = curve(point("a", 10, 97), point("b", 20, 100), point("c", 30, 98), point("d", 40, 100))
+    assert noisy.isotonic() == pytest.approx((0.97, 0.99, 0.99, 1.0))
+    found = noisy.reaching_by_fit(0.99)
+    assert found is not None
+    assert found.codec == "b"
+    assert cheapest([noisy], 0.99, by_fit=True) == (noisy, found)
+    assert cheapest([noisy], 0.99) == (noisy, noisy.points[3])
+    falling = curve(point("a", 10, 99), point("b", 20, 96), point("c", 30, 90))
+    assert falling.isotonic() == pytest.approx((0.95, 0.95, 0.95))
+    assert falling.reaching_by_fit(0.99) is None
 
 
 def test_the_cheapest_of_those_that_reach_it() -> None:
@@ -85,3 +100,21 @@ def test_pictures_are_taken_evenly(tmp_path: Path) -> None:
     assert [file.stem for file in evenly(pictures_below(tmp_path), 3)] == ["0", "3", "6"]
     with pytest.raises(ConfigError, match="no pictures"):
         pictures_below(tmp_path / "nothing")
+
+
+def test_a_bottleneck_is_held_against_the_best_picture_codec() -> None:
+    picture = curve(point("webp-50", 3000, 99), point("webp-75", 5000, 100))
+    assert bottleneck.targets("vgg16", [picture]) == []
+    narrow = curve(point("rans-8", 900, 98), point("rans-12", 1200, 99), where="b01-15x15x24/int8")
+    *_, share = bottleneck.targets("vgg16", [picture, narrow])
+    assert share.value == pytest.approx(1200 / 3000)
+    assert share.holds
+    never = curve(point("rans-8", 900, 98), where="b01-15x15x24/int8")
+    assert not bottleneck.targets("vgg16", [picture, never])[0].holds
+
+
+def test_a_bottleneck_belongs_to_a_model() -> None:
+    assert bottleneck.of_a_model("vgg16=a/b.onnx") == ("vgg16", Path("a/b.onnx"))
+    for wrong in ("b.onnx", "vgg16=", "other=b.onnx"):
+        with pytest.raises(argparse.ArgumentTypeError, match="MODEL=FILE"):
+            bottleneck.of_a_model(wrong)

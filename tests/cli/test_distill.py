@@ -83,6 +83,19 @@ def test_what_cannot_work_is_told(
     assert message in capsys.readouterr().err
 
 
+def test_a_pickled_teacher_is_taken_where_the_recipe_trusts_it(
+    recipe: Path, capsys: Capture
+) -> None:
+    torch.save(bundles.large(), recipe.parent / "large.pt")
+    trusting = RECIPE.replace(f"{bundles.__name__}:large", "large.pt")
+    recipe.write_text(trusting)
+    assert distil(recipe, "--width", "0") == 65
+    assert "large.pt is a pickle" in capsys.readouterr().err
+    recipe.write_text(trusting.replace("[pictures]", "allow_pickle = true\n[pictures]"))
+    assert distil(recipe, "--width", "0") == 65
+    assert "width 0: 0.1 to 4 are possible" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_cuda_device_that_is_not_there(recipe: Path, capsys: Capture) -> None:
     assert distil(recipe, "--device", "cuda") == 78

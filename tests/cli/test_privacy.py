@@ -14,6 +14,8 @@ from hybridge.shared.privacy import FILE, Privacy, encode_privacy, read_privacy
 from .. import exposed
 from ..bundles import CLOUD, NAME, SPLIT, Small, picture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Capture = pytest.CaptureFixture[str]
 QUICK = ("--epochs", "1", "--views", "1", "--held-out", "0.3", "--size-px", "16", "--width", "8")
 

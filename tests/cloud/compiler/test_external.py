@@ -6,7 +6,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 from onnx.numpy_helper import from_array
 
-from hybridge.cloud.compiler.external import Externalized, externalize
+from hybridge.cloud.compiler.external import Externalized, externalize, renamed
 from hybridge.cloud.compiler.onnx_graph import Wire, extract_tail, find_cuts
 from hybridge.cloud.compiler.onnx_source import copy_of
 from hybridge.cloud.weights import ALIGNMENT_BYTES, Weights, open_session
@@ -86,3 +86,12 @@ def test_one_name_for_two_weights_is_refused(graphs: dict[str, ModelProto]) -> N
     tensor.CopyFrom(from_array(changed, tensor.name))
     with pytest.raises(BuildError, match="not the same weights in every graph"):
         externalize(graphs | {"zz": other})
+
+
+def test_weights_of_other_names_are_stored_once_too(converted: Converted) -> None:
+    model = renamed(converted.onnx, "other/")
+    assert all(tensor.name.startswith("other/") for tensor in model.graph.initializer)
+    tensor = np.random.default_rng(1).random((2, 3, 16, 16), np.float32)
+    np.testing.assert_array_equal(run(model, tensor), run(converted.onnx, tensor))
+    both = externalize({"one": converted.onnx, "other": model})
+    assert len(both.weights) == len(externalize({"one": converted.onnx}).weights)

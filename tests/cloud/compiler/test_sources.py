@@ -48,7 +48,8 @@ def test_a_file_is_read_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model.txt", "neither an .onnx"),
+        (__file__, "neither an .onnx"),
+        ("saved_model", "no file or folder 'saved_model'; check its path"),
         ("nowhere_at_all:make", "nowhere_at_all"),
         ("owned:missing", "missing"),
         ("owned:number", "returned int"),

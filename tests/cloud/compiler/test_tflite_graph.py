@@ -4,10 +4,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from hybridge.cloud.compiler.litert import Runner
 from hybridge.cloud.compiler.tflite_graph import (
+    HeadSource,
     TfliteCut,
     find_cuts,
     load,
     pack_heads,
+    pack_sources,
     save,
 )
 from hybridge.shared.errors import BuildError
@@ -54,6 +56,19 @@ def test_each_head_gives_its_cut(converted: Converted) -> None:
         for name, cut in cuts.items():
             value = Runner(packed, signature=name).run(converted.tensors[0])
             assert (value.shape, str(value.dtype)) == ((1, *cut.shape), cut.dtype)
+
+
+def test_heads_of_two_models_in_one_file_are_what_they_were(converted: Converted) -> None:
+    tensor = converted.tensors[0]
+    cuts = {name: find_cuts(getattr(converted, name))[1] for name in ("float32", "int8")}
+    packed = pack_sources(
+        [HeadSource(getattr(converted, name), {name: cut}) for name, cut in cuts.items()]
+    )
+    for name, cut in cuts.items():
+        alone = pack_heads(getattr(converted, name), {name: cut})
+        np.testing.assert_array_equal(
+            Runner(packed, signature=name).run(tensor), Runner(alone, signature=name).run(tensor)
+        )
 
 
 def test_a_head_continued_in_int8_gives_the_whole_answer(converted: Converted) -> None:

@@ -3,6 +3,8 @@ import torch
 
 from hybridge.cloud.training.inverter import Inverter, Shape
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize(
     "shapes",

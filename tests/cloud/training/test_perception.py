@@ -17,6 +17,8 @@ from ...bundles import SIZE_PX, picture
 if TYPE_CHECKING:
     from ...bundles import Small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def batch(*seeds: int) -> torch.Tensor:
     return pictures_of(np.stack([picture(s, width=SIZE_PX, height=SIZE_PX) for s in seeds]))

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from hybridge.cloud.training.similarity import ssim
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # structural_similarity of scikit-image 0.26.0 in float64, with gaussian_weights, sigma 1.5,
 # without use_sample_covariance, data_range 1, on pairs(seed, h, w).
 KNOWN = [

@@ -59,6 +59,18 @@ def test_points_stand_where_their_figures_say() -> None:
     assert "beaten &lt;b&gt;" in drawn
 
 
+def test_the_name_of_a_level_lies_over_points() -> None:
+    plane = Axis(0.0, 10.0, (), "")
+    drawn = scatter(
+        [Point(9.5, 5.0, "red", "", "near")],
+        x=plane,
+        y=plane,
+        described="all",
+        levels=[(5.0, "as large as the picture", "cloud")],
+    )
+    assert drawn.index("<circle") < drawn.index("as large as the picture")
+
+
 def codes_in(points: list[Point]) -> list[tuple[str, float]]:
     plane = Axis(0.0, 10.0, (), "")
     drawn = scatter(points, x=plane, y=plane, described="all")

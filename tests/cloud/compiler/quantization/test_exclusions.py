@@ -32,7 +32,11 @@ def test_a_kind_that_loses_goes_as_a_whole() -> None:
 
 
 def test_what_is_near_the_margin_stays() -> None:
-    assert slow_operators(times("ADD", (1.15, 1.0), (1.15, 1.0))) == frozenset()
+    assert slow_operators(times("ADD", (1.03, 1.0), (1.03, 1.0))) == frozenset()
+
+
+def test_what_loses_a_tenth_goes() -> None:
+    assert slow_operators(times("MUL", (1.12, 1.0), (1.12, 1.0))) == {"MUL0", "MUL1"}
 
 
 def test_what_is_no_part_of_the_time_stays() -> None:
@@ -41,6 +45,7 @@ def test_what_is_no_part_of_the_time_stays() -> None:
 
 def test_a_single_operator_goes_if_it_loses_by_far() -> None:
     assert slow_operators(times("CONV_2D", (1, 5), (1, 5), (1, 0.3))) == {"CONV_2D2"}
+    assert slow_operators(times("CONV_2D", (1, 5), (1, 5), (0.3, 0.25))) == frozenset()
 
 
 def convolutions(model: bytes) -> list[str]:
@@ -78,7 +83,7 @@ def with_hard_swishes(model: bytes, count: int) -> bytes:
 
 def test_hard_swish_is_found_by_its_time(converted: Converted) -> None:
     """The known trap: nobody has int8 kernels for it. Its factor is 5 on this small net and 70 on a
-    MobileNetV3, where 1.2 decides."""
+    MobileNetV3, where 1.06 decides."""
     float32 = with_hard_swishes(converted.float32, 20)
     seen = observe(float32, converted.tensors)
     measured = time_operators(float32, static_int8(float32, seen, ranges=Ranges.MIN_MAX))
