@@ -346,9 +346,9 @@ async def test_a_silent_connection_over_a_wire(small: Small, quick: None) -> Non
             uplink.breaker = told = Told()
             wire.silence()
             lost = asyncio.ensure_future(infer(uplink))
-            async with asyncio.timeout(SOON_S):  # until a new connection has taken over
-                while uplink._connection is old:
-                    await told.closes.wait()  # a probe's answer may have been on its way before
+            async with asyncio.timeout(SOON_S):
+                while uplink._connection is old:  # until a new connection took over
+                    await told.closes.wait()  # as does what the old one had still answered
                     told.closes.clear()
             assert (await infer(uplink)).probabilities.tolist() == [0, 0, 0, 0, 1]
             with pytest.raises(RemoteUnavailable, match="given up"):
