@@ -19,8 +19,8 @@ from .ranges import each_activation
 from .timing import interleaved_ms
 
 MARGIN = 1.06
-"""Where an operator counts, it took at most 0.98 of its twin's time, or 1.12 times and more: in
-EfficientNet-Lite0, ResNet-50, MobileNetV3 and DenseNet-121, whose MULs took 1.12 to 1.21 times."""
+"""Where an operator counted, it took at most 0.98 of its twin's time, or 1.12 times and more: seen in
+EfficientNet-Lite0, ResNet-50, MobileNetV3 and a static DenseNet-121, a few rounds each."""
 _WORTH, _WORTH_ALONE = 0.005, 0.04
 """What a kind and what a single operator has to waste of the model's time. Single convolutions of
 dynamic int8 models wasted 0.3 to 1.9 %, in every measurement others."""
