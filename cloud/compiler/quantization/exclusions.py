@@ -19,7 +19,7 @@ from .ranges import each_activation
 from .timing import interleaved_ms
 
 MARGIN = 1.06
-"""Where an operator counted, it took at most 0.98 of its twin's time, or 1.12 times and more: seen in
+"""Where an operator counted, it took 0.98 of its twin's time at most, or 1.12 and more: seen in
 EfficientNet-Lite0, ResNet-50, MobileNetV3 and a static DenseNet-121, a few rounds each."""
 _WORTH, _WORTH_ALONE = 0.005, 0.04
 """What a kind and what a single operator has to waste of the model's time. Single convolutions of
