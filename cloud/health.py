@@ -45,11 +45,11 @@ class Health(HealthServicer):  # type: ignore[misc]
     ) -> AsyncIterator[pb.HealthCheckResponse]:
         told = None
         while True:
-            changed = self._changed
+            changed, closed = self._changed, self._closed
             status = self._status.get(request.service, Status.SERVICE_UNKNOWN)
             if status != told:
                 yield Status(status=status)
                 told = status
-            if self._closed:
+            if closed:
                 return
             await changed.wait()

@@ -43,6 +43,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         self.requests: list[pb.ModelInferRequest] = []
         self.watches: list[fleet_pb2.WatchResultsRequest] = []
         self._streams: asyncio.Queue[list[fleet_pb2.LateResult | grpc.StatusCode]] | None = None
+        self._asked = threading.Semaphore(0)
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         self._streams = asyncio.Queue()
@@ -62,6 +63,11 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         """What the next stream, or the one that waits, sends; a status ends it."""
         assert self._streams is not None
         asyncio.run_coroutine_threadsafe(self._streams.put(list(steps)), self._loop).result(20)
+
+    def await_streams(self, number: int) -> None:
+        """Returns once so many more streams were asked for: all before the last have ended."""
+        for _ in range(number):
+            assert self._asked.acquire(timeout=60)
 
     def opened(self) -> fleet_pb2.LateResult:
         return fleet_pb2.LateResult(epoch=self.epoch)
@@ -93,6 +99,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         self, request: fleet_pb2.WatchResultsRequest, context: oip.Context
     ) -> AsyncIterator[fleet_pb2.LateResult]:
         self.watches.append(request)
+        self._asked.release()
         assert self._streams is not None
         for step in await self._streams.get():
             if not isinstance(step, fleet_pb2.LateResult):
@@ -226,6 +233,7 @@ def test_iterating_ends_with_the_client(edge: ScriptedEdge) -> None:
 def test_a_restarted_edge(edge: ScriptedEdge, client: Client) -> None:
     before = ask(client, "before")
     edge.stream(edge.opened(), grpc.StatusCode.UNAVAILABLE)
+    edge.await_streams(2)  # the first has told of A, and no other will
     edge.epoch = "B"
     after = ask(client, "after")
     edge.stream(edge.opened(), edge.result(1, "after"))

@@ -56,3 +56,12 @@ async def test_each_change_is_told_once_to_everybody() -> None:
     await asyncio.sleep(0)
     health.set(serving=True)
     assert (await asyncio.wait_for(waiting, 30)).status == Status.SERVING
+
+
+async def test_who_is_told_of_the_beginning_while_it_ends_is_told_of_the_end_too() -> None:
+    health = Health(["service"])
+    health.set(serving=True)
+    stream = health.Watch(pb.HealthCheckRequest(service="service"), None)
+    assert (await anext(stream)).status == Status.SERVING
+    health.close()  # the stream has not gone on since
+    assert [each.status async for each in stream] == [Status.NOT_SERVING]
