@@ -43,7 +43,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         self.requests: list[pb.ModelInferRequest] = []
         self.watches: list[fleet_pb2.WatchResultsRequest] = []
         self._streams: asyncio.Queue[list[fleet_pb2.LateResult | grpc.StatusCode]] | None = None
-        self._asked = threading.Semaphore(0)
+        self._asked, self._ended = threading.Semaphore(0), threading.Semaphore(0)
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         self._streams = asyncio.Queue()
@@ -64,10 +64,13 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         assert self._streams is not None
         asyncio.run_coroutine_threadsafe(self._streams.put(list(steps)), self._loop).result(20)
 
-    def await_streams(self, number: int) -> None:
-        """Returns once so many more streams were asked for: all before the last have ended."""
-        for _ in range(number):
-            assert self._asked.acquire(timeout=60)
+    def await_asked(self) -> None:
+        """Returns once one more stream was asked for."""
+        assert self._asked.acquire(timeout=60)
+
+    def await_ended(self) -> None:
+        """Returns once one more stream has ended: it takes no steps from the next any more."""
+        assert self._ended.acquire(timeout=60)
 
     def opened(self) -> fleet_pb2.LateResult:
         return fleet_pb2.LateResult(epoch=self.epoch)
@@ -101,12 +104,15 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         self.watches.append(request)
         self._asked.release()
         assert self._streams is not None
-        for step in await self._streams.get():
-            if not isinstance(step, fleet_pb2.LateResult):
-                await context.abort(step, "as the test says")
-            else:
-                yield step
-        await asyncio.Event().wait()  # until the client leaves
+        try:
+            for step in await self._streams.get():
+                if not isinstance(step, fleet_pb2.LateResult):
+                    await context.abort(step, "as the test says")
+                else:
+                    yield step
+            await asyncio.Event().wait()  # until the client leaves
+        finally:
+            self._ended.release()
 
     async def WatchAgent(
         self, request: fleet_pb2.WatchAgentRequest, context: oip.Context
@@ -233,9 +239,12 @@ def test_iterating_ends_with_the_client(edge: ScriptedEdge) -> None:
 def test_a_restarted_edge(edge: ScriptedEdge, client: Client) -> None:
     before = ask(client, "before")
     edge.stream(edge.opened(), grpc.StatusCode.UNAVAILABLE)
-    edge.await_streams(2)  # the first has told of A, and no other will
+    for _ in range(2):  # the first has told of A, and no other will
+        edge.await_asked()
     edge.epoch = "B"
     after = ask(client, "after")
+    for _ in range(2):  # the client has left what knows nothing of B
+        edge.await_ended()
     edge.stream(edge.opened(), edge.result(1, "after"))
     lost = client.finals.wait(before, timeout_ms=WAIT_MS)
     assert (lost.label, lost.plan, lost.final, lost.fallback) == ("cat", "local", True, RESTARTED)
