@@ -39,6 +39,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
     def __init__(self) -> None:
         self.epoch = "A"
         self.follows = self.takes = True
+        self.answers_once_watched = False
         self.address = HERE
         self.requests: list[pb.ModelInferRequest] = []
         self.watches: list[fleet_pb2.WatchResultsRequest] = []
@@ -47,6 +48,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
 
     async def startup(self, *, on_listening: OnListening | None = None) -> None:
         self._streams = asyncio.Queue()
+        self._watched = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._server = grpc.aio.server()
         oip.add_servicer(self._server, self)
@@ -89,6 +91,8 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         self, request: pb.ModelInferRequest, context: oip.Context
     ) -> pb.ModelInferResponse:
         self.requests.append(request)
+        if self.answers_once_watched:
+            await self._watched.wait()
         if not self.takes:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
         if not self.follows:
@@ -102,6 +106,7 @@ class ScriptedEdge(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
         self, request: fleet_pb2.WatchResultsRequest, context: oip.Context
     ) -> AsyncIterator[fleet_pb2.LateResult]:
         self.watches.append(request)
+        self._watched.set()
         self._asked.release()
         assert self._streams is not None
         try:
@@ -252,10 +257,12 @@ def test_a_restarted_edge(edge: ScriptedEdge, client: Client) -> None:
 
 
 def test_an_edge_restarted_before_it_was_ever_watched(edge: ScriptedEdge, client: Client) -> None:
+    edge.answers_once_watched = True
     before = ask(client, "before")
     edge.epoch = "B"
     after = ask(client, "after")
     edge.stream(edge.opened())  # begun before anything was answered: it says nothing of either
+    edge.await_ended()
     edge.stream(edge.opened(), edge.result(1, "after"))
     assert client.finals.wait(before, timeout_ms=WAIT_MS).fallback == RESTARTED
     assert client.finals.wait(after, timeout_ms=WAIT_MS).plan == "cloud:raw"
