@@ -10,22 +10,21 @@ tail serves every rate.
     excess   a byte for each symbol at the top of the tables; the first N are the coder's seeds
 """
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FrameError, TensorError
+from ..errors import FrameError
 from ..tensor import Array
 from .base import Codec
 from .grids import SILENT, Grids
 from .neighbours import Pass, Plane
+from .pieces import Together, joined, parted
 from .rans import Decoder, Encoder, Tables, lanes_of
 
 WIRE_ID_BASE = 0x40
 MIN_TENTHS, MAX_TENTHS = 1, 80
-_LENGTH = struct.Struct("<I")
 
 I8 = npt.NDArray[np.int8]
 I16 = npt.NDArray[np.int16]
@@ -152,43 +151,18 @@ class Channels(Codec):
         self.name = name_of(tenths)
         self.wire_id = WIRE_ID_BASE + tenths
         self._coders = list(coders)
-        self._sizes = [int(np.prod(coder.shape)) for coder in coders]
-        self._shape = coders[0].shape if len(self._coders) == 1 else (sum(self._sizes),)
+        self._together = Together([coder.shape for coder in coders], name=self.name)
 
     def encode(self, tensor: Array) -> bytes:
-        if tensor.dtype != np.int8 or tensor.shape != self._shape:
-            raise TensorError(
-                f"{self.name} takes int8 {list(self._shape)}, "
-                f"not {tensor.dtype} {list(tensor.shape)}"
-            )
-        flat = np.ascontiguousarray(tensor, np.int8).ravel()
-        parts = np.split(flat, np.cumsum(self._sizes)[:-1])
-        made = [
-            coder.encode(part.reshape(coder.shape))
-            for coder, part in zip(self._coders, parts, strict=True)
-        ]
-        return b"".join([*(_LENGTH.pack(len(part)) for part in made[:-1]), *made])
+        parts = self._together.split(tensor)
+        return joined([coder.encode(p) for coder, p in zip(self._coders, parts, strict=True)])
 
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
-        if dtype != "INT8" or shape != self._shape:
-            raise FrameError(
-                f"{self.name} makes INT8 {list(self._shape)}, the contract says "
-                f"{dtype} {list(shape)}"
-            )
-        at = _LENGTH.size * (len(self._coders) - 1)
-        if len(payload) < at:
-            raise FrameError(f"{self.name} payload is cut off in its lengths")
-        lengths = [
-            int(_LENGTH.unpack_from(payload, start)[0]) for start in range(0, at, _LENGTH.size)
-        ]
-        left = len(payload) - at - sum(lengths)
-        if left < 0:
-            raise FrameError(f"{self.name} payload is shorter than its parts")
-        made = []
-        for coder, length in zip(self._coders, [*lengths, left], strict=True):
-            made.append(coder.decode(payload[at : at + length]).ravel())
-            at += length
-        return np.concatenate(made).reshape(self._shape)
+        self._together.check(shape=shape, dtype=dtype)
+        parts = parted(payload, len(self._coders), name=self.name)
+        return self._together.join(
+            [coder.decode(part) for coder, part in zip(self._coders, parts, strict=True)]
+        )
 
 
 def name_of(tenths: int) -> str:

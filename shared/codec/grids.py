@@ -4,16 +4,14 @@ All of it is whole numbers: steps are sixteenths of an int8 code. It is learned 
 built (cloud/compiler/grid_fit.py) and is a part of the contract, as one string.
 """
 
-import base64
-import binascii
 import struct
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from .packed import packed_text, unpacked
 from .rans import TOTAL
 
 FRACTION = 16
@@ -125,20 +123,15 @@ class Grids:
             self.frequencies.astype("u1"),
         )
         raw = b"".join((head, *(each.tobytes() for each in arrays)))
-        return base64.b64encode(zlib.compress(raw, 9)).decode()
+        return packed_text(raw)
 
     @classmethod
     def parse(cls, text: str) -> "Grids":
         """What `text` wrote; ValueError if that is not it."""
+        raw = unpacked(text, most_bytes=_MAX_BYTES, what="grids")
         try:
-            packed = zlib.decompressobj()
-            raw = packed.decompress(base64.b64decode(text, validate=True), _MAX_BYTES)
-            if not packed.eof or packed.unused_data:
-                raise ValueError(
-                    "the grids of a contract are cut off, too long or followed by more"
-                )
             version, groups, bins, channels = _HEAD.unpack_from(raw)
-        except (binascii.Error, zlib.error, struct.error) as error:
+        except struct.error as error:
             raise ValueError(f"the grids of a contract: {error}") from None
         if version != _VERSION or not bins or not groups or channels > MAX_CHANNELS:
             raise ValueError(f"grids of version {version}, {groups} groups and {bins} bins")

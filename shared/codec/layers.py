@@ -12,24 +12,23 @@ Of several tensors in one, a layer holds theirs one after the other, behind the 
 the last.
 """
 
-import struct
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FrameError, TensorError
+from ..errors import FrameError
 from ..tensor import Array
 from .base import Codec
 from .channels import ChannelCoder
 from .grids import Grids
+from .pieces import Together, joined, parted
 from .rans import Decoder, Encoder, Tables, lanes_of
 from .thirds import LAYERS, SIZES, SUMS, Thirds, fine_code_of, surroundings, third_of
 
 WIRE_ID_BASE = 0xC0
 _TENTHS = range(5, 81, 5)
-_LENGTH = struct.Struct("<I")
 
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
@@ -111,59 +110,30 @@ class Layers(Codec):
         self.name = name_of(tenths)
         self.wire_id = WIRE_ID_BASE + tenths // _TENTHS.step
         self._coders = list(coders)
-        self._sizes = [int(np.prod(coder.shape)) for coder in coders]
-        self._shape = coders[0].shape if len(self._coders) == 1 else (sum(self._sizes),)
+        self._together = Together([coder.shape for coder in coders], name=self.name)
 
     def encode(self, tensor: Array) -> bytes:
-        return _joined(self.encode_layers(tensor))
+        return joined(self.encode_layers(tensor))
 
     def encode_layers(self, tensor: Array) -> tuple[bytes, ...]:
-        if tensor.dtype != np.int8 or tensor.shape != self._shape:
-            raise TensorError(
-                f"{self.name} takes int8 {list(self._shape)}, "
-                f"not {tensor.dtype} {list(tensor.shape)}"
-            )
-        flat = np.ascontiguousarray(tensor, np.int8).ravel()
-        tensors = np.split(flat, np.cumsum(self._sizes)[:-1])
-        made = [
-            coder.encode(each.reshape(coder.shape))
-            for coder, each in zip(self._coders, tensors, strict=True)
-        ]
-        return tuple(_joined(each) for each in zip(*made, strict=True))
+        parts = self._together.split(tensor)
+        made = [coder.encode(part) for coder, part in zip(self._coders, parts, strict=True)]
+        return tuple(joined(each) for each in zip(*made, strict=True))
 
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
-        return self.decode_layers(_parted(payload, LAYERS), shape=shape, dtype=dtype)
+        layers = parted(payload, LAYERS, name=self.name)
+        return self.decode_layers(layers, shape=shape, dtype=dtype)
 
     def decode_layers(
         self, layers: Sequence[bytes], *, shape: tuple[int, ...], dtype: str
     ) -> Array:
-        if dtype != "INT8" or shape != self._shape:
-            raise FrameError(
-                f"{self.name} makes INT8 {list(self._shape)}, the contract says "
-                f"{dtype} {list(shape)}"
-            )
+        self._together.check(shape=shape, dtype=dtype)
         if not 1 <= len(layers) <= LAYERS:
             raise FrameError(f"{len(layers)} layers of {LAYERS}")
-        owned = zip(*(_parted(layer, len(self._coders)) for layer in layers), strict=True)
-        made = [coder.decode(own).ravel() for coder, own in zip(self._coders, owned, strict=True)]
-        return np.concatenate(made).reshape(self._shape)
-
-
-def _joined(pieces: Sequence[bytes]) -> bytes:
-    """Pieces one after the other, behind the lengths of all but the last."""
-    return b"".join([*(_LENGTH.pack(len(each)) for each in pieces[:-1]), *pieces])
-
-
-def _parted(joined: bytes, count: int) -> list[bytes]:
-    """So many pieces that were `_joined`; FrameError if they are not."""
-    at = _LENGTH.size * (count - 1)
-    if len(joined) < at:
-        raise FrameError("layers are cut off in their lengths")
-    lengths = [int(_LENGTH.unpack_from(joined, start)[0]) for start in range(0, at, _LENGTH.size)]
-    if sum(lengths) > len(joined) - at:
-        raise FrameError("layers are shorter than their lengths say")
-    ends = [*accumulate(lengths, initial=at), len(joined)]
-    return [joined[start:end] for start, end in pairwise(ends)]
+        count = len(self._coders)
+        owned = zip(*(parted(layer, count, name=self.name) for layer in layers), strict=True)
+        made = [coder.decode(own) for coder, own in zip(self._coders, owned, strict=True)]
+        return self._together.join(made)
 
 
 def name_of(tenths: int) -> str:

@@ -7,16 +7,14 @@ most significant first. A third is coded by what the coarse symbols say of it: t
 and the sum of the eight around it, both of which all are known.
 """
 
-import base64
-import binascii
 import struct
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from .grids import MAX_CHANNELS, SILENT, Grids
+from .packed import packed_text, unpacked
 from .rans import TOTAL
 
 LAYERS = 5
@@ -63,19 +61,17 @@ class Thirds:
         """All of it as a contract holds it."""
         head = _HEAD.pack(_VERSION, len(self.frequencies), self.layer.size)
         raw = head + self.layer.tobytes() + self.frequencies.tobytes()
-        return base64.b64encode(zlib.compress(raw, 9)).decode()
+        return packed_text(raw)
 
     @classmethod
     def parse(cls, text: str) -> "Thirds":
         """What `text` wrote; ValueError if that is not it."""
+        raw = unpacked(text, most_bytes=_MAX_BYTES, what="thirds")
         try:
-            packed = zlib.decompressobj()
-            raw = packed.decompress(base64.b64decode(text, validate=True), _MAX_BYTES)
             version, tables, channels = _HEAD.unpack_from(raw)
-        except (binascii.Error, zlib.error, struct.error) as error:
+        except struct.error as error:
             raise ValueError(f"the thirds of a contract: {error}") from None
-        whole = packed.eof and not packed.unused_data
-        if version != _VERSION or not whole or len(raw) != _HEAD.size + channels + 3 * tables:
+        if version != _VERSION or len(raw) != _HEAD.size + channels + 3 * tables:
             raise ValueError(f"thirds of version {version}, {tables} tables, {len(raw)} bytes")
         found = np.frombuffer(raw, np.uint8, offset=_HEAD.size)
         return cls(layer=found[:channels], frequencies=found[channels:].reshape(tables, 3))

@@ -9,10 +9,7 @@ Learned when a bundle is built, and a part of the contract as one string, with a
 know of the coefficients. All of it is whole numbers; see `rebuilt`.
 """
 
-import base64
-import binascii
 import struct
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -20,6 +17,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from .packed import packed_text, unpacked
 from .rans import TOTAL
 
 MIN_QUALITY, MAX_QUALITY = 1, 80
@@ -225,20 +223,17 @@ class Transform:
             self.frequencies.astype("u1"),
         )
         raw = b"".join((head, *(each.tobytes() for each in arrays)))
-        return base64.b64encode(zlib.compress(raw, 9)).decode()
+        return packed_text(raw)
 
     @classmethod
     def parse(cls, text: str) -> "Transform":
         """What `text` wrote; ValueError if that is not it."""
+        raw = unpacked(text, most_bytes=_MAX_BYTES, what="transform")
         try:
-            packed = zlib.decompressobj()
-            raw = packed.decompress(base64.b64decode(text, validate=True), _MAX_BYTES)
-            if not packed.eof or packed.unused_data:
-                raise ValueError("a contract's transform is cut off, too long or followed by more")
             version, bands, tables, height, width, channels, exponent, first = _HEAD.unpack_from(
                 raw
             )
-        except (binascii.Error, zlib.error, struct.error) as error:
+        except struct.error as error:
             raise ValueError(f"a contract's transform: {error}") from None
         if version != _VERSION or not bands or not tables:
             raise ValueError(f"a transform of version {version}, {bands} bands, {tables} tables")
