@@ -16,9 +16,10 @@ import time
 import tracemalloc
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 
@@ -33,6 +34,19 @@ MORE_BYTES, TIMES = 1 << 20, 64
 """Tracked memory: what any decoder may take, and so many times the tensor's own elements."""
 
 
+class Named(Protocol):
+    """A damaged frame and the name of what it was made of."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def frame(self) -> bytes: ...
+
+
+C = TypeVar("C", bound=Named)
+
+
 @dataclass(frozen=True)
 class Case:
     """A damaged frame and what it was made of."""
@@ -40,6 +54,11 @@ class Case:
     released: Released
     frame: bytes
     mended: bool
+
+    @property
+    def name(self) -> str:
+        name: str = self.released.name
+        return name
 
 
 def damaged(frame: bytes, others: Sequence[bytes], chance: random.Random, *, start: int) -> bytes:
@@ -108,26 +127,37 @@ def outcome(case: Case) -> str:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    load_before = load()
-    seconds = min(options.seconds, 20.0) if options.quick else options.seconds
-    frames, chance = all_released(), random.Random(options.seed)
+    frames = all_released()
     for each in frames:  # decoders are loaded on first use, which is no case's memory
         decode_payload(each.frame, read_header(each.frame), contract=each.contract)
+    return fuzzed("fuzz_frames", options, lambda chance: make_case(frames, chance), outcome)
+
+
+def fuzzed(
+    benchmark: str,
+    options: argparse.Namespace,
+    make: Callable[[random.Random], C],
+    outcome: Callable[[C], str],
+) -> Report:
+    """As many cases as there is time for; those neither refused nor decoded are written out."""
+    load_before = load()
+    seconds = min(options.seconds, 20.0) if options.quick else options.seconds
+    chance = random.Random(options.seed)
     found: Counter[str] = Counter()
-    bad: list[Case] = []
+    bad: list[C] = []
     start = time.monotonic()
     while time.monotonic() < start + seconds:
-        case = make_case(frames, chance)
+        case = make(chance)
         said = outcome(case)
         found[said] += 1
         if said not in ("refused", "decoded"):
             bad.append(case)
     for at, case in enumerate(bad[:20]):
-        file = Path(f"fuzz-{case.released.name}-{at}.frame")
+        file = Path(f"fuzz-{case.name}-{at}.frame")
         file.write_bytes(case.frame)
         sys.stderr.write(f"{file}\n")
     return Report(
-        benchmark="fuzz_frames",
+        benchmark=benchmark,
         targets=[Target.at_most("cases neither refused nor decoded", len(bad), unit="", bound=0)],
         figures={
             "seconds": round(time.monotonic() - start, 1),
@@ -141,11 +171,15 @@ def measure(options: argparse.Namespace) -> Report:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    made = parser(__doc__ or "")
+def fuzz_parser(description: str) -> argparse.ArgumentParser:
+    made = parser(description)
     made.add_argument("--seconds", type=float, default=60.0)
     made.add_argument("--seed", type=int, default=1)
-    return run(measure, made.parse_args(arguments))
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(measure, fuzz_parser(__doc__ or "").parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -12,18 +12,16 @@ import argparse
 import random
 import struct
 import sys
-import time
 import tracemalloc
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 
-from _common import Report, Target, load, machine, parser, run
-from fuzz_frames import MORE_BYTES, TIMES, damaged
+from _common import Report, run
+from fuzz_frames import MORE_BYTES, TIMES, damaged, fuzz_parser, fuzzed
 from layered import Layered, all_layered
 
 from hybridge.shared.arrival import Arrival
@@ -38,6 +36,15 @@ class Case:
     layered: Layered
     pieces: tuple[bytes, ...]
     mended: bool
+
+    @property
+    def name(self) -> str:
+        name: str = self.layered.name
+        return name
+
+    @property
+    def frame(self) -> bytes:
+        return b"".join(self.pieces)
 
 
 def mended(frames: Sequence[Layered], layered: Layered, chance: random.Random) -> bytes:
@@ -98,45 +105,15 @@ def outcome(case: Case) -> str:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    load_before = load()
-    seconds = min(options.seconds, 20.0) if options.quick else options.seconds
-    frames, chance = all_layered(), random.Random(options.seed)
+    frames = all_layered()
     for each in frames:  # decoders are loaded on first use, which is no case's memory
         arrival = Arrival(b"".join(each.layers))
         decode_layers(arrival.layers, arrival.header, contract=each.contract)
-    found: Counter[str] = Counter()
-    bad: list[Case] = []
-    start = time.monotonic()
-    while time.monotonic() < start + seconds:
-        case = make_case(frames, chance)
-        said = outcome(case)
-        found[said] += 1
-        if said not in ("refused", "decoded"):
-            bad.append(case)
-    for at, case in enumerate(bad[:20]):
-        file = Path(f"fuzz-{case.layered.name}-{at}.frame")
-        file.write_bytes(b"".join(case.pieces))
-        sys.stderr.write(f"{file}\n")
-    return Report(
-        benchmark="fuzz_layers",
-        targets=[Target.at_most("cases neither refused nor decoded", len(bad), unit="", bound=0)],
-        figures={
-            "seconds": round(time.monotonic() - start, 1),
-            "seed": options.seed,
-            "cases": found.total(),
-            "outcomes": dict(found),
-        },
-        samples={},
-        machine=machine(load_before=load_before),
-        notes=[f"{found.total():,} cases in {seconds:.0f} s: {dict(found)}"],
-    )
+    return fuzzed("fuzz_layers", options, lambda chance: make_case(frames, chance), outcome)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    made = parser(__doc__ or "")
-    made.add_argument("--seconds", type=float, default=60.0)
-    made.add_argument("--seed", type=int, default=1)
-    return run(measure, made.parse_args(arguments))
+    return run(measure, fuzz_parser(__doc__ or "").parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ..shared.paths import Paths
 from .console import StepProgress, console, print_line
 from .training import (
     add_device,
+    add_sources,
     add_training,
     settings_of,
     sources_of,
@@ -35,13 +36,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "`hybridge build` takes it as one more cut. Killed at any moment, the same command carries "
         "on.",
     )
-    parser.add_argument("recipe", type=Path, help="the recipe of the build (docs/recipe.md)")
-    parser.add_argument(
-        "--pictures", type=Path, required=True, metavar="DIR", help="pictures to learn from"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=".onnx to write (the recipe's bottleneck)"
-    )
+    add_sources(parser, output=".onnx to write (the recipe's bottleneck)")
     _add_bottleneck(parser.add_argument_group("the bottleneck"))
     add_training(parser.add_argument_group("how it learns"))
     add_device(parser)

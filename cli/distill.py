@@ -9,6 +9,7 @@ from ..shared.paths import Paths
 from .console import StepProgress, console, print_line, table
 from .training import (
     add_device,
+    add_sources,
     add_training,
     settings_of,
     sources_of,
@@ -36,13 +37,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "without labels, and writes it as int8 TFLite, with a card, where the recipe's [light] "
         "model is expected. Killed at any moment, the same command carries on.",
     )
-    parser.add_argument("recipe", type=Path, help="the recipe of the build (docs/recipe.md)")
-    parser.add_argument(
-        "--pictures", type=Path, required=True, metavar="DIR", help="pictures to learn from"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=".tflite to write (the recipe's light model)"
-    )
+    add_sources(parser, output=".tflite to write (the recipe's light model)")
     _add_student(parser.add_argument_group("the student"))
     add_training(parser.add_argument_group(f"how it learns (defaults {_DEFAULTS})"))
     add_device(parser)

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from ..cloud.training.trainer import Standing
 
 
+def add_sources(parser: argparse.ArgumentParser, *, output: str) -> None:
+    """Whose answers are learned, on which pictures, and where to; `output` says what of."""
+    parser.add_argument("recipe", type=Path, help="the recipe of the build (docs/recipe.md)")
+    parser.add_argument(
+        "--pictures", type=Path, required=True, metavar="DIR", help="pictures to learn from"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where it is trained."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
