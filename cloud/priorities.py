@@ -1,4 +1,4 @@
-"""Priorities as Triton has them: which of the waiting requests go first, whatever their deadlines."""
+"""Priorities as Triton has them: which of the waiting requests go first, whenever they are due."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Priorities:
             return 0
         if not (asked.is_integer() and 1 <= asked <= self.levels):
             raise RequestError(
-                f"parameter {oip.PRIORITY} is {parameters[oip.PRIORITY]}; it must be a whole number "
-                f"from 1 (goes first) to {self.levels}, or 0 for the default, {self.default}"
+                f"parameter {oip.PRIORITY} is {parameters[oip.PRIORITY]}; it must be a whole "
+                f"number from 1 (goes first) to {self.levels}, or 0 for the default, {self.default}"
             )
         return int(asked) - self.default
