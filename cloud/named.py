@@ -196,7 +196,7 @@ class NamedModel(Model):
         return policy.default_timeout_microseconds / 1e3 or _BUDGET_MS
 
     @cached_property
-    def priorities(self) -> Priorities:  # type: ignore[override]
+    def priorities(self) -> Priorities:
         return priorities_of(self.config)
 
     @property
