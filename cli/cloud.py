@@ -58,7 +58,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--least-workers", type=int, default=0, metavar="N", help="of Ray: actors that stay (0)"
     )
     parser.add_argument(
-        "--idle", type=float, default=60.0, metavar="S", help="of Ray: when others go (60 s)"
+        "--idle-worker-s",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="of Ray: when others go (60 s)",
     )
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of Ray: the cluster to join (one of its own)"
@@ -172,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
         workers=workers,
         engine=engine,
         least_workers=options.least_workers,
-        idle_s=options.idle,
+        idle_worker_s=options.idle_worker_s,
         ray_address=options.ray_address,
     )
     asyncio.run(serve(config, on_listening=_announce))

@@ -56,7 +56,7 @@ class CloudConfig:
 
     Batches are computed in this process, or in `workers` others if that is above 0; by the engine
     Ray in so many actors at most and `least_workers` at least, of a cluster at `ray_address` or one
-    of its own, where what has idled for `idle_s` is let go. Each worker has the `instances`.
+    of its own, where what has idled for `idle_worker_s` is let go. Each worker has the `instances`.
     """
 
     bundles: Path
@@ -72,7 +72,7 @@ class CloudConfig:
     workers: int = 0
     engine: Engine = Engine.LOCAL
     least_workers: int = 0
-    idle_s: float = 60.0
+    idle_worker_s: float = 60.0
     ray_address: str | None = None
     queue_limit: int = 64
     max_batch: int = 8

@@ -71,7 +71,7 @@ async def _on_ray(config: CloudConfig) -> Executor:
 
     return ReplicaPool(
         make,
-        bounds=Bounds(least=config.least_workers, most=config.workers, idle_s=config.idle_s),
+        bounds=Bounds(least=config.least_workers, most=config.workers, idle_s=config.idle_worker_s),
         slots=config.instances,
         start_s=_ACTOR_START_S,
         hop_ms=_ACTOR_HOP_MS,
