@@ -35,7 +35,8 @@ class Engine(StrEnum):
 class CloudConfig:
     """Everything `hybridge cloud` can be told.
 
-    `instances` runs at a time, each on one core; `queue_limit` requests may wait per model; a
+    `instances` runs at a time, each on one core; `queue_limit` requests may wait per model,
+    not counting those of lower priority; a
     batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
     requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
     and measured; without, tails come in the background or with their first request. Whole models

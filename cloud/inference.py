@@ -106,23 +106,24 @@ class Inference:
         upload: Upload | None,
     ) -> oip.InferResponse:
         found, deadline, last = await self._read(request, model, record, transport_left_s, upload)
+        rank = found.model.priorities.rank(request.parameters)
         wanted = found.model.wanted(request.outputs)
         with await self.loader.ready(found.stage, deadline=last, items=found.items):
             try:
-                found = await self._gathered(found, request.parameters, deadline)
-                answer = await self._computed(found, deadline)
+                found = await self._gathered(found, request.parameters, deadline, rank)
+                answer = await self._computed(found, deadline, rank)
             except (DeadlineRefused, DeadlineUnmet):
                 if last is deadline:
                     raise
-                found = await self._gathered(found, request.parameters, last)
-                answer = await self._computed(found, last)
+                found = await self._gathered(found, request.parameters, last, rank)
+                answer = await self._computed(found, last, rank)
         response = self._response(request.id, found, answer, wanted=wanted)
         response = self.shared_memory.place(response, request.outputs)
         record.answered(answer, items=found.items, now_s=self._clock())
         return response
 
     async def _gathered(
-        self, found: Input, parameters: Mapping[str, oip.Value], deadline: Deadline
+        self, found: Input, parameters: Mapping[str, oip.Value], deadline: Deadline, rank: int
     ) -> Input:
         """The same with what has come of a frame in layers by when it has to be computed."""
         if found.upload is None:
@@ -130,13 +131,13 @@ class Inference:
         way_back_ms = max(oip.number(parameters, oip.WAY_BACK_MS) or 0.0, 0.0)
 
         def wait_ms() -> float:
-            needs_ms = self.worker.needs_ms(found.stage, items=found.items) + way_back_ms
-            return deadline.left_ms(self._clock()) - needs_ms
+            needs_ms = self.worker.needs_ms(found.stage, items=found.items, rank=rank)
+            return deadline.left_ms(self._clock()) - needs_ms - way_back_ms
 
         least = _least_layers(parameters, in_all=len(found.upload.header.layers))
         return found.of(await found.upload.gathered(least=least, wait_ms=wait_ms))
 
-    async def _computed(self, found: Input, deadline: Deadline) -> Answer:
+    async def _computed(self, found: Input, deadline: Deadline, rank: int) -> Answer:
         return await self.worker.run(
             found.stage,
             load=found.load,
@@ -144,6 +145,7 @@ class Inference:
             items=found.items,
             sides=found.sides,
             deadline=deadline,
+            rank=rank,
         )
 
     @contextmanager

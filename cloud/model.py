@@ -15,6 +15,7 @@ from ..shared.side import wanted_outputs
 from ..shared.tensor import Array, TensorSpec
 from .backend import Backend
 from .graphs import Graphs
+from .priorities import Priorities
 from .scheduler import StageKey
 from .stage import Stage
 from .work import Answer
@@ -63,6 +64,10 @@ class Model(ABC):
     @property
     @abstractmethod
     def default_budget_ms(self) -> float: ...
+
+    @property
+    def priorities(self) -> Priorities:
+        return Priorities()
 
     @property
     @abstractmethod

@@ -22,8 +22,10 @@ from ..shared.tensor import DTYPES, Array, datatype_of
 from .backend import Backend, Result
 from .cost import Cost
 from .model import Model, Told
+from .priorities import Priorities
 from .scheduler import StageKey
 from .stage import Computed, Stage
+from .triton_config import priorities_of
 from .work import Answer
 
 _BUDGET_MS = 60_000.0
@@ -192,6 +194,10 @@ class NamedModel(Model):
     def default_budget_ms(self) -> float:
         policy = self.config.dynamic_batching.default_queue_policy
         return policy.default_timeout_microseconds / 1e3 or _BUDGET_MS
+
+    @cached_property
+    def priorities(self) -> Priorities:
+        return priorities_of(self.config)
 
     @property
     def takes(self) -> tuple[Told, ...]:

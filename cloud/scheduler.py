@@ -1,4 +1,4 @@
-"""Which work runs next: earliest deadline first, in batches, never what cannot be in time.
+"""Which work runs next: by priority, earliest deadline first, in batches, never what is too late.
 
 Pure: jobs and a clock reading go in, batches and refusals come out; no threads, sockets or clocks.
 `cloud/worker.py` drives it.
@@ -8,12 +8,17 @@ Of all orders on one instance, earliest deadline first makes the worst lateness 
 zero: the queue is played forward with the newcomer in it, and the newcomer is refused if it would
 be late itself, or make late what was accepted before it.
 
+Priorities come before deadlines: of what waits the lowest `rank` goes first, and within a rank the
+earliest deadline. What is accepted is safe from newcomers of its own rank and of those behind it
+alone: one of a rank before may make it late. So the last rank may starve, but at its deadline each
+job ends. A batch may hold several ranks, and while one job lingers others may run.
+
 Every accepted job ends in exactly one way: in a batch, among a step's `dropped`, or cancelled.
 """
 
 import heapq
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -41,25 +46,30 @@ class StageKey(NamedTuple):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One request's computation: `items` inputs for a stage, wanted by `deadline_s`."""
+    """One request's computation: `items` inputs for a stage, wanted by `deadline_s`.
+
+    `rank` is its priority: lower ones go first, 0 is the default.
+    """
 
     id: int
     stage: StageKey
     items: int
     arrived_s: float
     deadline_s: float
+    rank: int = 0
 
     @property
-    def order(self) -> tuple[float, int]:
-        return (self.deadline_s, self.id)
+    def order(self) -> tuple[int, float, int]:
+        return (self.rank, self.deadline_s, self.id)
 
 
 _ORDER = attrgetter("order")
+_RANK = attrgetter("rank")
 
 
 @dataclass(slots=True)
 class _Queue:
-    """The waiting jobs of one stage, the most urgent first, and what they cost."""
+    """The waiting jobs of one stage in their order, and what they cost."""
 
     cost: OnlineCost
     jobs: list[Job] = field(default_factory=list)
@@ -83,16 +93,30 @@ class _Queue:
             self.items -= job.items
         del self.jobs[:count]
 
+    @property
+    def first_deadline_s(self) -> float:
+        first, last = self.jobs[0], self.jobs[-1]
+        if first.rank == last.rank:
+            return first.deadline_s
+        return min(job.deadline_s for job in self.jobs)
+
+    def not_behind(self, rank: int) -> int:
+        """How many would not go after every newcomer of a rank."""
+        return bisect_right(self.jobs, rank, key=_RANK)
+
     def one_by_one_ms(self, now_s: float) -> float:
         """What all would surely take on one instance without a batch."""
         cost = self.cost.at(now_s)
         return (cost.fixed_ms * len(self.jobs) + cost.per_item_ms * self.items) * (1 + cost.slack)
 
-    def batched_ms(self, now_s: float) -> float:
-        """What all would take on one instance in full batches."""
+    def batched_ms(self, now_s: float, rank: int) -> float:
+        """What those not behind a rank would take on one instance in full batches."""
         cost = self.cost.at(now_s)
-        runs = len(self.jobs) if cost.batch_items == 1 else -(-self.items // cost.batch_items)
-        return cost.fixed_ms * runs + cost.per_item_ms * self.items
+        count, items = self.not_behind(rank), self.items
+        if count < len(self.jobs):
+            items = sum(job.items for job in self.jobs[:count])
+        runs = count if cost.batch_items == 1 else -(-items // cost.batch_items)
+        return cost.fixed_ms * runs + cost.per_item_ms * items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +172,8 @@ class _Group:
         return sum(job.items for job in self.jobs)
 
     @property
-    def scanned(self) -> int:
-        return len(self.jobs) + len(self.hopeless)
+    def deadline_s(self) -> float:
+        return min(job.deadline_s for job in self.jobs)
 
 
 @dataclass(kw_only=True)
@@ -213,7 +237,9 @@ class Scheduler:
 
     def submit(self, job: Job, *, now_s: float) -> None:
         """Accepts a job, or raises Overloaded or DeadlineRefused and forgets it."""
-        if (waiting := self.queued(job.stage.model)) >= self.queue_limit:
+        queues = (each for stage, each in self._busy.items() if stage.model == job.stage.model)
+        waiting = sum(each.not_behind(job.rank) for each in queues)
+        if waiting >= self.queue_limit:
             raise Overloaded(f"{waiting} requests are waiting for {job.stage.model}")
         queue = self._queues[job.stage]
         if not self._unhurried(job, queue, now_s):
@@ -234,22 +260,18 @@ class Scheduler:
         """The batch to run now, if there is an instance and work for it."""
         if len(self._running) >= self.instances:
             return self._next_ahead(now_s)
-        dropped: list[Job] = []
+        dropped = self._drop(now_s)
         wake_s: float | None = None
-        for stage, queue in self._by_deadline():
+        for stage, queue in self._in_order():
             cost = queue.cost.at(now_s)
             group = _form(queue.jobs, cost, at_s=now_s)
-            dropped += group.hopeless
-            self._take(stage, len(group.hopeless))
-            if not group.jobs:
-                continue
             start_s = _start_s(group, cost, now_s)
             if start_s <= now_s:
                 self._take(stage, len(group.jobs))
                 batch = self._begin(group.jobs, group.items, cost, now_s)
-                return Step(batch=batch, dropped=tuple(dropped))
+                return Step(batch=batch, dropped=dropped)
             wake_s = start_s if wake_s is None else min(wake_s, start_s)
-        return Step(dropped=tuple(dropped), wake_s=wake_s)
+        return Step(dropped=dropped, wake_s=wake_s)
 
     def finish(self, batch: Batch, *, now_s: float, items: int) -> float:
         """Frees the instance of a batch, of which `items` were computed.
@@ -267,14 +289,14 @@ class Scheduler:
             queue.cost.observe(items, took_ms=took_ms, now_s=now_s)
         return took_ms
 
-    def forecast_ms(self, *, now_s: float) -> float:
-        """How long a request that arrives now would wait if all before it go first.
+    def forecast_ms(self, *, now_s: float, rank: int = 0) -> float:
+        """How long a job that arrives now would wait if all not behind its rank go first.
 
         The work that waits is poured over the instances like water: the lowest fill up first.
         """
         if not self._busy and len(self._running) < self.instances:
             return 0.0
-        work_s = sum(each.batched_ms(now_s) for each in self._busy.values()) / 1e3
+        work_s = sum(each.batched_ms(now_s, rank) for each in self._busy.values()) / 1e3
         free_s = self._free(now_s)
         level_s = free_s[0]
         for count, next_s in enumerate((*free_s[1:], math.inf), start=1):
@@ -285,6 +307,15 @@ class Scheduler:
             level_s = next_s
         raise AssertionError("the last instance has room for everything")
 
+    def _drop(self, now_s: float) -> tuple[Job, ...]:
+        """Forgets those at the heads of the queues that can no longer be in time."""
+        dropped: list[Job] = []
+        for stage, queue in [*self._busy.items()]:
+            end = _in_time(queue.jobs, queue.cost.at(now_s), at_s=now_s)
+            dropped += queue.jobs[:end]
+            self._take(stage, end)
+        return tuple(dropped)
+
     def _next_ahead(self, now_s: float) -> Step:
         """The batch that one instance shall go on with as soon as it is free; drops nothing."""
         if not (self._ahead_s and self._busy) or len(self._running) > self.instances:
@@ -292,7 +323,7 @@ class Scheduler:
         free_s = self._free(now_s)[0]
         if free_s - now_s > self._ahead_s:
             return Step(wake_s=free_s - self._ahead_s)
-        stage, queue = self._by_deadline()[0]
+        stage, queue = self._in_order()[0]
         cost = queue.cost.at(now_s)
         group = _form(queue.jobs, cost, at_s=free_s)
         if group.hopeless or _start_s(group, cost, free_s) > free_s:
@@ -308,7 +339,7 @@ class Scheduler:
         first_deadline_s = job.deadline_s
         for each in self._busy.values():
             last_s += each.one_by_one_ms(now_s) / 1e3
-            first_deadline_s = min(first_deadline_s, each.jobs[0].deadline_s)
+            first_deadline_s = min(first_deadline_s, each.first_deadline_s)
         return last_s <= first_deadline_s
 
     def _admit(self, job: Job, queue: _Queue, now_s: float) -> None:
@@ -320,7 +351,7 @@ class Scheduler:
         forecast = f"{done_ms - own_ms:.1f} ms of waiting and {own_ms:.1f} ms of computing"
         if done_ms > left_ms:
             raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
-        late = [other for other in self._waiting() if after_s[other.id] > other.deadline_s]
+        late = [other for other in self._waiting(job.rank) if after_s[other.id] > other.deadline_s]
         if late:
             before_s = self._play(now_s)
             if any(before_s[other.id] <= other.deadline_s for other in late):
@@ -346,11 +377,14 @@ class Scheduler:
             group = _form(jobs, cost, at_s=start_s, first=at)
             for job in group.hopeless:
                 finish_s[job.id] = _ends_s(cost, job.items, start_s)
-            if group.jobs:
+            if group.hopeless:
+                at += len(group.hopeless)
+            else:
+                at += len(group.jobs)
                 end_s = _ends_s(cost, group.items, start_s)
                 finish_s.update((job.id, end_s) for job in group.jobs)
                 heapq.heapreplace(free, start_s + cost.predict_ms(group.items) / 1e3)
-            if (at := at + group.scanned) < len(jobs):
+            if at < len(jobs):
                 heapq.heapreplace(heads, (jobs[at].order, stage, at))
             else:
                 heapq.heappop(heads)
@@ -383,16 +417,17 @@ class Scheduler:
         self._running[batch.id] = batch
         return batch
 
-    def _by_deadline(self) -> list[tuple[StageKey, _Queue]]:
+    def _in_order(self) -> list[tuple[StageKey, _Queue]]:
         waiting = [*self._busy.items()]
         return sorted(waiting, key=_head_order) if len(waiting) > 1 else waiting
 
-    def _waiting(self) -> Iterator[Job]:
+    def _waiting(self, rank: int) -> Iterator[Job]:
+        """Those not behind a rank."""
         for queue in self._busy.values():
-            yield from queue.jobs
+            yield from queue.jobs[: queue.not_behind(rank)]
 
 
-def _head_order(waiting: tuple[StageKey, _Queue]) -> tuple[float, int]:
+def _head_order(waiting: tuple[StageKey, _Queue]) -> tuple[int, float, int]:
     return waiting[1].jobs[0].order
 
 
@@ -402,7 +437,7 @@ def _start_s(group: _Group, cost: Cost, now_s: float) -> float:
         return now_s
     clock_s = min(job.arrived_s for job in group.jobs) + cost.linger_ms / 1e3
     company_ms = cost.surely_ms(cost.batch_items)
-    return min(clock_s, group.jobs[0].deadline_s - company_ms / 1e3)
+    return min(clock_s, group.deadline_s - company_ms / 1e3)
 
 
 def _free_s(batch: Batch, now_s: float) -> float:
@@ -413,24 +448,31 @@ def _free_s(batch: Batch, now_s: float) -> float:
 def _form(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> _Group:
     """The jobs of a sorted queue that would run together at an instant.
 
-    The most urgent job that can still be in time leads; others join while the batch has room and
-    the leader stays in time. `hopeless` are those before the leader.
+    The first job that can still be in time leads; others join while the batch has room and all in
+    it stay in time. `hopeless` are those before the leader.
     """
-    at = first
-    while at < len(queue) and _ends_s(cost, queue[at].items, at_s) > queue[at].deadline_s:
-        at += 1
+    at = _in_time(queue, cost, at_s=at_s, first=first)
     hopeless = tuple(queue[first:at])
     if at == len(queue):
         return _Group((), hopeless, full=False)
     leader = queue[at]
+    deadline_s = leader.deadline_s
     end, items, full = at + 1, leader.items, leader.items >= cost.batch_items
     while end < len(queue) and not full:
         more = items + queue[end].items
-        full = more > cost.batch_items or _ends_s(cost, more, at_s) > leader.deadline_s
+        deadline_s = min(deadline_s, queue[end].deadline_s)
+        full = more > cost.batch_items or _ends_s(cost, more, at_s) > deadline_s
         if not full:
             items, end = more, end + 1
             full = items == cost.batch_items
     return _Group(tuple(queue[at:end]), hopeless, full=full)
+
+
+def _in_time(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> int:
+    """Where the first job is that can still be in time; the end if none can."""
+    while first < len(queue) and _ends_s(cost, queue[first].items, at_s) > queue[first].deadline_s:
+        first += 1
+    return first
 
 
 def _ends_s(cost: Cost, items: int, at_s: float) -> float:

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 
 from ..protos import model_config_pb2 as pb
 from ..shared.errors import BundleError
+from .priorities import Priorities
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def check_config(config: pb.ModelConfig) -> None:
     tensors: tuple[pb.ModelInput | pb.ModelOutput, ...] = (*config.input, *config.output)
     for tensor in tensors:
         _check_tensor(tensor)
+    priorities_of(config)
     for aside in _tuning(config):
         log.warning("%s: config.pbtxt: %s", config.name, aside)
 
@@ -121,6 +123,17 @@ def served_versions(config: pb.ModelConfig, there: Sequence[int]) -> list[int]:
             return sorted(there)[-most:]
 
 
+def priorities_of(config: pb.ModelConfig) -> Priorities:
+    """The levels of its requests, or those of every model; BundleError if they make no sense."""
+    batching = config.dynamic_batching
+    if not batching.priority_levels:
+        return Priorities()
+    try:
+        return Priorities(levels=batching.priority_levels, default=batching.default_priority_level)
+    except ValueError as error:
+        raise BundleError(f"config.pbtxt: dynamic_batching: priority_levels: {error}") from error
+
+
 def _check_tensor(tensor: pb.ModelInput | pb.ModelOutput) -> None:
     for field, _ in tensor.ListFields():
         if field.name in _TENSOR_REFUSED:
@@ -138,9 +151,8 @@ def _tuning(config: pb.ModelConfig) -> Iterable[str]:
         yield "instance_group is left aside: all models share the cloud's --instances"
     if config.parameters and backend_of(config) != REMOTE:
         yield f"parameters {', '.join(sorted(config.parameters))} are left aside"
-    for field, _ in batching.ListFields():
-        if "priority" in field.name:
-            yield f"dynamic_batching.{field.name} is left aside: the earliest deadline goes first"
+    if batching.priority_queue_policy:
+        yield "dynamic_batching.priority_queue_policy is left aside: all levels are queued alike"
     if batching.preserve_ordering:
         yield "dynamic_batching.preserve_ordering is left aside: answers go out as they come"
     if batching.default_queue_policy.max_queue_size:

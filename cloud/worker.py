@@ -113,14 +113,14 @@ class Worker:
         return self._handovers_ms.quantile(SURE)
 
     def forecast_ms(self) -> float:
-        """How long a request that arrived now would wait."""
+        """How long a request of the default priority that arrived now would wait."""
         return self._scheduler.forecast_ms(now_s=self._clock())
 
-    def needs_ms(self, stage: Stage, *, items: int) -> float:
+    def needs_ms(self, stage: Stage, *, items: int, rank: int = 0) -> float:
         """How long before its deadline a request should be submitted to be answered in time."""
         now_s = self._clock()
         own_ms = self._scheduler.cost(stage.key).at(now_s).surely_ms(items)
-        return self._scheduler.forecast_ms(now_s=now_s) + own_ms + _SPARE_MS
+        return self._scheduler.forecast_ms(now_s=now_s, rank=rank) + own_ms + _SPARE_MS
 
     async def run(
         self,
@@ -130,6 +130,7 @@ class Worker:
         at_hand: bool = False,
         items: int,
         deadline: Deadline,
+        rank: int = 0,
         sides: Tensors | None = None,
     ) -> Answer:
         """The answer of a stage to what `load` makes and to what came beside it.
@@ -149,6 +150,7 @@ class Worker:
             items=items,
             arrived_s=now_s,
             deadline_s=deadline.at_s,
+            rank=rank,
         )
         batch = self._scheduler.at_once(job, now_s=now_s)
         if batch is not None and at_hand and self.executor.at_once(stage, batch.predicted_ms):

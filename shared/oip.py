@@ -23,6 +23,8 @@ PROBABILITIES, LABELS = "probabilities", "labels"
 LATENCY_BUDGET_MS = "latency_budget_ms"
 TIMEOUT_US = "timeout"
 """Triton's name for a budget, in microseconds."""
+PRIORITY = "priority"
+"""Request, to a cloud: Triton's level, from 1, which goes first; 0 is the model's default."""
 CONTRACT = "contract"
 CUT = "cut"
 CODEC = "codec"
@@ -112,6 +114,8 @@ def number(parameters: Mapping[str, Value], name: str) -> float | None:
         return float(value)
     except ValueError:
         raise RequestError(f"parameter {name} must be a number, not {value!r}") from None
+    except OverflowError:
+        raise RequestError(f"parameter {name} is too large") from None
 
 
 def flag(parameters: Mapping[str, Value], name: str) -> bool:

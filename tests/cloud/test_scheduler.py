@@ -35,11 +35,23 @@ class Bench:
             self.scheduler.add_stage(stage, cost)
 
     def submit(
-        self, stage: StageKey = PLAIN, *, budget_ms: float = 1e6, now_s: float = 0.0, items: int = 1
+        self,
+        stage: StageKey = PLAIN,
+        *,
+        budget_ms: float = 1e6,
+        now_s: float = 0.0,
+        items: int = 1,
+        rank: int = 0,
     ) -> Job:
         self.made += 1
-        deadline_s = now_s + budget_ms / 1e3
-        job = Job(id=self.made, stage=stage, items=items, arrived_s=now_s, deadline_s=deadline_s)
+        job = Job(
+            id=self.made,
+            stage=stage,
+            items=items,
+            arrived_s=now_s,
+            deadline_s=now_s + budget_ms / 1e3,
+            rank=rank,
+        )
         self.scheduler.submit(job, now_s=now_s)
         return job
 
@@ -273,16 +285,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         stage=st.sampled_from([PLAIN, BATCHED]),
         budget_ms=st.floats(0.1, 120.0),
         items=st.integers(1, 5),
+        rank=st.integers(-1, 1),
     )
-    def submit(self, stage: StageKey, budget_ms: float, items: int) -> None:
+    def submit(self, stage: StageKey, budget_ms: float, items: int, rank: int) -> None:
         try:
-            job = self.bench.submit(stage, budget_ms=budget_ms, now_s=self.now_s, items=items)
+            job = self.bench.submit(
+                stage, budget_ms=budget_ms, now_s=self.now_s, items=items, rank=rank
+            )
         except Overloaded:
-            assert self.count(stage) == LIMIT
+            assert self.count(stage, rank) >= LIMIT
         except DeadlineUnmet:
             pass
         else:
-            assert self.count(stage) < LIMIT
+            assert self.count(stage, rank) < LIMIT
             self.waiting[job.id] = job
 
     @rule(
@@ -347,8 +362,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def full(self) -> bool:
         return len(self.running) >= self.bench.instances
 
-    def count(self, stage: StageKey) -> int:
-        return sum(job.stage == stage for job in self.waiting.values())
+    def count(self, stage: StageKey, rank: int) -> int:
+        return sum(job.stage == stage and job.rank <= rank for job in self.waiting.values())
 
     def check_batch(self, batch: Batch) -> None:
         for job in batch.jobs:

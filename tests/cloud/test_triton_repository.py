@@ -236,13 +236,14 @@ def test_what_is_left_aside_is_logged(tmp_path: Path, caplog: pytest.LogCaptureF
     text = (
         "optimization { graph { level: 1 } } instance_group [ { count: 3 } ] "
         'parameters { key: "intra_op_thread_count" value: { string_value: "4" } } '
-        "dynamic_batching { preserve_ordering: true priority_levels: 2 "
+        "dynamic_batching { preserve_ordering: true "
+        "priority_queue_policy { key: 1 value: { max_queue_size: 3 } } "
         "default_queue_policy { max_queue_size: 9 timeout_action: DELAY } }"
     )
     write_config(tmp_path / "scale", text)
     check_config(read_config(tmp_path / "scale"))
     for word in ("optimization", "instance_group", "intra_op_thread_count", "preserve_ordering",
-                 "priority_levels", "max_queue_size", "DELAY"):  # fmt: skip
+                 "priority_queue_policy", "max_queue_size", "DELAY"):  # fmt: skip
         assert word in caplog.text
 
 
