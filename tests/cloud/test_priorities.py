@@ -101,6 +101,15 @@ def test_who_goes_behind_is_not_in_the_way_of_an_admission() -> None:
     assert bench.batch().jobs == (first,)
 
 
+def test_an_accepted_deadline_behind_a_loose_one_of_higher_priority_is_kept() -> None:
+    bench = Bench()
+    bench.submit(PLAIN, rank=-1)
+    bench.submit(BATCHED, rank=-1)
+    bench.submit(PLAIN, budget_ms=29.5)  # after 10 and 9 ms; a second in the batch makes it 10
+    with pytest.raises(DeadlineRefused, match="accepted requests would be late"):
+        bench.submit(BATCHED)
+
+
 def test_a_full_queue_has_room_for_what_goes_before_all_in_it() -> None:
     bench = Bench()
     for _ in range(LIMIT):
