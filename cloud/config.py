@@ -35,18 +35,18 @@ class Engine(StrEnum):
 class CloudConfig:
     """Everything `hybridge cloud` can be told.
 
-    `instances` runs at a time, each on one core; `queue_limit` requests may wait per model,
-    not counting those of lower priority; a
-    batch never holds more than `max_batch` items, nor does a request. On shutdown accepted
-    requests get `grace_ms` to finish. With `preload` nothing is served before every tail is loaded
-    and measured; without, tails come in the background or with their first request. Whole models
-    and tails compute in `precision`, which their bundles must have been built with, by `runtime` or
-    by the one that each bundle was built for. `http` is where the protocol is spoken over HTTP,
-    `sagemaker` where SageMaker's container contract is kept, `metrics` where Prometheus may read;
-    None: nowhere. Callers may load and unload models of the directory only with `model_control`.
-    With `shared_memory` they may have tensors read from, and written to, memory of this machine.
-    Requests and their answers take at most `request_memory_bytes` until these are sent, and each
-    port for HTTP has at most `http_connections`.
+    `instances` runs at a time, each on one core; `queue_limit` requests may wait per model, not
+    counting those of lower priority; a batch never holds more than `max_batch` items, nor does a
+    request. On shutdown accepted requests get `grace_ms` to finish. With `preload` nothing is
+    served before every tail is loaded and measured; without, tails come in the background or with
+    their first request. Whole models and tails compute in `precision`, which their bundles must
+    have been built with, by `runtime` or by the one that each bundle was built for. `http` is where
+    the protocol is spoken over HTTP, `sagemaker` where SageMaker's container contract is kept,
+    `metrics` where Prometheus may read; None: nowhere. Callers may load and unload models of the
+    directory only with `model_control`. With `shared_memory` they may have tensors read from, and
+    written to, memory of this machine. Requests and their answers take at most
+    `request_memory_bytes` until these are sent, and each port for HTTP has at most
+    `http_connections`.
     `model_repository` is a directory in Triton's layout, served beside the bundles.
     The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.

@@ -100,7 +100,7 @@ class _Queue:
             return first.deadline_s
         return min(job.deadline_s for job in self.jobs)
 
-    def not_behind(self, rank: int) -> int:
+    def not_behind(self, rank: float) -> int:
         """How many would not go after every newcomer of a rank."""
         return bisect_right(self.jobs, rank, key=_RANK)
 
@@ -217,9 +217,10 @@ class Scheduler:
         """Batches that have begun and not finished."""
         return len(self._running) - (self._ahead is not None)
 
-    def queued(self, model: str) -> int:
-        """Jobs waiting for a model, all versions and stages together."""
-        return sum(len(each.jobs) for stage, each in self._busy.items() if stage.model == model)
+    def queued(self, model: str, *, rank: float = math.inf) -> int:
+        """Jobs not behind a rank that wait for a model, all versions and stages together."""
+        queues = (each for stage, each in self._busy.items() if stage.model == model)
+        return sum(each.not_behind(rank) for each in queues)
 
     def at_once(self, job: Job, *, now_s: float) -> Batch | None:
         """The batch of a job that runs now; None where it has to be submitted.
@@ -237,8 +238,7 @@ class Scheduler:
 
     def submit(self, job: Job, *, now_s: float) -> None:
         """Accepts a job, or raises Overloaded or DeadlineRefused and forgets it."""
-        queues = (each for stage, each in self._busy.items() if stage.model == job.stage.model)
-        waiting = sum(each.not_behind(job.rank) for each in queues)
+        waiting = self.queued(job.stage.model, rank=job.rank)
         if waiting >= self.queue_limit:
             raise Overloaded(f"{waiting} requests are waiting for {job.stage.model}")
         queue = self._queues[job.stage]
