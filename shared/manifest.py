@@ -237,9 +237,11 @@ class Quantized(_Record, frozen=True):
 
     `part` is `light`, `large` (its heads), `whole` or `tail:CUT`; `method` names the scheme and how
     the ranges were found, such as `static/min_max`; `kept_float` the operators that stayed in
-    float. `agreement` is with the same part in float, `accuracy` with the labels where there are,
-    `snr_db` the power of the float answers over that of their error, in decibels.
-    Times are in the profile of the machine that built it.
+    float. `agreement` is with the same part in float, on calibration pictures that calibrated
+    nothing, `snr_db` the power of the float answers over that of their error, in decibels.
+    `accuracy` is with the labels of the pictures that the table is about, of what was chosen;
+    `float_bytes` and `float_accuracy` are the part's as it was. Times are in the profile of the
+    machine that built it.
     """
 
     part: str
@@ -251,6 +253,8 @@ class Quantized(_Record, frozen=True):
     snr_db: float | None = None
     kept_float: tuple[str, ...] = ()
     chosen: bool = False
+    float_bytes: int | None = None
+    float_accuracy: Rate | None = None
 
 
 class CutRecord(_Record, frozen=True):

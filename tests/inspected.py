@@ -55,6 +55,8 @@ BUILD = BuildRecord(
             accuracy=Rate.of(130, 150),
             kept_float=("HARD_SWISH",),
             chosen=True,
+            float_bytes=21_200,
+            float_accuracy=Rate.of(132, 150),
         ),
     ),
     cuts=(

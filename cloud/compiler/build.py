@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from ...devices.models import DeviceModels
 from ...devices.profile import StageTime
@@ -19,8 +20,9 @@ from ...shared.bundle import Bundle
 from ...shared.calibration import encode_calibration
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
-from ...shared.manifest import FORMAT, Golden, Manifest, encode_manifest
+from ...shared.manifest import FORMAT, Golden, Light, Manifest, encode_manifest
 from ...shared.signing import SigningKey
+from .accuracy import with_accuracy
 from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
 from .cloud_side import CloudSide
@@ -34,7 +36,7 @@ from .selection import Selection, records
 from .side_values import side_values, with_table
 from .sources import ModelSource, look_at_source
 from .steps import Progress, Steps, sha256, without_names
-from .table import Measured, candidate_plans, measure_table, pareto
+from .table import LightModel, Measured, candidate_plans, measure_table, pareto
 from .writer import BlobStore, Staging
 
 OnTimes = Callable[[Mapping[str, StageTime]], None]
@@ -81,7 +83,7 @@ def build(
 def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Manifest:
     store, progress = staging.store, steps.progress
     classes = len(inputs.labels)
-    light = light_part(inputs.light, recipe.light, steps=steps, store=store, classes=classes)
+    own = light_part(inputs.light, recipe.light, steps=steps, store=store, classes=classes)
     parts = LargeParts.convert(inputs.large, recipe.large, steps=steps, classes=classes)
     progress("cutting heads and tails", 0, 0)
     selection = parts.selection(most=recipe.max_cuts)
@@ -96,7 +98,7 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
         default_budget_ms=recipe.default_budget_ms,
         objective=recipe.objective,
         min_agreement=recipe.min_agreement,
-        light=light,
+        light=own.light,
         large=parts.assemble(selection.cuts, contracts=contracts, store=store),
         table=(),
         golden=Golden(blob=store.add(b""), tolerance={}),
@@ -110,20 +112,20 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
     )
     draft = with_temperature(staging.bundle(draft), inputs.light, steps)
     work = parts.work()
-    measured = _measure(staging.bundle(draft), recipe, inputs.evaluation, steps)
+    measured = _measure(staging, draft, recipe, inputs.evaluation, steps, in_float=own.in_float)
     table = pareto(measured.rows, work=work)
     used = {row.parsed().cut for row in table}
     kept = [pair for pair in selection.cuts if pair.name in used]
     large = parts.assemble(kept, contracts=contracts, store=store)
-    found = msgspec.structs.replace(
+    found = replace(
         draft.build,
         conversions=dict(steps.conversions),
-        quantized=tuple(steps.tried),
+        quantized=with_accuracy(steps.tried, measured, [pair.name for pair in selection.cuts]),
         cuts=tuple(records(parts.pairing, selection, kept=used)),
     )
     calibration = store.add(encode_calibration(measured.calibration))
-    light = msgspec.structs.replace(draft.light, calibration=calibration)
-    final = msgspec.structs.replace(draft, light=light, table=table, large=large, build=found)
+    light = replace(draft.light, calibration=calibration)
+    final = replace(draft, light=light, table=table, large=large, build=found)
     return _with_golden(staging.bundle(final), inputs.calibration, store)
 
 
@@ -175,12 +177,20 @@ def _open(recipe: Recipe, progress: Progress) -> _Inputs:
 
 
 def _measure(
-    bundle: Bundle,
+    staging: Staging,
+    manifest: Manifest,
     recipe: Recipe,
     evaluation: PictureSet,
     steps: Steps,
+    *,
+    in_float: Light | None,
 ) -> Measured:
-    manifest = bundle.manifest
+    bundle = staging.bundle(manifest)
+
+    def light_in_float() -> LightModel | None:
+        if in_float is None:
+            return None
+        return DeviceModels(staging.bundle(replace(manifest, light=in_float)), threads=2).light
 
     def make() -> bytes:
         plans = candidate_plans(
@@ -195,6 +205,7 @@ def _measure(
                 precision: CloudSide.open(bundle, threads=2, precision=precision)
                 for precision in manifest.large.variants
             },
+            light_in_float=light_in_float(),
             view_count=recipe.pictures.views,
             most_pictures=recipe.pictures.table or None,
             on_picture=lambda done, total: steps.progress("measuring every plan", done, total),
@@ -205,6 +216,7 @@ def _measure(
         "table",
         inputs=[
             sha256(encode_manifest(_what_counts(manifest))),
+            in_float.blob.sha256 if in_float else "",
             recipe.pictures.views,
             recipe.pictures.table,
             recipe.picture_codecs,
@@ -218,7 +230,7 @@ def _measure(
 def _what_counts(manifest: Manifest) -> Manifest:
     """What a table depends on: of the models, their blobs say all."""
     unnamed = manifest.provenance | {"light": "", "large": "", "calibration": ""}
-    return msgspec.structs.replace(without_names(manifest), provenance=unnamed)
+    return replace(without_names(manifest), provenance=unnamed)
 
 
 def _with_golden(bundle: Bundle, calibration: PictureSet, store: BlobStore) -> Manifest:
@@ -226,4 +238,4 @@ def _with_golden(bundle: Bundle, calibration: PictureSet, store: BlobStore) -> M
     arrays = golden_arrays(DeviceModels(bundle), read_picture(calibration.files[0]), beside)
     arrays |= golden_answers(bundle, arrays)
     golden = Golden(blob=store.add(pack_arrays(arrays)), tolerance=tolerances(arrays))
-    return msgspec.structs.replace(bundle.manifest, golden=golden)
+    return replace(bundle.manifest, golden=golden)

@@ -65,15 +65,24 @@ _LOOKED_AT = 4
 """Pictures on which a model shows what its outputs are."""
 
 
+@dataclass(frozen=True)
+class LightPart:
+    """The light model of a manifest, and what it was before it was quantized (None: as given)."""
+
+    light: Light
+    in_float: Light | None
+
+
 def light_part(
     source: ModelSource, recipe: ModelRecipe, *, steps: Steps, store: BlobStore, classes: int
-) -> Light:
+) -> LightPart:
     """The light model: converted and quantized, or taken as it is from a .tflite file.
 
     BuildError if any operator of an .onnx file cannot run on a device.
     """
     preprocess = steps.preprocess(recipe.preprocessing)
     tensors = steps.calibration_tensors(preprocess)
+    float32 = None
     if source.suffix == ".tflite" and source.file is not None:
         model = given_tflite(source.file, recipe.preprocessing)
     else:
@@ -81,7 +90,7 @@ def light_part(
         spec = recipe.preprocessing
         int8 = steps.int8(float32, tensors, what="light", pixels=value_range(spec))
         model = on_pixels(int8, spec)
-    return Light(
+    light = Light(
         preprocessing=Preprocessing(spec=recipe.preprocessing, blob=store.add(preprocess)),
         blob=store.add(model),
         output=output_kind(
@@ -90,6 +99,9 @@ def light_part(
             what="light",
         ),
     )
+    if float32 is None:
+        return LightPart(light, None)
+    return LightPart(light, msgspec.structs.replace(light, blob=store.add(float32)))
 
 
 @dataclass(frozen=True)

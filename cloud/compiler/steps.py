@@ -171,7 +171,7 @@ class Steps:
             ),
         )
         chosen = msgspec.msgpack.decode(encoded, type=Int8Model)
-        self.tried.extend(chosen.tried)
+        self._remember(chosen.tried, float_bytes=len(model))
         self.times.update((f"{what}/{each}", time) for each, time in chosen.times.items())
         return chosen.model
 
@@ -194,7 +194,7 @@ class Steps:
             make=lambda: msgspec.msgpack.encode(in_precision(model, precision, feeds, kept=cuts)),
         )
         made = msgspec.msgpack.decode(encoded, type=OnnxModel)
-        self.tried.extend(made.tried)
+        self._remember(made.tried, float_bytes=len(onnx_bytes(model)))
         return made.proto
 
     def pairs(
@@ -236,6 +236,9 @@ class Steps:
             ),
         )
         return msgspec.json.decode(encoded, type=Pairing)
+
+    def _remember(self, tried: Sequence[Quantized], *, float_bytes: int) -> None:
+        self.tried.extend(msgspec.structs.replace(e, float_bytes=float_bytes) for e in tried)
 
     @staticmethod
     def _digest(tensors: Sequence[Floats]) -> str:

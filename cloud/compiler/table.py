@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from ...devices.models import DeviceModels
+from ...devices.models import DeviceModels, Pixels
+from ...shared.answer import Probabilities
 from ...shared.arrival import Arrival
 from ...shared.calibration import Calibration
 from ...shared.codec import Codec, codec_by_name
@@ -27,11 +28,19 @@ _INT8_WORK = 1 / 3
 """ResNet-50 takes 40.3 ms in float and 12.4 in int8, EfficientNet-Lite0 5.8 and 2.3."""
 
 
+LightModel = Callable[[Pixels], Probabilities]
+"""Of the light model's pixels the probabilities of its answers."""
+
+
 class Measured(msgspec.Struct, frozen=True):
-    """The table, and how sure the light model was of each picture."""
+    """The table, and how sure the light model was of each picture.
+
+    `light_in_float` is what it gave before it was quantized, where that was asked for.
+    """
 
     rows: tuple[PlanRow, ...]
     calibration: Calibration
+    light_in_float: Rates | None = None
 
 
 @dataclass
@@ -51,9 +60,25 @@ class _Tally:
         """0 stands for the whole."""
         return self.prefixes.setdefault(layers, _Tally()) if layers else self
 
+    def count(
+        self, precision: Precision, given: Sequence[int], wanted: Sequence[int], label: int | None
+    ) -> None:
+        """Adds a picture: what was answered to its views, and what the large model answers."""
+        agreed = _share(a == b for a, b in zip(given, wanted, strict=True))
+        self.agreed.setdefault(precision, []).append(agreed)
+        if label is not None:
+            correct = _share(answer == label for answer in given)
+            self.correct.setdefault(precision, []).append(correct)
+
     @property
-    def agreements(self) -> dict[Precision, Rate]:
-        return {each: Rate.of(sum(found), len(found)) for each, found in self.agreed.items()}
+    def rates(self) -> dict[Precision, Rates]:
+        return {
+            precision: Rates(
+                agreement=Rate.of(sum(found), len(found)),
+                accuracy=_rate(self.correct.get(precision, [])),
+            )
+            for precision, found in self.agreed.items()
+        }
 
     @property
     def quantiles(self) -> tuple[int, int]:
@@ -90,6 +115,7 @@ def measure_table(
     pictures: PictureSet,
     *,
     further: Mapping[Precision, CloudSide] | None = None,
+    light_in_float: LightModel | None = None,
     view_count: int = 1,
     most_pictures: int | None = None,
     on_picture: Callable[[int, int], None] | None = None,
@@ -100,9 +126,11 @@ def measure_table(
     `further` are clouds of other precisions, which get the same frames. `plans` hold the local one;
     its confidences are of whole pictures only, since views of one picture are no further samples.
     They are taken on every picture, the rows on `most_pictures` of them, evenly over their order.
+    `light_in_float` is the light model as it was before it was quantized.
     """
     clouds = {Precision.FLOAT32: cloud, **(further or {})}
     tallies = {plan: _Tally() for plan in plans}
+    in_float = _Tally()
     pairs: list[tuple[float, bool]] = []
     in_table = _evenly(len(pictures), most_pictures or len(pictures))
     sides = side_values(pictures, models.bundle.manifest.large.inputs)
@@ -112,9 +140,15 @@ def measure_table(
         picture, counted = read_picture(file), done in in_table
         shown = views(picture, view_count) if counted else [picture]
         into = tallies if counted else {Plan.local(): _Tally()}
-        pairs.append(_measure_picture(models, clouds, into, shown, beside=sides[done], label=label))
+        wanted, pair = _measure_picture(
+            models, clouds, into, shown, beside=sides[done], label=label
+        )
+        pairs.append(pair)
+        if light_in_float is not None and counted:
+            given = [int(np.argmax(light_in_float(models.resize_light(each)))) for each in shown]
+            in_float.count(Precision.FLOAT32, given, wanted, label)
     rows = tuple(_row(plan, tally) for plan, tally in tallies.items())
-    return Measured(rows, Calibration.of(pairs))
+    return Measured(rows, Calibration.of(pairs), in_float.rates.get(Precision.FLOAT32))
 
 
 def _evenly(count: int, most: int) -> frozenset[int]:
@@ -130,8 +164,11 @@ def _measure_picture(
     *,
     beside: Tensors,
     label: int | None,
-) -> tuple[float, bool]:
-    """Adds to the tallies; the light model's confidence in the first view, and if it agrees."""
+) -> tuple[list[int], tuple[float, bool]]:
+    """Adds to the tallies; what the large model answers to each view.
+
+    With it the light model's confidence in the first view, and if it agrees there.
+    """
     beside_bytes = item_bytes(models.bundle.manifest.large.inputs)
     answers: dict[tuple[Plan, int, Precision], list[int]] = defaultdict(list)
     wanted: list[int] = []
@@ -165,13 +202,9 @@ def _measure_picture(
                     answers[plan, layers, precision].append(known[*sent, precision])
                 tally.of(layers).sizes.append(size + beside_bytes)
     for (plan, layers, precision), given in answers.items():
-        tally = tallies[plan].of(layers)
-        agreed = _share(a == b for a, b in zip(given, wanted, strict=True))
-        tally.agreed.setdefault(precision, []).append(agreed)
-        if label is not None:
-            correct = _share(answer == label for answer in given)
-            tally.correct.setdefault(precision, []).append(correct)
-    return confidences[0], answers[Plan.local(), 0, Precision.FLOAT32][0] == wanted[0]
+        tallies[plan].of(layers).count(precision, given, wanted, label)
+    agrees = answers[Plan.local(), 0, Precision.FLOAT32][0] == wanted[0]
+    return wanted, (confidences[0], agrees)
 
 
 def received(tensor: Array, *, contract: Contract, codec: Codec) -> Iterator[tuple[int, Array]]:
@@ -192,10 +225,7 @@ def _share(hits: Iterable[bool]) -> float:
 
 def _row(plan: Plan, tally: _Tally) -> PlanRow:
     p50, p95 = tally.quantiles
-    rates = {
-        precision: Rates(agreement=agreement, accuracy=_rate(tally.correct.get(precision, [])))
-        for precision, agreement in tally.agreements.items()
-    }
+    rates = tally.rates
     own = rates.pop(Precision.FLOAT32)
     return PlanRow(
         plan=str(plan),
@@ -210,7 +240,7 @@ def _row(plan: Plan, tally: _Tally) -> PlanRow:
 
 def _prefix(layers: int, tally: _Tally) -> Prefix:
     p50, p95 = tally.quantiles
-    rates = tally.agreements
+    rates = {precision: each.agreement for precision, each in tally.rates.items()}
     own = rates.pop(Precision.FLOAT32)
     return Prefix(layers=layers, agreement=own, bytes_p50=p50, bytes_p95=p95, variants=rates)
 

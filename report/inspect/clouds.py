@@ -24,7 +24,8 @@ def cloud_part(report: Inspection) -> Grid:
         for cut in ("", *(cut.name for cut in large.cuts))
         for precision in large.precisions
     ]
-    return Grid("The cloud's part in each precision", columns, rows if large.variants else ())
+    grid = Grid("The cloud's part in each precision", columns, rows if large.variants else ())
+    return grid.without_empty()
 
 
 def _row(report: Inspection, cut: str, precision: Precision, variant: Variant) -> Row:

@@ -52,6 +52,7 @@ def render(
         machine=machine,
         machines=report.machines,
         front=front_plans(report, machine),
+        labelled=any(each.row.accuracy for each in report.plans),
         gives_away=[report.gives_away(each) for each in report.plans] if report.privacy else [],
         device_ms=device_times(report, machine) if machine else [],
         link=link,

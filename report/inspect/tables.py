@@ -23,6 +23,16 @@ class Grid:
     columns: Row
     rows: Sequence[Row]
 
+    def without_empty(self) -> "Grid":
+        """Without the columns in which no row says anything."""
+        kept = [
+            at
+            for at in range(len(self.columns))
+            if not self.rows or any(row[at] not in ("", NOTHING) for row in self.rows)
+        ]
+        columns, *rows = (tuple(row[at] for at in kept) for row in (self.columns, *self.rows))
+        return Grid(self.title, columns, rows)
+
 
 def models(report: Inspection, machine: Machine | None) -> Grid:
     """The two models: size, pictures, time, and by which route they came to the device."""
@@ -122,7 +132,7 @@ def plans(report: Inspection, machine: Machine | None) -> Grid:
         f"{len(rows)} plans, measured on {report.measured_on}; {len(front)} on the Pareto front",
         columns,
         rows,
-    )
+    ).without_empty()
 
 
 def layers(report: Inspection) -> Grid:
@@ -142,28 +152,15 @@ def layers(report: Inspection) -> Grid:
 
 
 def quantization(report: Inspection) -> Grid:
-    """Every way of quantizing that was tried: size and accuracy before and after."""
+    """Every way of quantizing that was tried; of what was chosen what it was before, too."""
     builder = cloud_of(report.machines)
     profile = builder.profile.stages if builder else {}
-    rows = [
-        (
-            each.part,
-            str(each.precision),
-            each.method,
-            bytes_words(each.bytes),
-            rate(each.agreement),
-            rate(each.accuracy),
-            _before_and_after(each, profile),
-            ", ".join(each.kept_float) or NOTHING,
-            "chosen" if each.chosen else "",
-        )
-        for each in report.build.quantized
-    ]
+    rows = [_quantized(each, profile) for each in report.build.quantized]
     columns = (
-        "part", "precision", "method", "size", "agreement with float", "accuracy", "ms",
+        "part", "precision", "method", "size", "ms", "agreement with float", "accuracy",
         "kept float", "chosen",
     )  # fmt: skip
-    return Grid("Quantization: what was tried", columns, rows)
+    return Grid("Quantization: what was tried", columns, rows).without_empty()
 
 
 def machines(report: Inspection) -> Grid:
@@ -272,13 +269,33 @@ def _graph_bytes(variant: Variant) -> int:
     return variant.whole.bytes + sum(tail.bytes for tail in variant.tails.values())
 
 
-def _before_and_after(each: Quantized, stages: Mapping[str, StageTime]) -> str:
-    """The median in float and in this precision, where it was built; of what was chosen."""
-    before = stages.get(f"{each.part}/{Precision.FLOAT32}") or stages.get(each.part)
-    after = stages.get(f"{each.part}/{each.precision}")
-    if before is None or after is None or not each.chosen:
-        return NOTHING
-    return f"{ms_words(before.p50_ms)} \u2192 {ms_words(after.p50_ms)}"
+def _quantized(each: Quantized, stages: Mapping[str, StageTime]) -> Row:
+    """Times are medians of the machine that built it."""
+    size, accuracy, time = bytes_words(each.bytes), rate(each.accuracy), NOTHING
+    if each.chosen:
+        if each.float_bytes is not None:
+            size = _became(bytes_words(each.float_bytes), size)
+        if each.float_accuracy is not None:
+            accuracy = _became(rate(each.float_accuracy), accuracy)
+        before = stages.get(f"{each.part}/{Precision.FLOAT32}") or stages.get(each.part)
+        after = stages.get(f"{each.part}/{each.precision}")
+        if before is not None and after is not None:
+            time = _became(ms_words(before.p50_ms), ms_words(after.p50_ms))
+    return (
+        each.part,
+        str(each.precision),
+        each.method,
+        size,
+        time,
+        rate(each.agreement),
+        accuracy,
+        ", ".join(each.kept_float) or NOTHING,
+        "chosen" if each.chosen else "",
+    )
+
+
+def _became(before: str, after: str) -> str:
+    return f"{before} \u2192 {after}"
 
 
 def _share(size: int, report: Inspection) -> str:

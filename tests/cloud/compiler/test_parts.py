@@ -52,7 +52,7 @@ class Bench:
             store=store,
             classes=CLASSES,
         )
-        return store.read(part.blob)
+        return store.read(part.light.blob)
 
     def _save(self, model: ModelProto) -> str:
         file = self.folder / "model.onnx"

@@ -93,6 +93,7 @@ def test_what_was_tried_stands_in_the_manifest(bundle: Bundle) -> None:
     methods = {(each.precision, each.method) for each in tried if each.part == "whole"}
     assert {(Precision.INT8, "torch/dynamic"), (Precision.BFLOAT16, "torch/cast")} <= methods
     assert len(tried) >= 3 * 5 + 3
+    assert all(each.float_bytes for each in tried)
 
 
 def test_times_are_told_and_not_in_the_manifest(

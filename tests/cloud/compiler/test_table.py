@@ -112,6 +112,17 @@ def three(tmp_path: Path) -> PictureSet:
     return PictureSet(files=files, labels=(1, 1, 1), sha256="three")
 
 
+def test_the_light_model_before_it_was_quantized(small: Small, three: PictureSet) -> None:
+    plans = [Plan.local(), Plan.cloud("raw")]
+    measured = measure_table(
+        small.models, small.cloud, plans, three, light_in_float=small.models.light, view_count=2
+    )
+    local = next(row for row in measured.rows if row.parsed() == Plan.local())
+    assert measured.light_in_float == local.rates()  # it is the same model here
+    without = measure_table(small.models, small.cloud, plans, three)
+    assert without.light_in_float is None
+
+
 def test_views_of_a_picture_are_no_further_samples(small: Small, three: PictureSet) -> None:
     plans = [Plan.local(), Plan.cloud("raw")]
     once, thrice = (

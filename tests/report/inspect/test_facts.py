@@ -180,13 +180,30 @@ def test_a_cut_of_several_tensors(report: Inspection) -> None:
 
 
 def test_times_of_what_was_quantized(report: Inspection) -> None:
-    (before,) = quantization(report).rows
-    assert before[6] == NOTHING
+    assert "ms" not in quantization(report).columns
     (file,) = report.bundle.profiles.iterdir()
     profile = msgspec.json.decode(file.read_bytes())
     stages = profile["stages"]
     for name, ms in (("large/float32", 12.0), ("large/int8", 5.0)):
         stages[name] = {**stages["light"], "p50_ms": ms}
     file.write_bytes(msgspec.json.encode(profile))
-    (after,) = quantization(inspect_bundle(report.bundle)).rows
-    assert after[6] == "12 \u2192 5.0"
+    found = quantization(inspect_bundle(report.bundle))
+    assert found.rows[0][found.columns.index("ms")] == "12 \u2192 5.0"
+
+
+def test_what_was_chosen_says_what_it_was_before(report: Inspection) -> None:
+    found = quantization(report)
+    (row,) = found.rows
+    told = dict(zip(found.columns, row, strict=True))
+    assert told["size"] == "21.2\u00a0kB \u2192 5.3\u00a0kB"
+    assert told["accuracy"].startswith("88.0 \u00b1")
+    assert "\u2192 86.7 \u00b1" in told["accuracy"]
+
+
+def test_nobody_had_labels(report: Inspection) -> None:
+    manifest = report.bundle.manifest
+    table = tuple(msgspec.structs.replace(row, accuracy=None) for row in manifest.table)
+    bare = msgspec.structs.replace(manifest, table=table)
+    found = inspect_bundle(dataclasses.replace(report.bundle, manifest=bare))
+    assert "accuracy" in plans(report, None).columns
+    assert "accuracy" not in plans(found, None).columns
