@@ -38,7 +38,8 @@ def convert_module(
         sizes = shape if channels_last else (channels, height, width)
         module, _ = plain(module, (torch.zeros(1, *sizes),))
         if not channels_last:
-            module = litert_torch.to_channel_last_io(module, args=[0]).eval()
+            module = litert_torch.to_channel_last_io(module, args=[0])
+            module.training = False  # not eval(), which exported programs refuse
         edge_model = litert_torch.convert(module, (torch.zeros(1, *shape),))
         return bytes(edge_model.model_content())
 

@@ -270,7 +270,7 @@ def _graph_bytes(variant: Variant) -> int:
 
 
 def _quantized(each: Quantized, stages: Mapping[str, StageTime]) -> Row:
-    """Times are medians of the machine that built it."""
+    """Times are those of one thread of the machine that built it."""
     size, accuracy, time = bytes_words(each.bytes), rate(each.accuracy), NOTHING
     if each.chosen:
         if each.float_bytes is not None:
@@ -280,7 +280,7 @@ def _quantized(each: Quantized, stages: Mapping[str, StageTime]) -> Row:
         before = stages.get(f"{each.part}/{Precision.FLOAT32}") or stages.get(each.part)
         after = stages.get(f"{each.part}/{each.precision}")
         if before is not None and after is not None:
-            time = _became(ms_words(before.p50_ms), ms_words(after.p50_ms))
+            time = _became(*map(ms_words, _alike(before, after)))
     return (
         each.part,
         str(each.precision),
@@ -292,6 +292,13 @@ def _quantized(each: Quantized, stages: Mapping[str, StageTime]) -> Row:
         ", ".join(each.kept_float) or NOTHING,
         "chosen" if each.chosen else "",
     )
+
+
+def _alike(one: StageTime, other: StageTime) -> tuple[float, float]:
+    """Medians, of processor time where both have it: a busy machine's clock tells little."""
+    if one.cpu_ms > 0 and other.cpu_ms > 0:
+        return one.cpu_ms, other.cpu_ms
+    return one.p50_ms, other.p50_ms
 
 
 def _became(before: str, after: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridge.cloud.compiler.conversion import to_onnx
+from hybridge.cloud.compiler.conversion import LITERT_TORCH, routes_of, take_route, to_onnx
 from hybridge.cloud.compiler.exported import read_program
 from hybridge.cloud.compiler.litert import run_module
 from hybridge.cloud.compiler.sources import open_source
@@ -66,6 +66,14 @@ def test_a_program_answers_as_its_module(program: Path) -> None:
     np.testing.assert_allclose(run_module(source.module)(tensor)[0], wanted, atol=1e-6)
     batch = np.concatenate(make_tensors(3)).transpose(0, 3, 1, 2)
     assert run(to_onnx(source, shape=SHAPE), batch).shape == (3, 5)
+
+
+def test_a_program_goes_straight_to_litert(program: Path) -> None:
+    source, tensors = open_source(str(program)), make_tensors(2)
+    routes = routes_of(source, tensors, lambda: to_onnx(source, shape=SHAPE))
+    conversion = take_route(routes, tensors, what="large").conversion
+    assert (conversion.route, conversion.failed) == (LITERT_TORCH, {})
+    assert 0 < conversion.error < 1e-5
 
 
 def test_a_program_of_one_picture_becomes_one_of_any_number(tmp_path: Path) -> None:
