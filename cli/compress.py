@@ -62,11 +62,12 @@ def run(options: argparse.Namespace) -> int:
 
     recipe = read_recipe(options.recipe)
     output = _output(options.output, recipe)
+    device = torch_device(options.device)
     threads = use_threads(options.threads)
     with StepProgress() as progress:
         done = compress(
             _task(options, recipe, progress, threads=threads),
-            device=torch_device(options.device),
+            device=device,
             progress=progress,
             watch=lambda standing: _told(progress, standing),
         )
@@ -107,7 +108,10 @@ def _output(given: Path | None, recipe: "Recipe") -> Path:
         )
     output = given or named[0]
     if output.suffix != ".onnx":
-        raise BuildError(f"{output} is no .onnx file")
+        raise BuildError(
+            f'{output} is no .onnx file; write [large] bottlenecks = ["NAME.onnx"] in the recipe, '
+            "or name one by --output"
+        )
     return output
 
 

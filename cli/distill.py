@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ..cloud.training.distill import Task
     from ..cloud.training.trainer import Standing
 
-_DEFAULTS = "as in docs/distillation.md"
-
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command and its options."""
@@ -39,7 +37,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_sources(parser, output=".tflite to write (the recipe's light model)")
     _add_student(parser.add_argument_group("the student"))
-    add_training(parser.add_argument_group(f"how it learns (defaults {_DEFAULTS})"))
+    add_training(parser.add_argument_group("how it learns"), no_epochs="only a backbone's head")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     parser.set_defaults(run=run)
@@ -61,11 +59,12 @@ def run(options: argparse.Namespace) -> int:
 
     recipe = read_recipe(options.recipe)
     output = _output(options.output, recipe)
+    device = torch_device(options.device)
     threads = use_threads(options.threads)
     with StepProgress() as progress:
         done = distill(
             _task(options, recipe, progress, threads=threads),
-            device=torch_device(options.device),
+            device=device,
             progress=progress,
             watch=lambda standing: _told(progress, standing),
         )

@@ -33,9 +33,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="of the processor (all)")
 
 
-def add_training(group: Any) -> None:
-    """How a net learns from the large model's answers."""
-    group.add_argument("--epochs", type=int, help="at most; 0: only a backbone's head (30)")
+def add_training(group: Any, *, no_epochs: str = "") -> None:
+    """How a net learns from the large model's answers; `no_epochs` is what 0 of them mean."""
+    zero = f"; 0: {no_epochs}" if no_epochs else ""
+    group.add_argument("--epochs", type=int, help=f"at most{zero} (30)")
     group.add_argument("--batch", type=int, help="pictures a step (32)")
     group.add_argument("--learning-rate", type=float, help="at its highest")
     group.add_argument("--temperature", type=float, help="that softens both answers (2)")

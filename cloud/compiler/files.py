@@ -24,18 +24,22 @@ _NEXT_STEP = {
     errno.ENOTEMPTY: "remove what is there, it is no bundle, or choose another version",
 }
 
+_CHECK_PATH = "check its path"
 _TO_READ = {
-    errno.ENOENT: "; check its path, which is relative to the recipe",
-    errno.EACCES: "; give yourself the right to read it",
-    errno.EISDIR: "; name a file",
-    errno.ENOTDIR: "; check its path, which is relative to the recipe",
+    errno.ENOENT: _CHECK_PATH,
+    errno.EACCES: "give yourself the right to read it",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: _CHECK_PATH,
 }
 
 
-def unreadable(file: Path, error: OSError) -> BuildError:
-    """What the system said of a file that a recipe names, and what to do."""
+def unreadable(file: Path, error: OSError, *, named_by: str = "the recipe") -> BuildError:
+    """What the system said of a file that somebody names ("": the caller), and what to do."""
     next_step = _TO_READ.get(error.errno or 0, "")
-    return BuildError(f"cannot read {file}: {error.strerror}{next_step}")
+    if next_step == _CHECK_PATH and named_by:
+        next_step += f", which is relative to {named_by}"
+    said = "; ".join(filter(None, (error.strerror, next_step)))
+    return BuildError(f"cannot read {file}: {said}")
 
 
 @contextlib.contextmanager

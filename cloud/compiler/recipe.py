@@ -138,11 +138,13 @@ class Recipe:
 def read_recipe(file: Path) -> Recipe:
     """The recipe of a TOML file; BuildError says what is wrong with it."""
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise unreadable(file, error, named_by="") from error
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{file} is no UTF-8 text ({error.reason}); name a recipe") from error
     except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"{file}: {error}") from error
+        raise BuildError(f"{file} is no TOML: {error}; docs/recipe.md shows a recipe") from error
     try:
         _refuse_unknown(values, Recipe, where="")
         recipe = msgspec.convert(values, Recipe, strict=True, dec_hook=_paths)

@@ -53,14 +53,19 @@ def call_factory(text: str) -> TorchModel:
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
     except AttributeError as error:
-        raise BuildError(f"model {text!r}: {error}") from error
+        raise BuildError(
+            f"model {text!r}: {error}; name a function of it that returns a torch module"
+        ) from error
     except ImportError as error:
         raise BuildError(f"model {text!r}: {error}; is its folder in PYTHONPATH?") from error
     with quiet(f"making of {text}"):
         made = factory()
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, ())
     if not isinstance(module, nn.Module):
-        raise BuildError(f"model {text!r} returned {type(module).__name__}, not a torch module")
+        raise BuildError(
+            f"model {text!r} returned {type(module).__name__}, not a torch module; return the "
+            "module, or a pair of it and a tuple of example inputs"
+        )
     if not all(isinstance(each, Tensor) for each in example):
         raise BuildError(f"model {text!r}: its example inputs must be a tuple of tensors")
     return TorchModel(module, tuple(example)).checked(text)

@@ -64,6 +64,8 @@ def compress(task: Task, *, device: torch.device, progress: Progress, watch: Wat
     """Trains a bottleneck; BuildError says what failed."""
     task.refuse_measured()
     teacher, settings = task.teacher, task.training
+    if settings.epochs == 0:
+        raise BuildError("0 epochs teach a bottleneck nothing; take more (--epochs)")
     large = teacher.steps.onnx(teacher.source, teacher.spec)
     size_px = teacher.spec.size_px
     cut = choose_cut(

@@ -66,6 +66,8 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
     task.refuse_measured()
     backbone = open_source(task.student.backbone) if task.student.backbone else None
     settings = task.training
+    if backbone is None and settings.epochs == 0:
+        raise BuildError("0 epochs teach a net of random weights nothing; name a --backbone")
     lessons, kind = task.lessons(
         task.spec, views=settings.views, held_out=settings.held_out, progress=progress
     )

@@ -261,7 +261,7 @@ def _rows(report: Inspection) -> list[str]:
 
 
 def _remarks(ended_by: str, failed: dict[str, str]) -> str:
-    ended = [f"no cut behind {ended_by}"] if ended_by else []
+    ended = [f"cuts end here: {ended_by}"] if ended_by else []
     return "; ".join([*ended, *(f"{route}: {why}" for route, why in sorted(failed.items()))])
 
 

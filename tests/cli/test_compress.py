@@ -67,6 +67,8 @@ def test_where_to_write_has_to_be_said(folder: Path, capsys: Capture) -> None:
     assert compress(folder) != 0
     assert "names 0 bottlenecks" in capsys.readouterr().err
     assert compress(folder, "--output", str(folder / "b.bin")) != 0
-    assert "is no .onnx file" in capsys.readouterr().err
+    assert "is no .onnx file; write [large] bottlenecks" in capsys.readouterr().err
+    assert compress(folder, "--epochs", "0", "--output", str(folder / "b.onnx")) != 0
+    assert "0 epochs teach a bottleneck nothing" in capsys.readouterr().err
     assert compress(folder, "--bytes", "1", "--output", str(folder / "b.onnx")) != 0
     assert "16 to 1e+06 are possible" in capsys.readouterr().err

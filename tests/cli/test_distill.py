@@ -72,6 +72,7 @@ def test_a_student_lies_where_the_recipe_wants_it(recipe: Path, capsys: Capture)
         (("--output", "student.onnx"), 65, "student.onnx is no .tflite file"),
         (("--width", "0"), 65, "width 0: 0.1 to 4 are possible"),
         (("--views", "17"), 65, "views 17: 1 to 16 are possible"),
+        (("--epochs", "0"), 65, "0 epochs teach a net of random weights nothing"),
         (("--learning-rate", "nan"), 65, "learning rate nan"),
         (("--backbone", "nowhere:light"), 65, "No module named 'nowhere'"),
     ],

@@ -94,5 +94,15 @@ def test_a_mistake_is_named(tmp_path: Path, was: str, becomes: str, said: str) -
 
 
 def test_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="cannot read"):
+    with pytest.raises(BuildError, match=r"cannot read .*; check its path$"):
         read_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BuildError, match=r"model\.onnx is no UTF-8 text .*; name a recipe"):
+        read_recipe(file)
+    file.write_text("large = model")
+    with pytest.raises(BuildError, match=r"model\.onnx is no TOML: .*docs/recipe\.md"):
+        read_recipe(file)

@@ -52,7 +52,7 @@ def test_a_file_is_read_and_not_run(tmp_path: Path) -> None:
         ("saved_model", "no file or folder 'saved_model'; check its path"),
         ("nowhere_at_all:make", "nowhere_at_all"),
         ("owned:missing", "missing"),
-        ("owned:number", "returned int"),
+        ("owned:number", "returned int, not a torch module; return the module"),
         ("nowhere.onnx", "cannot read"),
     ],
 )

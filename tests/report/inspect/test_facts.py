@@ -145,7 +145,7 @@ def test_tables_in_words(report: Inspection) -> None:
     assert tried[:3] == ("large", "int8", "static/min_max")
     assert tried[-2:] == ("HARD_SWISH", "chosen")
     remarks = models(report, report.machines[0]).rows[1][-1]
-    assert remarks == "no cut behind NonZero; keras: no <b>"
+    assert remarks == "cuts end here: NonZero; keras: no <b>"
     assert "light model" in {row[0] for row in parts(report).rows}
 
 

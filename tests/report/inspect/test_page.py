@@ -46,7 +46,7 @@ def test_everything_is_on_it(report: Inspection) -> None:
         CUT,
         "no fewer bytes than a later cut",
         "HARD_SWISH",
-        "no cut behind NonZero",
+        "cuts end here: NonZero",
         "Raspberry Pi 5",
         "estimated",
         "taken: the best agreement that fits",
