@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..report.words import NOTHING
+
 _PLAIN_WIDTH = 160
 """Columns where output goes to a file or a pipe, which wrap nothing."""
 
-_FIGURE = re.compile(r"[-\d.,/%± ]*")
+_FIGURE = re.compile(rf"[-\d.,/%± {NOTHING}]*")
 
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 notes = Console(stderr=True, highlight=False, emoji=False)

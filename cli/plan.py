@@ -10,6 +10,7 @@ from ..edge.demand import Demand
 from ..edge.question import Question
 from ..edge.router import Option, explain
 from ..report.inspect.machines import Link, Machine, cloud_of, options_on
+from ..report.words import NOTHING
 from ..shared.bundle import Bundle, find_bundle, open_bundle
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
@@ -128,12 +129,14 @@ def _row(option: Option, reason: str) -> tuple[str, ...]:
         str(option.plan),
         f"{rate.value:.1%} ± {rate.standard_error:.1%}",
         f"{option.size_bytes:,}",
-        f"{option.device_ms:.1f}",
-        f"{option.network_ms:.1f}",
-        f"{option.cloud_ms:.1f}",
-        f"{option.total_ms:.1f}",
+        *(_ms(ms) for ms in (option.device_ms, option.network_ms, option.cloud_ms)),
+        _ms(option.total_ms),
         reason,
     )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if isfinite(value) else NOTHING
 
 
 def _as_json(option: Option, reason: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pytest
 from hybridge.cli.main import main
 from hybridge.devices.probe import probe
 from hybridge.devices.profile import load_profile, save_profile, tail_stage
+from hybridge.report.words import NOTHING
 from hybridge.shared.bundle import Bundle
 
 from ..bundles import NAME
@@ -115,6 +116,10 @@ def test_times_nobody_measured_are_null(bundle: Bundle, capsys: Capture) -> None
     said = planned(capsys, "--budget", "5000")
     assert taken(said) == "local"
     assert all(row["cloud_ms"] is None for row in said["plans"] if row["plan"] != "local")
+    assert main(["plan", NAME]) == 0
+    said_to_people = capsys.readouterr().out
+    assert NOTHING in said_to_people
+    assert " inf " not in said_to_people
 
 
 @pytest.mark.parametrize(
