@@ -103,10 +103,10 @@ def run_module(
     def run(tensor: Floats) -> list[Tensor]:
         import torch
 
-        from .torch_source import named_outputs
+        from .torch_source import named_outputs, one_thread
 
         arranged = tensor if channels_last else tensor.transpose(0, 3, 1, 2)
-        with torch.inference_mode(), quiet("running of the torch module"):
+        with torch.inference_mode(), one_thread(), quiet("running of the torch module"):
             made = named_outputs(module(torch.from_numpy(arranged.copy())))
         return [each.numpy() for each in made.values()]
 

@@ -74,6 +74,7 @@ def sensitivities(
     """
     from .onnx_fold import fold
     from .onnx_torch import OnnxModule
+    from .torch_source import one_thread
 
     onnx = load_from_string(model)
     made: list[Sensitivity | None] = []
@@ -83,7 +84,8 @@ def sensitivities(
         except BuildError:
             made.append(None)
         else:
-            made.append(_measured(tail, sample, logits=logits))
+            with one_thread():
+                made.append(_measured(tail, sample, logits=logits))
     return made
 
 

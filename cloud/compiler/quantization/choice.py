@@ -15,8 +15,14 @@ from ....devices.profile import StageTime, summarize
 from ....shared.errors import BuildError
 from ....shared.manifest import Precision, Quantized
 from ..litert import Floats, Runner
-from .compare import Candidate, Quality, Scheme, best_of, held_out, static_or_dynamic
-from .exclusions import fragile_operators, kinds_of, slower_in_int8
+from .compare import Candidate, Quality, Scheme, best_of, held_out, settled, static_or_dynamic
+from .exclusions import (
+    fragile_operators,
+    kinds_of,
+    slower_in_int8,
+    time_operators,
+    wasted_ms,
+)
 from .ranges import Activations, Ranges, observe
 from .tflite import dynamic_int8, static_int8
 from .timing import interleaved
@@ -60,18 +66,16 @@ def choose_int8(
 
     seen = observe(model, calibrating, pixels=pixels)
     static = _static_candidates(model, seen, held, quality)
-    dynamic = _dynamic_candidate(model, quality)
     best_static = best_of(static)
-    models = {
-        _FLOAT32: model,
-        Scheme.STATIC: best_static.model,
-        Scheme.DYNAMIC: dynamic.model,
-    }
-    runs = interleaved(
-        {name: partial(Runner(each).outputs, held[0]) for name, each in models.items()},
-        rounds=_ROUNDS,
-    )
-    times = {name: summarize(each) for name, each in runs.items()}
+    plain = _dynamic_candidate(model, quality, kept=frozenset())
+    times = _times(model, best_static, plain, held[0])
+    dynamic = plain
+    # Operators that int8 makes slower are looked for only where that may change the choice: of what
+    # is rejected anyway no verdict by time shall be on record, which the next build might not find.
+    if not settled(best_static, times, wasted_ms=wasted_ms(time_operators(model, plain.model))):
+        dynamic = _dynamic_candidate(model, quality, kept=slower_in_int8(model, plain.model))
+        if dynamic.kept_float:
+            times = _times(model, best_static, dynamic, held[0])
     chosen = static_or_dynamic(best_static, dynamic, times)
     return Int8Model(
         model=chosen.model,
@@ -120,15 +124,27 @@ def _static_candidates(
     return candidates
 
 
-def _dynamic_candidate(model: bytes, quality: Callable[[bytes], Quality]) -> Candidate:
-    slow = slower_in_int8(model, dynamic_int8(model))
-    made = dynamic_int8(model, keep_float=slow)
+def _dynamic_candidate(
+    model: bytes, quality: Callable[[bytes], Quality], *, kept: frozenset[str]
+) -> Candidate:
+    made = dynamic_int8(model, keep_float=kept)
     return Candidate(
         scheme=Scheme.DYNAMIC,
-        kept_float=kinds_of(model, slow),
+        kept_float=kinds_of(model, kept),
         model=made,
         quality=quality(made),
     )
+
+
+def _times(
+    model: bytes, static: Candidate, dynamic: Candidate, tensor: Floats
+) -> dict[str, StageTime]:
+    models = {_FLOAT32: model, Scheme.STATIC: static.model, Scheme.DYNAMIC: dynamic.model}
+    runs = interleaved(
+        {name: partial(Runner(each).outputs, tensor) for name, each in models.items()},
+        rounds=_ROUNDS,
+    )
+    return {name: summarize(each) for name, each in runs.items()}
 
 
 def _answers(model: bytes, tensors: Sequence[Floats]) -> Floats:

@@ -121,6 +121,18 @@ def static_or_dynamic(
     return dynamic if cleaner_by_db > _NEARLY_DB else static
 
 
+def settled(static: Candidate, times: Mapping[str, StageTime], *, wasted_ms: float) -> bool:
+    """Whether static int8 wins, whatever is left in float of dynamic int8.
+
+    That spares at most `wasted_ms`, and makes its answers no better than those in float.
+    """
+    samples = static.quality.agreement.samples
+    exact = Quality(agreement=Rate.of(samples, samples), snr_db=_MOST_DB)
+    least_ms = times[Scheme.DYNAMIC].cpu_ms - wasted_ms
+    sooner = least_ms + _NOTHING_MS > _MARGIN * (times[Scheme.STATIC].cpu_ms + _NOTHING_MS)
+    return sooner and static.quality.is_nearly(exact)
+
+
 def is_better(other: Quality, other_ms: float, *, than: Quality, than_ms: float) -> bool:
     """Whether a second runtime is worth asking for.
 

@@ -58,6 +58,11 @@ def slower_in_int8(float_model: bytes, int8_model: bytes) -> frozenset[str]:
     return found and found & slow_operators(time_operators(float_model, int8_model))
 
 
+def wasted_ms(times: Sequence[OperatorTime]) -> float:
+    """What int8 loses where it loses."""
+    return sum(max(0.0, each.int8_ms - each.float32_ms) for each in times)
+
+
 def slow_operators(times: Sequence[OperatorTime]) -> frozenset[str]:
     """Names of the operators to leave in float: whole kinds, then single ones, that lose time."""
     total_ms = sum(min(each.int8_ms, each.float32_ms) for each in times)

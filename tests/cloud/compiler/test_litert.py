@@ -8,6 +8,7 @@ from hybridge.cloud.compiler.litert import (
     compare_with_module,
     convert_module,
     relative_error,
+    run_module,
 )
 from hybridge.shared.errors import BuildError
 
@@ -33,6 +34,21 @@ def test_a_module_in_training_mode_is_refused() -> None:
     module[1].train()
     with pytest.raises(BuildError, match="1 is in training mode"):
         convert_module(module, shape=SHAPE)
+
+
+def test_a_module_is_compared_on_one_thread_whatever_torch_has() -> None:
+    class Counting(nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(pictures, torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        (seen,) = run_module(Counting().eval())(np.zeros((1, *SHAPE), np.float32))
+        assert np.unique(seen).tolist() == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_cannot_be_converted_is_a_build_error() -> None:

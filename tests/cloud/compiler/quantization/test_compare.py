@@ -8,6 +8,7 @@ from hybridge.cloud.compiler.quantization.compare import (
     best_of,
     held_out,
     is_better,
+    settled,
     static_or_dynamic,
 )
 from hybridge.cloud.compiler.quantization.ranges import Ranges
@@ -70,6 +71,22 @@ def test_accuracy_comes_before_time_and_time_before_noise(
     static: Candidate, rival: Candidate, ms: dict[str, float], chosen: Scheme
 ) -> None:
     assert static_or_dynamic(static, rival, times(**ms)).scheme is chosen
+
+
+@pytest.mark.parametrize(
+    ("static", "ms", "wasted", "found"),
+    [
+        (candidate(100, 20), {"static": 2.0, "dynamic": 5.0}, 1.0, True),
+        (candidate(99, 20), {"static": 2.0, "dynamic": 5.0}, 2.5, False),
+        (candidate(99, 14), {"static": 2.0, "dynamic": 5.0}, 1.0, False),
+        (candidate(90, 20), {"static": 2.0, "dynamic": 5.0}, 1.0, False),
+    ],
+    ids=["far ahead", "dynamic may be as quick", "noisy", "wrong"],
+)
+def test_static_wins_whatever_is_left_in_float_of_dynamic(
+    static: Candidate, ms: dict[str, float], wasted: float, found: bool
+) -> None:
+    assert settled(static, times(**ms), wasted_ms=wasted) is found
 
 
 def test_a_record_says_how_it_was_made() -> None:

@@ -12,6 +12,7 @@ from hybridge.cloud.compiler.quantization.exclusions import (
     kinds_of,
     slow_operators,
     time_operators,
+    wasted_ms,
 )
 from hybridge.cloud.compiler.quantization.operators import kind_of
 from hybridge.cloud.compiler.quantization.ranges import Activations, Ranges, observe
@@ -46,6 +47,10 @@ def test_what_is_no_part_of_the_time_stays() -> None:
 def test_a_single_operator_goes_if_it_loses_by_far() -> None:
     assert slow_operators(times("CONV_2D", (1, 5), (1, 5), (1, 0.3))) == {"CONV_2D2"}
     assert slow_operators(times("CONV_2D", (1, 5), (1, 5), (0.3, 0.25))) == frozenset()
+
+
+def test_what_int8_loses_where_it_loses() -> None:
+    assert wasted_ms([*times("CONV_2D", (1, 5), (2, 1.5)), *times("MUL", (3, 1))]) == 2.5
 
 
 def convolutions(model: bytes) -> list[str]:
