@@ -6,18 +6,18 @@ from ...shared.plan import PlanKind
 from ..words import NOTHING, SPACE, bytes_words, ms_words
 from .facts import Inspection
 from .machines import cloud_of
-from .tables import Grid, Row, rate
+from .tables import Grid, Row, median_ms, rate
 
 
 def cloud_part(report: Inspection) -> Grid:
     """Size, time, agreement and accuracy; float32 first, then what it became.
 
-    Times are medians on one thread of the machine that stands for the cloud; rates are those of the
-    part's plan that agrees best in float32.
+    Times are medians of processor time, on one thread of the machine that stands for the cloud;
+    rates are those of the part's plan that agrees best in float32.
     """
     large = report.bundle.manifest.large
     columns = (
-        "part", "precision", "runtime", "size", "median ms", "plan", "agreement", "accuracy",
+        "part", "precision", "runtime", "size", "ms", "plan", "agreement", "accuracy",
     )  # fmt: skip
     rows = [
         _row(report, cut, precision, large.variant(precision))
@@ -46,7 +46,7 @@ def _row(report: Inspection, cut: str, precision: Precision, variant: Variant) -
         str(precision),
         str(variant.runtime),
         f"float32's,{SPACE}converted" if converted else bytes_words(size),
-        ms_words(time.p50_ms) if time else NOTHING,
+        ms_words(median_ms(time)) if time else NOTHING,
         best.plan if best else NOTHING,
         rate(rates.agreement) if rates else NOTHING,
         rate(rates.accuracy) if rates else NOTHING,

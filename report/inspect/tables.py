@@ -276,11 +276,11 @@ def _quantized(each: Quantized, stages: Mapping[str, StageTime]) -> Row:
         if each.float_bytes is not None:
             size = _became(bytes_words(each.float_bytes), size)
         if each.float_accuracy is not None:
-            accuracy = _became(rate(each.float_accuracy), accuracy)
+            accuracy = _became(f"{100 * each.float_accuracy.value:.1f}", accuracy)
         before = stages.get(f"{each.part}/{Precision.FLOAT32}") or stages.get(each.part)
         after = stages.get(f"{each.part}/{each.precision}")
         if before is not None and after is not None:
-            time = _became(*map(ms_words, _alike(before, after)))
+            time = _became(ms_words(median_ms(before)), ms_words(median_ms(after)))
     return (
         each.part,
         str(each.precision),
@@ -294,11 +294,9 @@ def _quantized(each: Quantized, stages: Mapping[str, StageTime]) -> Row:
     )
 
 
-def _alike(one: StageTime, other: StageTime) -> tuple[float, float]:
-    """Medians, of processor time where both have it: a busy machine's clock tells little."""
-    if one.cpu_ms > 0 and other.cpu_ms > 0:
-        return one.cpu_ms, other.cpu_ms
-    return one.p50_ms, other.p50_ms
+def median_ms(time: StageTime) -> float:
+    """Of processor time, where it is known: the clock of a busy machine compares nothing."""
+    return time.cpu_ms or time.p50_ms
 
 
 def _became(before: str, after: str) -> str:

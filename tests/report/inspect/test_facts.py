@@ -189,6 +189,11 @@ def test_times_of_what_was_quantized(report: Inspection) -> None:
     file.write_bytes(msgspec.json.encode(profile))
     found = quantization(inspect_bundle(report.bundle))
     assert found.rows[0][found.columns.index("ms")] == "12 \u2192 5.0"
+    for name, ms in (("large/float32", 10.0), ("large/int8", 4.0)):
+        stages[name]["cpu_ms"] = ms  # what other processes took of it is not in there
+    file.write_bytes(msgspec.json.encode(profile))
+    found = quantization(inspect_bundle(report.bundle))
+    assert found.rows[0][found.columns.index("ms")] == "10 \u2192 4.0"
 
 
 def test_what_was_chosen_says_what_it_was_before(report: Inspection) -> None:
@@ -196,8 +201,7 @@ def test_what_was_chosen_says_what_it_was_before(report: Inspection) -> None:
     (row,) = found.rows
     told = dict(zip(found.columns, row, strict=True))
     assert told["size"] == "21.2\u00a0kB \u2192 5.3\u00a0kB"
-    assert told["accuracy"].startswith("88.0 \u00b1")
-    assert "\u2192 86.7 \u00b1" in told["accuracy"]
+    assert told["accuracy"].startswith("88.0 \u2192 86.7 \u00b1")
 
 
 def test_nobody_had_labels(report: Inspection) -> None:
