@@ -17,9 +17,9 @@ from ..shared.errors import (
     UnknownModel,
 )
 from ..shared.sizes import written_bytes
+from .job import StageKey
 from .memory import give_back, resident_bytes
 from .residence import Eviction, Limits, Residence
-from .scheduler import StageKey
 from .stage import Stage
 from .statistics import Statistics
 from .worker import Worker

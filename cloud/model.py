@@ -15,8 +15,8 @@ from ..shared.side import wanted_outputs
 from ..shared.tensor import Array, TensorSpec
 from .backend import Backend
 from .graphs import Graphs
+from .job import StageKey
 from .priorities import Priorities
-from .scheduler import StageKey
 from .stage import Stage
 from .work import Answer
 

@@ -22,7 +22,7 @@ from ..shared.errors import (
 )
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
-from .scheduler import Job
+from .job import Job
 from .stage import Computed, Stage
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ import pytest
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.executors.threads import Threads
+from hybridge.cloud.job import StageKey
 from hybridge.cloud.loader import Loader
 from hybridge.cloud.residence import Limits, Reason
-from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.statistics import Statistics
 from hybridge.cloud.work import Answer

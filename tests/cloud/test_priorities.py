@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.cost import Cost
+from hybridge.cloud.job import Job, StageKey
 from hybridge.cloud.priorities import Priorities
-from hybridge.cloud.scheduler import Batch, Job, StageKey
+from hybridge.cloud.scheduler import Batch
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.triton_config import check_config, priorities_of, read_config
 from hybridge.cloud.work import Execution, Work
