@@ -18,6 +18,8 @@ from ..shared.errors import ConfigError, ShareUsedUp
 _FADE_S = 2.0
 """What was used or asked in vain counts a third after so long: "the last seconds"."""
 _LATELY_S = 30.0
+_WANTED_S = 1.0
+"""So long after its last refusal a model is not in want: it may want nothing any more."""
 _DUE = 0.95
 _IN_VAIN = 0.1
 """Of an instance's time, or of a share: less is refused where deadlines are tight, not time."""
@@ -49,6 +51,11 @@ class _Account:
     asked_s: float
     used_ms: Fading = field(default_factory=Fading)
     vain_ms: Fading = field(default_factory=Fading)
+    refused_s: float = -math.inf
+
+    def wanted_ms(self, now_s: float) -> float:
+        """What it was asked for in vain, and may still be."""
+        return self.vain_ms.at(now_s) if now_s <= self.refused_s + _WANTED_S else 0.0
 
 
 class Shares:
@@ -76,7 +83,9 @@ class Shares:
 
     def refused(self, model: str, needs_ms: float, *, now_s: float) -> None:
         """A request that an idle instance could have answered was not accepted."""
-        self._accounts[model].vain_ms.add(needs_ms, now_s=now_s)
+        account = self._accounts[model]
+        account.vain_ms.add(needs_ms, now_s=now_s)
+        account.refused_s = now_s
 
     def check(
         self,
@@ -117,4 +126,4 @@ class Shares:
 
     @staticmethod
     def _in_vain(accounts: Iterable[_Account], of_ms: float, now_s: float) -> bool:
-        return sum(each.vain_ms.at(now_s) for each in accounts) > _IN_VAIN * of_ms
+        return sum(each.wanted_ms(now_s) for each in accounts) > _IN_VAIN * of_ms

@@ -35,6 +35,8 @@ WEIGHT = 3.0
 KEPT, OFF, GOODPUT = 0.95, 0.05, 0.9
 _PAIR = tuple(dataclasses.replace(MOBILE_UINT8, name=name) for name in ("flooded", "modest"))
 _CONCURRENCY = 8
+_PAUSE_S = 2.0
+"""Between two cases: who had how much is remembered for a while."""
 _SEED = 11
 
 
@@ -89,6 +91,7 @@ async def _cases(
     try:
         await closed_loop(callers[1], concurrency=_CONCURRENCY, seconds=1.0)
         for case, loads in cases.items():
+            await asyncio.sleep(_PAUSE_S)
             loop = await closed_loop(callers[1], concurrency=_CONCURRENCY, seconds=seconds / 4)
             budgets_s = [times * cores / loop.rps for times in BUDGETS]
             arrivals = [

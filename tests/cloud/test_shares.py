@@ -366,6 +366,10 @@ def test_nothing_may_be_booked_while_others_want_their_share() -> None:
     shares.refused("b", 200.0, now_s=0.0)
     with pytest.raises(ShareUsedUp, match="and others wait for theirs"):
         check(shares, needs_ms=1.0)
+    shares.refused("a", 900.0, now_s=1.1)
+    check(shares, needs_ms=1.0, now_s=1.1)  # b has not been refused any more
+    shares = flooded()
+    shares.refused("b", 200.0, now_s=0.0)
     shares.used("b", 960.0, now_s=0.0)  # which it now has had
     check(shares, needs_ms=1.0)
 
@@ -374,14 +378,16 @@ def test_what_was_refused_and_who_asked_is_forgotten() -> None:
     check(flooded(vain_ms=100.0), needs_ms=900.0)
     with pytest.raises(ShareUsedUp):
         check(flooded(), needs_ms=900.0)
-    check(flooded(), needs_ms=900.0, now_s=3.0)
-    shares = flooded()
-    shares.refused("a", 1e9, now_s=0.0)
-    shares.used("a", 1e9, now_s=0.0)
     with pytest.raises(ShareUsedUp):
-        check(shares, needs_ms=900.0, now_s=25.0)
+        check(flooded(vain_ms=1e9), needs_ms=900.0, now_s=0.9)
+    check(flooded(vain_ms=1e9), needs_ms=900.0, now_s=1.1)
+    shares = flooded(a_ms=1e9)
+    shares.refused("a", 300.0, now_s=29.0)
+    with pytest.raises(ShareUsedUp):
+        check(shares, needs_ms=900.0, now_s=29.0)
     shares.asked("a", now_s=31.0)
-    check(shares, needs_ms=900.0, now_s=31.0)
+    shares.refused("a", 300.0, now_s=31.0)
+    check(shares, needs_ms=900.0, now_s=31.0)  # alone
 
 
 def test_a_sum_that_fades_knows_no_way_back() -> None:
