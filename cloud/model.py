@@ -204,6 +204,10 @@ class ServedModel(Model):
             backend=str(self.runtime),
             max_batch_size=self.whole.max_batch,
             version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
+            dynamic_batching=pb.ModelDynamicBatching(
+                priority_levels=self.priorities.levels,
+                default_priority_level=self.priorities.default,
+            ),
             input=[
                 pb.ModelInput(name=each.name, data_type=_type(each), dims=each.shape[1:])
                 for each in self.takes

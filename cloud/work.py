@@ -110,6 +110,11 @@ class Audience:
         """The last of theirs, on the clock of `shared/deadline`."""
         return max(work.job.deadline_s for work in self.works)
 
+    @property
+    def rank(self) -> int:
+        """The first of theirs."""
+        return min(work.job.rank for work in self.works)
+
     def when_gone(self, act: Callable[[], object]) -> None:
         """Calls `act` once nobody waits any more, on their event loop."""
 

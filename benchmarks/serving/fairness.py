@@ -30,9 +30,9 @@ from .models import MOBILE_UINT8, Served, make_models, write_served
 from .processes import cloud
 
 BUDGETS = (8, 16, 32, 80)
-FLOOD, MODEST = 3.0, 0.2
+FLOOD, MODEST, BOTH = 3.0, 0.2, 1.5
 WEIGHT = 3.0
-KEPT, OFF, GOODPUT = 0.95, 0.05, 0.9
+KEPT, OFF, GOODPUT = 0.9, 0.05, 0.8
 _PAIR = tuple(dataclasses.replace(MOBILE_UINT8, name=name) for name in ("flooded", "modest"))
 _CONCURRENCY = 8
 _PAUSE_S = 2.0
@@ -68,8 +68,8 @@ def measure(options: argparse.Namespace) -> Findings:
         write_served(served, root=bundles, graph=graph)
     cells: list[Cell] = []
     cases: dict[tuple[str, ...], dict[str, tuple[float, float]]] = {
-        (): {"modest alone": (0.0, MODEST), "one flooded": (FLOOD, MODEST), "both": (FLOOD, FLOOD)},
-        (f"--share=modest={WEIGHT:g}",): {f"both, 1 to {WEIGHT:g}": (FLOOD, FLOOD)},
+        (): {"modest alone": (0.0, MODEST), "one flooded": (FLOOD, MODEST), "both": (BOTH, BOTH)},
+        (f"--share=modest={WEIGHT:g}",): {f"both, 1 to {WEIGHT:g}": (BOTH, BOTH)},
     }
     with tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs, kept_to(cores.client):
         for given, loads in cases.items():
