@@ -35,6 +35,7 @@ from .room import Room
 from .sagemaker import sagemaker_app
 from .service import InferenceService
 from .shared_memory import SharedMemory
+from .shares import Shares
 from .stage import Stage
 from .statistics import Statistics
 from .web import Site
@@ -84,6 +85,7 @@ class CloudServer:
         self._worker = Worker(
             executor=executor,
             queue_limit=config.queue_limit,
+            shares=Shares(config.shares),
             on_execution=self._statistics.executed,
         )
         await self._worker.start()
