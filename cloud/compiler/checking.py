@@ -158,15 +158,15 @@ def as_sent(outputs: Sequence[Tensor], wire: Wire) -> npt.NDArray[np.int8]:
 
 
 def grid_of(values: Sequence[Tensor]) -> tuple[float, int]:
-    """Scale and zero point of int8 for all that was seen, zero among it.
+    """Scale and zero point of int8 for all that was seen, zero among it, however small it is.
 
-    >>> grid_of([np.array([-1.0, 1.55])])
-    (0.01, -28)
+    >>> grid_of([np.array([-1.0, 1.55])]), grid_of([np.array([0.0, 5.1e-9])])
+    ((0.01, -28), (2e-11, -128))
     """
     low = min(0.0, *(float(each.min()) for each in values))
     high = max(0.0, *(float(each.max()) for each in values))
-    scale = float(np.float32((high - low) / 255 or 1.0))
-    return round(scale, 9), int(np.clip(round(-128 - low / scale), -128, 127))
+    scale = float(f"{np.float32((high - low) / 255):.7g}") or 1.0
+    return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
 def _worst_error(
