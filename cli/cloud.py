@@ -135,6 +135,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--http-connections", type=int, default=1024, metavar="N", help="of each HTTP port (1024)"
     )
     parser.add_argument(
+        "--grpc-connections", type=int, default=1024, metavar="N", help="of the gRPC port (1024)"
+    )
+    parser.add_argument(
         "--shared-memory",
         action="store_true",
         help="let callers on this machine pass tensors in shared memory (POSIX objects they name)",
@@ -179,6 +182,7 @@ def run(options: argparse.Namespace) -> int:
         idle_unload_s=options.idle_unload_s,
         request_memory_bytes=parse_bytes(options.request_memory),
         http_connections=options.http_connections,
+        grpc_connections=options.grpc_connections,
         shared_memory=options.shared_memory,
         advertise=options.advertise,
         instances=cores_each if options.instances is None else options.instances,

@@ -47,8 +47,8 @@ class CloudConfig:
     `metrics` where Prometheus may read; None: nowhere. Callers may load and unload models of the
     directory only with `model_control`. With `shared_memory` they may have tensors read from, and
     written to, memory of this machine. Requests and their answers take at most
-    `request_memory_bytes` until these are sent, and each port for HTTP has at most
-    `http_connections`.
+    `request_memory_bytes` until these are sent. Each port for HTTP has at most `http_connections`,
+    the one for gRPC `grpc_connections`.
     `model_repository` is a directory in Triton's layout, served beside the bundles.
     The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
@@ -88,12 +88,19 @@ class CloudConfig:
     idle_unload_s: float | None = None
     request_memory_bytes: int = 1 << 30
     http_connections: int = 1024
+    grpc_connections: int = 1024
     shared_memory: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 
     def __post_init__(self) -> None:
-        for name in ("instances", "queue_limit", "max_batch", "http_connections"):
+        for name in (
+            "instances",
+            "queue_limit",
+            "max_batch",
+            "http_connections",
+            "grpc_connections",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         Shares(self.shares)

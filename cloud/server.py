@@ -31,7 +31,7 @@ from .opening import open_shelf
 from .reflection import FLEET, add_reflection
 from .repository import Repository
 from .rest import rest_app
-from .room import Room
+from .room import Room, doors_of
 from .sagemaker import sagemaker_app
 from .service import InferenceService
 from .shared_memory import SharedMemory
@@ -137,10 +137,13 @@ class CloudServer:
 
     async def _listen(self, front: Front) -> None:
         self._server = grpc.aio.server(
-            options=SERVER_OPTIONS,
+            options=[
+                *SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", self.config.grpc_connections),
+            ],
             compression=grpc.Compression.NoCompression,
         )
-        services = guarded(self._server)
+        services = guarded(self._server, doors_of(front.room))
         inference = InferenceService(front)
         add_servicer(services, inference, infer=inference.infer)
         add_FleetServicer_to_server(FleetService(front), services)
