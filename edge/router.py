@@ -83,8 +83,8 @@ class Option(NamedTuple):
 
     @property
     def total(self) -> Duration:
-        whole_ms = self.device_ms + self.network_ms + self.cloud_ms
-        return Duration(whole_ms, self.variance)
+        device_ms, network_ms, cloud_ms, variance = self[3:7]
+        return Duration(device_ms + network_ms + cloud_ms, variance)
 
     @property
     def least(self) -> Duration:
