@@ -9,7 +9,7 @@ from ..shared.manifest import Manifest, PlanRow, Precision, Rate
 from ..shared.plan import Plan, PlanKind
 from ..shared.privacy import Privacy
 from .best_first import BestFirst
-from .duration import NEVER, NO_TIME, Duration
+from .duration import NO_TIME, Duration
 from .prices import Prices
 from .rate import crowd_ms
 from .router import Option, Part
@@ -108,21 +108,19 @@ class Outlook:
         transfer: TransferForecast,
         cloud: CloudForecast,
         precision: CloudPrecision = in_float32,
-        reachable: bool = True,
         waits: Waits = NO_WAITS,
         margin_ms: float = 0.0,
     ) -> BestFirst[Option]:
         """One option per row: the device's own, then the others, those that agree most first.
 
-        Each is worked out when it is looked at. Remote ones never finish if nothing is reachable.
-        `margin_ms` is by how much sooner than needed a cloud answers from what has come.
+        Each is worked out when it is looked at. `margin_ms` is by how much sooner than needed a
+        cloud answers from what has come.
         """
         precisions = tuple(map(precision, self._contracts))
         rows = self._ordered.get(precisions)
         if rows is None:
             rows = self._ordered[precisions] = self._order(precisions)
-        over = transfer if reachable else _never
-        items = self._options(rows, device, over, cloud, waits, margin_ms)
+        items = self._options(rows, device, transfer, cloud, waits, margin_ms)
         return BestFirst(items, count=len(rows))
 
     def _order(self, precisions: tuple[Precision, ...]) -> list[_Row]:
@@ -200,11 +198,6 @@ class Outlook:
                 alike,
                 parts,
             )
-
-
-def _never(bytes_p50: int, bytes_p95: int) -> Duration:
-    """A link that is down."""
-    return NEVER
 
 
 def device_stages(plan: Plan) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .demand import ANYTHING, Demand
+from .duration import NO_TIME, Duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Question:
 
     Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
     sure as the caller demands. `spent_bytes` have left the device within the last hour. A ms of
-    the device's time costs `price_per_ms` of agreement: that of others.
+    the device's time costs `price_per_ms` of agreement: that of others. `way` is what the shortest
+    message needs to the cloud and back: no remote option is done sooner.
     """
 
     left_ms: float
@@ -31,3 +33,4 @@ class Question:
     spent_bytes: float = 0.0
     sure_share: float = 0.0
     price_per_ms: float = 0.0
+    way: Duration = NO_TIME

@@ -165,6 +165,8 @@ def choose(options: Sequence[Option], question: Question) -> Decision:
     local, demand, sight = _local(options), question.demand, question.sight
     if sight is not None and sight.enough and not demand.outputs:
         return Decision(local, 1.0, Light.FIRST)
+    if question.way.within(question.left_ms) < _TRIED:
+        options = (local,)
     candidates = _candidates(options, local, question)
     if demand.outputs:
         candidates = [each for each in candidates if each.option is not local] or candidates
