@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.models import LIGHT, RESIZE_LIGHT, check_picture
+from ..devices.models import check_picture
 from ..shared.bundle import Bundle
 from ..shared.cascade import DELTA
 from ..shared.deadline import Clock, Deadline
@@ -91,6 +91,7 @@ class Agent:
         agreement = _light_agreement(bundle.manifest)
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
+        self._light_ms = sum(map(times.alone_ms, device_stages(self.local.plan)))
         self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms, privacy=privacy)
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
@@ -204,9 +205,8 @@ class Agent:
 
     def _waits(self, deadline: Deadline, now_s: float) -> Waits:
         """What stands before a request on the device: jobs, and what the others will need."""
-        times, overhead_ms = self.times, self.lateness.overhead_ms
-        needed_ms = times.alone_ms(RESIZE_LIGHT) + times.alone_ms(LIGHT)
-        needed_ms += times.least_ms(DECODE) + overhead_ms
+        overhead_ms = self.lateness.overhead_ms
+        needed_ms = self._light_ms + self.times.least_ms(DECODE) + overhead_ms
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
         before = Duration(max(self.unlit - 1, 0) * needed_ms)

@@ -1,7 +1,7 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
@@ -53,8 +53,7 @@ class _Row(NamedTuple):
     """Those that are worth an answer: layers, agreement, bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(NamedTuple):
     """How long the light model, and the device's part of a remote plan, have to wait first.
 
     `busy` is the share of the processor's time that goes to what every request needs, `remote_hz`
@@ -200,6 +199,7 @@ class Outlook:
             )
 
 
+@cache
 def device_stages(plan: Plan) -> tuple[str, ...]:
     """The stages a plan runs on the device, in order."""
     match plan.kind:

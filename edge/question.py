@@ -1,13 +1,12 @@
 """What is asked of a policy: which plan to take, for this request and now."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .demand import ANYTHING, Demand
 from .duration import NO_TIME, Duration
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(NamedTuple):
     """What the light model's answer says: it agrees with probability `agrees`.
 
     `enough`: it is as sure as the caller demands.
@@ -17,8 +16,7 @@ class Sight:
     enough: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """What there is to know of a request but for its options.
 
     Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as

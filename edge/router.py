@@ -23,7 +23,6 @@ that is soonest, or sends the fewest bytes, or takes the least energy or money.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -133,8 +132,7 @@ class Light(StrEnum):
     NET = "net"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The plan taken, how likely an answer by it comes in time, and when the light model runs.
 
     `alone`: no other plan may be taken and come in time, and none will with less time left.

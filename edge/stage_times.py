@@ -35,12 +35,14 @@ _STALE = 32
 
 
 class _Window(NamedTuple):
-    """The runs that tell how fast a stage is now, in ms, and the last of them, both by length."""
+    """The runs that tell how fast a stage is now, and the last of them, both by length."""
 
     ordered_ms: list[float]
     recent_ms: list[float]
     upper_ms: float
     """Their p95, or the second largest of the last runs if those rose above that."""
+    slowest_ms: float
+    """Of all runs remembered."""
 
 
 class _Stage:
@@ -72,10 +74,9 @@ class _Stage:
         if self._window is None:
             now_ms = self._now_ms()
             ordered_ms = sorted(now_ms)
-            upper_ms = max(
-                _quantile(ordered_ms, 0.95), _quantile(sorted(now_ms[-_LATE:]), 0.9)
-            )
-            self._window = _Window(ordered_ms, sorted(now_ms[-_RECENT:]), upper_ms)
+            upper_ms = max(_quantile(ordered_ms, 0.95), _quantile(sorted(now_ms[-_LATE:]), 0.9))
+            slowest_ms = max(self.seen_ms)
+            self._window = _Window(ordered_ms, sorted(now_ms[-_RECENT:]), upper_ms, slowest_ms)
         return self._window
 
     def _now_ms(self) -> list[float]:
@@ -172,7 +173,7 @@ class StageTimes:
         thousand late is mostly not the work itself.
         """
         known, seen = self._profile.get(stage), self._stages.get(stage)
-        slowest = max(seen.seen_ms) if seen is not None else 0.0
+        slowest = seen.window().slowest_ms if seen is not None else 0.0
         if known is None:
             return float("inf")
         added_ms = known.p50_ms * max(self._slowness - 1, 0.0)
@@ -192,7 +193,7 @@ class StageTimes:
             return _quantile(seen.window().ordered_ms, 0.5), seen.window().upper_ms
         if seen is None:
             return known.p50_ms * machine, known.p95_ms * machine
-        ordered_ms, recent_ms, upper_ms = seen.window()
+        ordered_ms, recent_ms, upper_ms, _ = seen.window()
         stale = self._fixed_runs - seen.at >= _STALE
         since = machine / seen.slowness if stale else 1.0
         slowness = machine
