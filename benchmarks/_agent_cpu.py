@@ -76,13 +76,13 @@ class InstantCloud:
 
 @dataclass(frozen=True)
 class Insisting(RouterPolicy):
-    """Asks the router, takes one plan whatever it says, and waits for its answer."""
+    """Asks the router, takes the plan at one place whatever it says, and waits for its answer."""
 
-    plan: Plan
+    at: int
 
     def choose(self, options: Sequence[Option], question: Question) -> Decision:
         choose(options, question)
-        return Decision(next(each for each in options if each.plan == self.plan), 1.0, Light.NET)
+        return Decision(options[self.at], 1.0, Light.NET)
 
     @staticmethod
     def worth_waiting(
@@ -147,6 +147,12 @@ def cheapest_split(manifest: Manifest) -> Plan:
     return min(rows, key=lambda row: row.bytes_p95).parsed()
 
 
+def insisting_on(plan: Plan, agent: Agent) -> Insisting:
+    """The policy for a plan: it stands at one place as long as the cloud's precision is the same."""
+    options = agent.options(Deadline.after_ms(_LONG_MS, now_s=monotonic()))
+    return Insisting([option.plan for option in options].index(plan))
+
+
 async def split_agent(
     models: DeviceModels, times: StageTimes, pixels: Pixels
 ) -> tuple[AgentCpu, Uplink]:
@@ -162,6 +168,6 @@ async def split_agent(
         times=times,
         uplink=uplink,
         clock=monotonic,
-        policy=Insisting(plan),
     )
+    agent.policy = insisting_on(plan, agent)
     return AgentCpu(agent, models, pixels, plan), uplink

@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from _agent_cpu import BATCH, Insisting, cheapest_split, split_agent
+from _agent_cpu import BATCH, cheapest_split, insisting_on, split_agent
 from _decisions import PLANS, as_many
 from agent_overhead import (
     BEYOND_PEER,
@@ -110,7 +110,7 @@ async def test_the_agents_own_time_is_what_its_stages_did_not_take(small: Small)
 async def test_an_answer_of_another_plan_is_no_measurement(small: Small) -> None:
     times = StageTimes(stage_times((LOCAL, SPLIT, CLOUD)))
     splitting, uplink = await split_agent(small.models, times, picture(0))
-    splitting.agent.policy = Insisting(CLOUD)
+    splitting.agent.policy = insisting_on(CLOUD, splitting.agent)
     with pytest.raises(RuntimeError, match="answered, not split"):
         await splitting.answers()
     splitting.agent.close()
