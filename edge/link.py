@@ -125,8 +125,8 @@ class Transfer(NamedTuple):
 
     def forecast(self, up_p50: float, up_p95: float) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
-        rtt_ms, ahead_ms, up_ms_per_kb, _, rtt_var, up_var, cov = self[:7]
-        fixed_noise2, up_noise2, stall_ms, rate_hz, reach_kb = self[7:]
+        rtt_ms, ahead_ms, up_ms_per_kb, _, rtt_var, up_var, cov, *rest = self
+        fixed_noise2, up_noise2, stall_ms, rate_hz, reach_kb = rest
         if rtt_ms == math.inf:
             return NEVER
         own_ms = up_ms_per_kb * up_p50 / 1e3

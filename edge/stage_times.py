@@ -11,6 +11,7 @@ p99.9, on which the net hangs, forgets nothing within its window.
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from itertools import islice
 from typing import NamedTuple
@@ -34,53 +35,39 @@ _STALE = 32
 """So many runs of other stages later, a stage's own are read as those of a machine of then."""
 
 
-class _Window(NamedTuple):
-    """The runs that tell how fast a stage is now, and the last of them, both by length."""
-
-    ordered_ms: list[float]
-    recent_ms: list[float]
-    upper_ms: float
-    """Their p95, or the second largest of the last runs if those rose above that."""
-    slowest_ms: float
-    """Of all runs remembered."""
-
-
 class _Stage:
-    """The runs of one stage, the oldest first."""
+    """The runs of one stage, the oldest first, and those that tell how fast it is now by length."""
 
     def __init__(self) -> None:
         self.seen_ms: deque[float] = deque(maxlen=_WINDOW)
-        self.current = 0
-        """How many of them, from the end, tell how fast the stage is now."""
+        self.now_ms: list[float] = []
         self.at = 0
         self.slowness = 1.0
         """When the last was seen, in runs of fixed work, and how slow the machine was."""
-        self._window: _Window | None = None
 
     def observe(self, ms: float, *, at: int, slowness: float) -> None:
+        now_ms = self.now_ms
+        if len(now_ms) == _WINDOW:
+            del now_ms[bisect_left(now_ms, self.seen_ms[0])]
         self.seen_ms.append(ms)
-        self.current = min(self.current + 1, _WINDOW)
+        insort(now_ms, ms)
         self.at, self.slowness = at, slowness
-        self._window = None
-        if self.current >= 2 * _RECENT:
-            now_ms = self._now_ms()
-            before, recent = now_ms[:-_RECENT], now_ms[-_RECENT:]
-            usual_ms = _median(before)
-            if max(recent) < _QUICKER * usual_ms or min(recent) > usual_ms / _QUICKER:
-                self.current = _RECENT
+        if len(now_ms) >= 2 * _RECENT:
+            recent_ms, middle = self.last_ms(_RECENT), (len(now_ms) - _RECENT) // 2
+            # Beside recent runs that are all below it, or all above, there stands the median of those
+            # before them.
+            quicker = recent_ms[-1] < _QUICKER * now_ms[middle + _RECENT]
+            slower = recent_ms[0] > now_ms[middle] / _QUICKER
+            if quicker or slower:
+                self.now_ms = recent_ms
 
-    def window(self) -> _Window:
-        """Worked out once after each run."""
-        if self._window is None:
-            now_ms = self._now_ms()
-            ordered_ms = sorted(now_ms)
-            upper_ms = max(_quantile(ordered_ms, 0.95), _quantile(sorted(now_ms[-_LATE:]), 0.9))
-            slowest_ms = max(self.seen_ms)
-            self._window = _Window(ordered_ms, sorted(now_ms[-_RECENT:]), upper_ms, slowest_ms)
-        return self._window
+    def last_ms(self, runs: int) -> list[float]:
+        """So many of the last ones that count, by length."""
+        return sorted(islice(reversed(self.seen_ms), min(runs, len(self.now_ms))))
 
-    def _now_ms(self) -> list[float]:
-        return list(islice(self.seen_ms, len(self.seen_ms) - self.current, None))
+    def upper_ms(self) -> float:
+        """The p95 of a window, or the second largest of its last runs if they rose above that."""
+        return max(_quantile(self.now_ms, 0.95), _quantile(self.last_ms(_LATE), 0.9))
 
 
 class _Parts(NamedTuple):
@@ -160,7 +147,7 @@ class StageTimes:
     def least_ms(self, stage: str) -> float:
         """A lower quartile of what was seen, about what it takes alone; 0 while nothing was."""
         seen = self._stages.get(stage)
-        return _quantile(seen.window().ordered_ms, 0.25) if seen is not None else 0.0
+        return _quantile(seen.now_ms, 0.25) if seen is not None else 0.0
 
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
@@ -173,7 +160,7 @@ class StageTimes:
         thousand late is mostly not the work itself.
         """
         known, seen = self._profile.get(stage), self._stages.get(stage)
-        slowest = seen.window().slowest_ms if seen is not None else 0.0
+        slowest = max(seen.seen_ms) if seen is not None else 0.0
         if known is None:
             return float("inf")
         added_ms = known.p50_ms * max(self._slowness - 1, 0.0)
@@ -188,23 +175,24 @@ class StageTimes:
         """The median and the p95 of a run now."""
         known, seen, machine = self._profile.get(stage), self._stages.get(stage), self._slowness
         if known is None:
-            if seen is None or seen.current < _PROFILE_RUNS:
+            if seen is None or len(seen.now_ms) < _PROFILE_RUNS:
                 return math.inf, math.inf
-            return _quantile(seen.window().ordered_ms, 0.5), seen.window().upper_ms
+            return _quantile(seen.now_ms, 0.5), seen.upper_ms()
         if seen is None:
             return known.p50_ms * machine, known.p95_ms * machine
-        ordered_ms, recent_ms, upper_ms, _ = seen.window()
         stale = self._fixed_runs - seen.at >= _STALE
         since = machine / seen.slowness if stale else 1.0
         slowness = machine
         if known.p50_ms > 0:
+            recent_ms = seen.last_ms(_RECENT)
             others_ms = [machine * known.p50_ms] * min(_TRUSTED, _RECENT - len(recent_ms))
             slowness = _median(recent_ms + others_ms) / known.p50_ms
-        weight = len(ordered_ms) / (len(ordered_ms) + _PROFILE_RUNS)
+        runs = len(seen.now_ms)
+        weight = runs / (runs + _PROFILE_RUNS)
         of_profile, of_seen = (1 - weight) * slowness * since, weight * since
         return (
-            of_profile * known.p50_ms + of_seen * _quantile(ordered_ms, 0.5),
-            of_profile * known.p95_ms + of_seen * upper_ms,
+            of_profile * known.p50_ms + of_seen * _quantile(seen.now_ms, 0.5),
+            of_profile * known.p95_ms + of_seen * seen.upper_ms(),
         )
 
 
