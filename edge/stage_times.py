@@ -54,8 +54,7 @@ class _Stage:
         self.at, self.slowness = at, slowness
         if len(now_ms) >= 2 * _RECENT:
             recent_ms, middle = self.last_ms(_RECENT), (len(now_ms) - _RECENT) // 2
-            # Beside recent runs that are all below it, or all above, there stands the median of those
-            # before them.
+            # Past recent runs that are all below it, or all above, stands the median of the others.
             quicker = recent_ms[-1] < _QUICKER * now_ms[middle + _RECENT]
             slower = recent_ms[0] > now_ms[middle] / _QUICKER
             if quicker or slower:
