@@ -24,6 +24,7 @@ that is soonest, or sends the fewest bytes, or takes the least energy or money.
 import math
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..shared.manifest import Rate
@@ -249,7 +250,7 @@ def _pick(
         good = [each for each in candidates if _suffices(each, local, enough, sight)]
         if good:
             return min(good, key=_by(demand.objective))
-    best = max(candidates, key=lambda each: each.gain)
+    best = max(candidates, key=attrgetter("gain"))
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
     # Of two that agree as often the one that is sooner done is no worse, unless parts are counted.
