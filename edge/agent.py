@@ -206,7 +206,7 @@ class Agent:
     def _waits(self, deadline: Deadline, now_s: float) -> Waits:
         """What stands before a request on the device: jobs, and what the others will need."""
         overhead_ms = self.lateness.overhead_ms
-        needed_ms = self._light_ms + self.times.least_ms(DECODE) + overhead_ms
+        needed_ms = self._light_ms + (self.times.least_ms(DECODE) + overhead_ms)
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
         before = Duration(max(self.unlit - 1, 0) * needed_ms)

@@ -145,7 +145,7 @@ class Transfer(NamedTuple):
         )
         # ms is the median; a lognormal's mean lies above it.
         mean_ms = ms * math.exp(0.5 * spread2)
-        spread_ms = up_ms_per_kb * (up_p95 - up_p50) / (1e3 * _Z_95)
+        spread_ms = up_ms_per_kb * ((up_p95 - up_p50) / _Z_95) / 1e3
         return Duration(
             mean_ms + stall_ms,
             mean_ms * mean_ms * math.expm1(spread2) + stall_ms * stall_ms + spread_ms * spread_ms,

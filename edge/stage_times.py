@@ -181,17 +181,13 @@ class StageTimes:
             return known.p50_ms * machine, known.p95_ms * machine
         stale = self._fixed_runs - seen.at >= _STALE
         since = machine / seen.slowness if stale else 1.0
-        slowness = machine
-        if known.p50_ms > 0:
-            recent_ms = seen.last_ms(_RECENT)
-            others_ms = [machine * known.p50_ms] * min(_TRUSTED, _RECENT - len(recent_ms))
-            slowness = _median(recent_ms + others_ms) / known.p50_ms
+        own = [ms / known.p50_ms for ms in seen.last_ms(_RECENT)] if known.p50_ms > 0 else []
+        slowness = _median([*own, *[machine] * min(_TRUSTED, _RECENT - len(own))]) * since
         runs = len(seen.now_ms)
         weight = runs / (runs + _PROFILE_RUNS)
-        of_profile, of_seen = (1 - weight) * slowness * since, weight * since
         return (
-            of_profile * known.p50_ms + of_seen * _quantile(seen.now_ms, 0.5),
-            of_profile * known.p95_ms + of_seen * seen.upper_ms(),
+            (1 - weight) * (known.p50_ms * slowness) + weight * _quantile(seen.now_ms, 0.5) * since,
+            (1 - weight) * (known.p95_ms * slowness) + weight * seen.upper_ms() * since,
         )
 
 
