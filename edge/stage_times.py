@@ -123,7 +123,7 @@ class StageTimes:
         (mean_ms, variance), seen = parts
         slowness = self._slowness
         mean_ms *= slowness
-        variance *= slowness * slowness
+        variance = variance * slowness * slowness
         for stage in seen:
             _, (stage_ms, stage_variance) = self._forecasts.get(stage) or self._forecast(stage)
             mean_ms += stage_ms
