@@ -3,26 +3,32 @@
 A batch of requests through `Agent.answer`, in this process and on raw pixels, is compared with a
 batch of the bare stages that they ran (resize, light model or head, encode), called one after the
 other. Both read the same clock, the processor time of this process, and take turns. The cloud of a
-split answer is a connection that answers at once, so that no gRPC is in it.
+split answer is a connection that answers at once, so that no gRPC is in it. With the service around
+it, the same from a request's message to its response's: what gRPC does is left out here as well.
+
+What was loaded is kept out of garbage collection, as in the daemon.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
 from hybridge.devices.models import DeviceModels, Pixels
 from hybridge.edge.agent import Agent
-from hybridge.edge.answer import Answer
 from hybridge.edge.bench import DeviceBench
 from hybridge.edge.demand import Demand
+from hybridge.edge.monitor import Monitor
 from hybridge.edge.policy import RouterPolicy
 from hybridge.edge.question import Question, Sight
+from hybridge.edge.results import ResultLog
 from hybridge.edge.router import Decision, Light, Option, choose
+from hybridge.edge.service import EdgeService
 from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
-from hybridge.protos import fleet_pb2
+from hybridge.protos import fleet_pb2, oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.came import Came
@@ -33,6 +39,7 @@ from hybridge.shared.manifest import Manifest
 from hybridge.shared.plan import Plan, PlanKind
 
 LOCAL_CPU, SPLIT_CPU = "local answer", "split answer"
+SERVED_CPU = "local answer, its service around it"
 BATCH = 10
 _LONG_MS = 10_000.0
 
@@ -76,13 +83,13 @@ class InstantCloud:
 
 @dataclass(frozen=True)
 class Insisting(RouterPolicy):
-    """Asks the router, takes one plan whatever it says, and waits for its answer."""
+    """Asks the router, takes the plan at one place whatever it says, and waits for its answer."""
 
-    plan: Plan
+    at: int
 
     def choose(self, options: Sequence[Option], question: Question) -> Decision:
         choose(options, question)
-        return Decision(next(each for each in options if each.plan == self.plan), 1.0, Light.NET)
+        return Decision(options[self.at], 1.0, Light.NET)
 
     @staticmethod
     def worth_waiting(
@@ -107,8 +114,7 @@ class AgentCpu:
         """One batch through the agent."""
         start_ns = time.process_time_ns()
         for _ in range(BATCH):
-            deadline = Deadline.after_ms(self.budget_ms, now_s=monotonic())
-            self._check(await self.agent.answer(self.pixels, deadline))
+            await self._ask()
         self.with_agent_ms.append((time.process_time_ns() - start_ns) / 1e6 / BATCH)
 
     def stages(self) -> None:
@@ -128,9 +134,14 @@ class AgentCpu:
         self.with_agent_ms.clear()
         self.bare_ms.clear()
 
-    def _check(self, answer: Answer) -> None:
-        if answer.plan != self.plan or answer.fallback:
-            raise RuntimeError(f"{answer.plan} answered, not {self.plan}: {answer.fallback}")
+    async def _ask(self) -> None:
+        deadline = Deadline.after_ms(self.budget_ms, now_s=monotonic())
+        answer = await self.agent.answer(self.pixels, deadline)
+        self._check(answer.plan, answer.fallback)
+
+    def _check(self, plan: Plan, fallback: str) -> None:
+        if plan != self.plan or fallback:
+            raise RuntimeError(f"{plan} answered, not {self.plan}: {fallback}")
 
     def _light(self) -> None:
         self.models.light(self.models.resize_light(self.pixels))
@@ -141,10 +152,46 @@ class AgentCpu:
         encode_frame(tensor, contract=contract, codec=codec_by_name(self.plan.codec, contract))
 
 
+class NoCall:
+    """The context of a call that did not come over gRPC: whatever is sent has left at once."""
+
+    def time_remaining(self) -> None:
+        return None
+
+    def add_done_callback(self, callback: Callable[["NoCall"], None]) -> None:
+        callback(self)
+
+
+@dataclass
+class ServiceCpu(AgentCpu):
+    """The same with the edge's service around it."""
+
+    def __post_init__(self) -> None:
+        bundle, now_s = self.models.bundle, monotonic()
+        self._service = EdgeService(
+            self.agent, bundle, results=ResultLog(), monitor=Monitor(now_s), clock=monotonic
+        )
+        self._request = pb.ModelInferRequest(model_name=bundle.manifest.name, id="0")
+        messages.add_input(self._request, messages.PIXELS, self.pixels)
+        budget = {messages.LATENCY_BUDGET_MS: self.budget_ms}
+        messages.set_parameters(self._request.parameters, budget)
+
+    async def _ask(self) -> None:
+        response = await self._service.ModelInfer(self._request, cast(oip.Context, NoCall()))
+        said = messages.get_parameters(response.parameters)
+        self._check(Plan.parse(str(said[messages.PLAN])), str(said["fallback"]))
+
+
 def cheapest_split(manifest: Manifest) -> Plan:
     """Of the cuts, the one that sends least."""
     rows = [row for row in manifest.table if row.parsed().kind is PlanKind.SPLIT]
     return min(rows, key=lambda row: row.bytes_p95).parsed()
+
+
+def insisting_on(plan: Plan, agent: Agent) -> Insisting:
+    """The policy for a plan; it stays at its place as long as the cloud's precision is the same."""
+    options = agent.options(Deadline.after_ms(_LONG_MS, now_s=monotonic()))
+    return Insisting([option.plan for option in options].index(plan))
 
 
 async def split_agent(
@@ -162,6 +209,6 @@ async def split_agent(
         times=times,
         uplink=uplink,
         clock=monotonic,
-        policy=Insisting(plan),
     )
+    agent.policy = insisting_on(plan, agent)
     return AgentCpu(agent, models, pixels, plan), uplink

@@ -41,7 +41,7 @@ from typing import cast
 import _bare_server
 import grpc
 import msgspec
-from _agent_cpu import LOCAL_CPU, SPLIT_CPU, AgentCpu, split_agent
+from _agent_cpu import LOCAL_CPU, SERVED_CPU, SPLIT_CPU, AgentCpu, ServiceCpu, split_agent
 from _common import Report, Summary, Target, demo_bundle, load, machine, parser, progress, run
 from _decisions import MANY_PLANS, decision_times_us
 from ai_edge_litert.interpreter import Interpreter
@@ -60,6 +60,7 @@ from hybridge.edge.stage_times import StageTimes
 from hybridge.edge.uplink import Uplink
 from hybridge.protos import fleet_pb2
 from hybridge.shared.bundle import Bundle
+from hybridge.shared.daemon import keep_what_is_there
 from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.picture import decode_picture
 from hybridge.shared.security import Address, Security
@@ -197,10 +198,13 @@ async def _cpu(
 ) -> dict[str, list[float]]:
     """The agent's own processor time per request, in ms, by the kind of answer."""
     splitting, uplink = await split_agent(models, agent.times, pixels)
+    local = agent, models, pixels, agent.local.plan, NEAR_BUDGET_MS
     kinds = {
-        LOCAL_CPU: AgentCpu(agent, models, pixels, agent.local.plan, NEAR_BUDGET_MS),
+        LOCAL_CPU: AgentCpu(*local),
         SPLIT_CPU: splitting,
+        SERVED_CPU: ServiceCpu(*local),
     }
+    keep_what_is_there()
     turns = [turn for each in kinds.values() for turn in (each.answers, each.stages)]
     try:
         await take_turns("warming up", turns, rounds=WARM_UP // 4)

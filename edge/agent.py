@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.models import LIGHT, RESIZE_LIGHT, check_picture
+from ..devices.models import check_picture
 from ..shared.bundle import Bundle
 from ..shared.cascade import DELTA
 from ..shared.deadline import Clock, Deadline
@@ -28,10 +28,12 @@ from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
 from .best_first import BestFirst
+from .cloud_times import CloudTimes
 from .demand import ANYTHING, Demand
-from .duration import NEVER, Duration
+from .duration import Duration
 from .lateness import Lateness
 from .later import best_answer, finish_later
+from .link import NO_LINK, Transfer
 from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
@@ -89,6 +91,7 @@ class Agent:
         agreement = _light_agreement(bundle.manifest)
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
+        self._light_ms = sum(map(times.alone_ms, device_stages(self.local.plan)))
         self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms, privacy=privacy)
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
@@ -147,7 +150,8 @@ class Agent:
         self, deadline: Deadline, *, left_ms: float, demand: Demand, sight: Sight | None
     ) -> Decision:
         """What the policy says of a request now."""
-        options = self.options(deadline)
+        link = self._link()
+        options = self._options(deadline, link)
         question = Question(
             left_ms=left_ms,
             demand=demand,
@@ -155,6 +159,7 @@ class Agent:
             spent_bytes=self._spent_bytes(),
             sure_share=self.assurance.share_enough(demand.enough),
             price_per_ms=self._processor.price_per_ms,
+            way=link.duration(0),
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%.0f ms left: %s", left_ms, explain(options, question))
@@ -162,26 +167,26 @@ class Agent:
 
     def options(self, deadline: Deadline) -> BestFirst[Option]:
         """Every plan as a request of this deadline would meet it now."""
+        return self._options(deadline, self._link())
+
+    def _options(self, deadline: Deadline, link: Transfer) -> BestFirst[Option]:
         uplink, now_s = self.uplink, self.clock()
-        waits = self._waits(deadline, now_s)
-        if uplink is None:
-            return self._outlook.options(
-                device=self.times.whole,
-                transfer=lambda p50, p95: NEVER,
-                cloud=lambda contract: NEVER,
-                reachable=False,
-                waits=waits,
-            )
-        transfer = uplink.link.transfer(now_s=now_s)
+        cloud = uplink.cloud if uplink is not None else CloudTimes()
         return self._outlook.options(
             device=self.times.whole,
-            transfer=transfer.forecast,
-            cloud=lambda contract: uplink.cloud.forecast(contract, now_s=now_s),
-            precision=uplink.cloud.precision,
-            reachable=uplink.breaker.closed,
-            waits=waits,
-            margin_ms=transfer.way_back_ms - transfer.rtt_ms if uplink.link.known else 0.0,
+            transfer=link.forecast,
+            cloud=lambda contract: cloud.forecast(contract, now_s=now_s),
+            precision=cloud.precision,
+            waits=self._waits(deadline, now_s),
+            margin_ms=link.way_back_ms - link.rtt_ms if link is not NO_LINK else 0.0,
         )
+
+    def _link(self) -> Transfer:
+        """The way to the cloud as it is now; `NO_LINK` where there is none."""
+        uplink = self.uplink
+        if uplink is None or not uplink.breaker.closed:
+            return NO_LINK
+        return uplink.link.transfer(now_s=self.clock())
 
     def allowed(self, deadline: Deadline, *, demand: Demand) -> list[Option]:
         """Of these, what a request may take."""
@@ -200,9 +205,8 @@ class Agent:
 
     def _waits(self, deadline: Deadline, now_s: float) -> Waits:
         """What stands before a request on the device: jobs, and what the others will need."""
-        times, overhead_ms = self.times, self.lateness.overhead_ms
-        needed_ms = times.alone_ms(RESIZE_LIGHT) + times.alone_ms(LIGHT)
-        needed_ms += times.least_ms(DECODE) + overhead_ms
+        overhead_ms = self.lateness.overhead_ms
+        needed_ms = self._light_ms + (self.times.least_ms(DECODE) + overhead_ms)
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
         before = Duration(max(self.unlit - 1, 0) * needed_ms)

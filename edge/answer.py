@@ -1,6 +1,6 @@
 """An answer as the agent gives it."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from ..shared.answer import Probabilities
 from ..shared.came import Came
@@ -8,8 +8,7 @@ from ..shared.plan import Plan
 from ..shared.side import Tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer, who gave it, and where the time went.
 
     `provisional`: the deadline came before the cloud's answer. `final`: it is the one that
@@ -27,7 +26,7 @@ class Answer:
     steps_ms: dict[str, float]
     total_ms: float
     budget_ms: float
-    outputs: Tensors = field(default_factory=dict)
+    outputs: Tensors = {}
     missing: tuple[str, ...] = ()
     final: bool = False
     came: Came | None = None

@@ -5,9 +5,8 @@ stand before the net.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from ..devices.models import (
     LIGHT,
@@ -33,16 +32,15 @@ T = TypeVar("T")
 _LOW_PRIORITY = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Lit:
-    """The light model's answer, and what its stages took."""
+class Lit(NamedTuple):
+    """The light model's answer, how sure it is, and what its stages took."""
 
     probabilities: Probabilities
+    confidence: float
     stages_ms: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Framed:
+class Framed(NamedTuple):
     """What a remote plan sends, and what its stages took; where layers end, if it is in layers."""
 
     frame: bytes
@@ -132,7 +130,7 @@ class DeviceBench:
         watch = _Stopwatch(self._clock)
         pixels = watch.time(RESIZE_LIGHT, lambda: self._models.resize_light(picture))
         probabilities = watch.time(LIGHT, lambda: self._models.light(pixels))
-        return Lit(probabilities, watch.stages_ms)
+        return Lit(probabilities, float(probabilities.max()), watch.stages_ms)
 
     def _make_frame(self, picture: Array, plan: Plan) -> Framed:
         watch = _Stopwatch(self._clock)

@@ -23,12 +23,11 @@ class BestFirst(Sequence[T_co]):
         return self._count
 
     def __iter__(self) -> Iterator[T_co]:
-        known, at = self._known, 0
-        while at < self._count:
+        known = self._known
+        for at in range(self._count):
             if at == len(known):
                 known.append(next(self._items))
             yield known[at]
-            at += 1
 
     @overload
     def __getitem__(self, at: int) -> T_co: ...

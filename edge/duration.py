@@ -38,8 +38,9 @@ class Duration(NamedTuple):
         mean, variance = self
         if ms <= 0.0 < mean or mean == math.inf:
             return 0.0
-        unsure = variance > 0.0 and mean > _NOTHING_MS
-        spread2 = math.log1p(variance / (mean * mean)) if unsure else 0.0
+        if variance <= 0.0 or mean <= _NOTHING_MS:
+            return 1.0 if ms >= mean else 0.0
+        spread2 = math.log1p(variance / (mean * mean))
         if spread2 == 0.0:
             return 1.0 if ms >= mean else 0.0
         if (share := ms / mean) <= 0.0:  # too small a number

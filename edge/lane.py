@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ..shared.deadline import Clock, Deadline
@@ -41,8 +42,9 @@ class Lane:
         self._waiting: list[_Job] = []
         self._running: dict[int, _Job] = {}
         self._threads = threads
-        self._changed = threading.Condition()
-        self._closed = False
+        self._lock = threading.Lock()
+        self._turns: SimpleQueue[None] = SimpleQueue()
+        """One for each job that waits; a turn without a job ends a thread."""
         for number in range(threads):
             thread = threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
             thread.start()
@@ -53,9 +55,9 @@ class Lane:
         """What `work` returns, or raises, once its turn has come."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         job = _Job(deadline.at_s, next(self._numbers), work, expected, future)
-        with self._changed:
+        with self._lock:
             heapq.heappush(self._waiting, job)
-            self._changed.notify()
+        self._turns.put(None)
         return future
 
     def wait(self, deadline: Deadline) -> Duration:
@@ -72,15 +74,15 @@ class Lane:
 
     def close(self) -> None:
         """Lets what runs end, and forgets what waits."""
-        with self._changed:
-            self._closed = True
+        with self._lock:
             waiting, self._waiting = self._waiting, []
-            self._changed.notify_all()
         for job in waiting:
             job.future.cancel()
+        for _ in range(self._threads):
+            self._turns.put(None)
 
     def _ahead(self, deadline: Deadline) -> Iterator[_Job]:
-        with self._changed:
+        with self._lock:
             running, waiting = list(self._running.values()), list(self._waiting)
         if len(running) >= self._threads:
             yield from running
@@ -94,35 +96,29 @@ class Lane:
                 result, fault = job.work(), None
             except Exception as error:  # whoever awaits the job is told
                 result, fault = None, error
-            with self._changed:
+            with self._lock:
                 del self._running[job.number]
-            _tell(job.future, result, fault)
+            loop = job.future.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, job.future, result, fault)
 
     def _next(self) -> _Job | None:
-        with self._changed:
-            while True:
-                while self._waiting:
-                    job = heapq.heappop(self._waiting)
-                    if not job.future.done():
-                        job.started_s = self._clock()
-                        self._running[job.number] = job
-                        return job
-                if self._closed:
+        while True:
+            self._turns.get()
+            with self._lock:
+                if not self._waiting:
                     return None
-                self._changed.wait()
+                job = heapq.heappop(self._waiting)
+                if not job.future.done():
+                    job.started_s = self._clock()
+                    self._running[job.number] = job
+                    return job
 
 
-def _tell(future: "asyncio.Future[Any]", result: Any, fault: Exception | None) -> None:
-    """Hands a result to the loop that awaits it, unless that has ended."""
-
-    def settle() -> None:
-        if future.done():  # cancelled meanwhile
-            return
-        if fault is not None:
-            future.set_exception(fault)
-        else:
-            future.set_result(result)
-
-    loop = future.get_loop()
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle)
+def _settle(future: "asyncio.Future[Any]", result: Any, fault: Exception | None) -> None:
+    if future.done():  # cancelled meanwhile
+        return
+    if fault is not None:
+        future.set_exception(fault)
+    else:
+        future.set_result(result)

@@ -1,6 +1,7 @@
 """How late this process is for what it set itself to do, and what it does beside models. Pure."""
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 
 _WINDOW = 128
@@ -15,6 +16,20 @@ _SERVICE = 2.0
 """An answer passes through as much again, between the agent and the wire, as within the agent."""
 
 
+class _Window:
+    """The last values, as they came and by size."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque()
+        self.ordered: list[float] = []
+
+    def add(self, value: float) -> None:
+        if len(self._values) == _WINDOW:
+            del self.ordered[bisect_left(self.ordered, self._values.popleft())]
+        self._values.append(value)
+        insort(self.ordered, value)
+
+
 class Lateness:
     """What is kept back of budgets: measured, because a small or busy processor is late by more.
 
@@ -22,28 +37,27 @@ class Lateness:
     """
 
     def __init__(self) -> None:
-        self._late_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._out_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._beside_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._late_ms, self._out_ms, self._beside_ms = _Window(), _Window(), _Window()
         self._reserve_ms, self._overhead_ms = (1 + _WAYS) * _UNKNOWN_MS, 0.0
 
     def woke(self, late_ms: float) -> None:
         """A wait ended so much after its time."""
-        self._late_ms.append(max(late_ms, 0.0))
+        self._late_ms.add(max(late_ms, 0.0))
         self._reckon()
 
     def left(self, out_ms: float) -> None:
         """An answer was on the wire so long after it was ready."""
-        self._out_ms.append(max(out_ms, 0.0))
+        self._out_ms.add(max(out_ms, 0.0))
         self._reckon()
 
     def _reckon(self) -> None:
-        self._reserve_ms = _expected(self._late_ms) + _WAYS * _expected(self._out_ms)
+        late_ms, out_ms = self._late_ms.ordered, self._out_ms.ordered
+        self._reserve_ms = _expected(late_ms) + _WAYS * _expected(out_ms)
 
     def took(self, beside_ms: float) -> None:
         """A local answer took so much more than its stages."""
-        self._beside_ms.append(max(beside_ms, 0.0))
-        ordered = sorted(self._beside_ms)
+        self._beside_ms.add(max(beside_ms, 0.0))
+        ordered = self._beside_ms.ordered
         self._overhead_ms = _SERVICE * ordered[len(ordered) // 4]
 
     @property
@@ -57,7 +71,7 @@ class Lateness:
         return self._overhead_ms
 
 
-def _expected(values: deque[float]) -> float:
-    if len(values) < _KNOWN:
-        return max([_UNKNOWN_MS, *values])
-    return sorted(values)[math.ceil(_QUANTILE * (len(values) - 1))]
+def _expected(ordered: list[float]) -> float:
+    if len(ordered) < _KNOWN:
+        return max([_UNKNOWN_MS, *ordered[-1:]])
+    return ordered[math.ceil(_QUANTILE * (len(ordered) - 1))]

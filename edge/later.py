@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..shared.errors import RemoteUnavailable
 from .answer import Answer

@@ -119,29 +119,33 @@ class Transfer(NamedTuple):
     rate_hz: float
     reach_kb: float
 
-    def duration(self, up_bytes: float, *, spread_bytes: float = 0.0) -> Duration:
-        """Mean and variance of the time from sending to hearing back.
+    def duration(self, up_bytes: float) -> Duration:
+        """Mean and variance of the time from sending to hearing back."""
+        return self.forecast(up_bytes, up_bytes)
 
-        `spread_bytes`: the standard deviation of the number of bytes, where that is not known yet.
-        """
-        if self.rtt_ms == math.inf:
+    def forecast(self, up_p50: float, up_p95: float) -> Duration:
+        """The same for a number of bytes that is not known yet but for its median and its p95."""
+        rtt_ms, ahead_ms, up_ms_per_kb, _, rtt_var, up_var, cov, *rest = self
+        fixed_noise2, up_noise2, stall_ms, rate_hz, reach_kb = rest
+        if rtt_ms == math.inf:
             return NEVER
-        own_ms = self.up_ms * up_bytes / 1e3
-        own_ms *= max(up_bytes / (1e3 * self.reach_kb), 1.0) ** _BEYOND
+        own_ms = up_ms_per_kb * up_p50 / 1e3
+        if (beyond := up_p50 / (1e3 * reach_kb)) > 1.0:
+            own_ms *= beyond**_BEYOND
         # A size is judged by what becomes of the link when every request takes it: what suits one
         # may stand before all the others.
-        up_ms = self.ahead_ms + own_ms + crowd_ms(own_ms, load=self.rate_hz * own_ms / 1e3)
-        ms = self.rtt_ms + up_ms
+        up_ms = ahead_ms + own_ms + crowd_ms(own_ms, load=rate_hz * own_ms / 1e3)
+        ms = rtt_ms + up_ms
         up = up_ms / ms
         fixed = 1.0 - up
         spread2 = (
-            fixed * fixed * (self.rtt_var + self.fixed_noise2)
-            + 2.0 * fixed * up * self.rtt_up_cov
-            + up * up * (self.up_var + self.up_noise2)
+            fixed * fixed * (rtt_var + fixed_noise2)
+            + 2.0 * fixed * up * cov
+            + up * up * (up_var + up_noise2)
         )
         # ms is the median; a lognormal's mean lies above it.
         mean_ms = ms * math.exp(0.5 * spread2)
-        stall_ms, spread_ms = self.stall_ms, self.up_ms * spread_bytes / 1e3
+        spread_ms = up_ms_per_kb * ((up_p95 - up_p50) / _Z_95) / 1e3
         return Duration(
             mean_ms + stall_ms,
             mean_ms * mean_ms * math.expm1(spread2) + stall_ms * stall_ms + spread_ms * spread_ms,
@@ -154,10 +158,6 @@ class Transfer(NamedTuple):
         It has the way of the first byte as well, after which the cloud's own clock starts.
         """
         return self.rtt_ms * math.exp(_Z_95 * math.sqrt(self.rtt_var + self.fixed_noise2))
-
-    def forecast(self, up_p50: int, up_p95: int) -> Duration:
-        """The same for a number of bytes that is not known yet but for its median and its p95."""
-        return self.duration(up_p50, spread_bytes=(up_p95 - up_p50) / _Z_95)
 
 
 NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)

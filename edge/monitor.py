@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 
 from .answer import Answer
@@ -104,7 +105,7 @@ class Monitor:
     def record(self, answer: Answer, *, now_s: float) -> None:
         """One answer has just been given, or has followed a provisional one."""
         self.total.add(answer)
-        light = replace(answer, probabilities=_NO_ARRAY, outputs={})
+        light = msgspec.structs.replace(answer, probabilities=_NO_ARRAY, outputs={})
         self._seen.append(_Seen(light, str(answer.plan), now_s))
         if answer.final:
             return

@@ -1,15 +1,15 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from ..shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate
+from ..shared.manifest import Manifest, PlanRow, Precision, Rate
 from ..shared.plan import Plan, PlanKind
 from ..shared.privacy import Privacy
 from .best_first import BestFirst
-from .duration import NEVER, NO_TIME, Duration
+from .duration import NO_TIME, Duration
 from .prices import Prices
 from .rate import crowd_ms
 from .router import Option, Part
@@ -44,19 +44,16 @@ class _Row(NamedTuple):
     alone_ms: float
     contract: str
     agreement: Rate
-    variants: dict[Precision, Rate]
     bytes_p50: int
     bytes_p95: int
     energy_j: float
     money: float
     similarity: float | None
-    prefixes: tuple[Prefix, ...]
     parts: tuple[tuple[int, float, int, int], ...] = ()
     """Those that are worth an answer: layers, agreement, bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(NamedTuple):
     """How long the light model, and the device's part of a remote plan, have to wait first.
 
     `busy` is the share of the processor's time that goes to what every request needs, `remote_hz`
@@ -97,6 +94,7 @@ class Outlook:
         privacy: Privacy | None = None,
     ) -> None:
         self._prices = prices or Prices()
+        self._table = manifest.table
         self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
         self._alone = max(r.agreement.value for r in self._rows if not r.contract)
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
@@ -109,41 +107,40 @@ class Outlook:
         transfer: TransferForecast,
         cloud: CloudForecast,
         precision: CloudPrecision = in_float32,
-        reachable: bool = True,
         waits: Waits = NO_WAITS,
         margin_ms: float = 0.0,
     ) -> BestFirst[Option]:
         """One option per row: the device's own, then the others, those that agree most first.
 
-        Each is worked out when it is looked at. Remote ones never finish if nothing is reachable.
-        `margin_ms` is by how much sooner than needed a cloud answers from what has come.
+        Each is worked out when it is looked at. `margin_ms` is by how much sooner than needed a
+        cloud answers from what has come.
         """
         precisions = tuple(map(precision, self._contracts))
         rows = self._ordered.get(precisions)
         if rows is None:
             rows = self._ordered[precisions] = self._order(precisions)
-        over = transfer if reachable else _never
-        items = self._options(rows, device, over, cloud, waits, margin_ms)
+        items = self._options(rows, device, transfer, cloud, waits, margin_ms)
         return BestFirst(items, count=len(rows))
 
     def _order(self, precisions: tuple[Precision, ...]) -> list[_Row]:
         """The rows with a cloud that computes in these, by contract."""
         computed_in = dict(zip(self._contracts, precisions, strict=True))
         rows = [
-            self._computed_in(computed_in[row.contract], row) if row.contract else row
-            for row in self._rows
+            self._computed_in(computed_in[row.contract], row, of_table) if row.contract else row
+            for row, of_table in zip(self._rows, self._table, strict=True)
         ]
         return sorted(rows, key=lambda row: (row.contract != "", -row.agreement.value))
 
-    def _computed_in(self, precision: Precision, row: _Row) -> _Row:
+    def _computed_in(self, precision: Precision, row: _Row, of_table: PlanRow) -> _Row:
         """A row with what it gives in a precision, and the parts that are worth an answer.
 
         A part that was measured to agree more often than a longer one is taken to agree as often;
         those that agree no more often than the device's own are left out.
         """
-        agreement = row.variants.get(precision, row.agreement)
+        variant = of_table.variants.get(precision)
+        agreement = variant.agreement if variant else row.agreement
         most, parts = agreement.value, []
-        for prefix in reversed(row.prefixes):
+        for prefix in reversed(of_table.prefixes):
             most = min(most, prefix.rate(precision).value)
             if most > self._alone:
                 parts.append((prefix.layers, most, prefix.bytes_p50, prefix.bytes_p95))
@@ -164,8 +161,7 @@ class Outlook:
         wait_ms, wait_variance = waits.remote
         crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
         for row in rows:
-            plan, stages, alone_ms, contract, agreement, _, p50, p95, energy_j, money = row[:10]
-            alike, of = row.similarity, row.parts
+            plan, stages, alone_ms, contract, agreement, p50, p95, energy_j, money, alike, of = row
             own_ms, variance = device(stages)
             energy_j += joules_per_ms * own_ms
             if not contract:
@@ -203,11 +199,7 @@ class Outlook:
             )
 
 
-def _never(bytes_p50: int, bytes_p95: int) -> Duration:
-    """A link that is down."""
-    return NEVER
-
-
+@cache
 def device_stages(plan: Plan) -> tuple[str, ...]:
     """The stages a plan runs on the device, in order."""
     match plan.kind:
@@ -235,11 +227,9 @@ def _read(
         alone_ms=sum(map(alone, stages)),
         contract="" if plan.kind is PlanKind.LOCAL else manifest.contract(plan).id,
         agreement=row.agreement,
-        variants={precision: rates.agreement for precision, rates in row.variants.items()},
         bytes_p50=row.bytes_p50,
         bytes_p95=row.bytes_p95,
         energy_j=prices.energy_j(device_ms=0.0, size_bytes=row.bytes_p95),
         money=prices.money(size_bytes=row.bytes_p95, cloud_ms=0.0),
         similarity=privacy.alike(plan, manifest) if privacy and split else None,
-        prefixes=row.prefixes,
     )

@@ -1,12 +1,12 @@
 """What is asked of a policy: which plan to take, for this request and now."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .demand import ANYTHING, Demand
+from .duration import NO_TIME, Duration
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(NamedTuple):
     """What the light model's answer says: it agrees with probability `agrees`.
 
     `enough`: it is as sure as the caller demands.
@@ -16,13 +16,13 @@ class Sight:
     enough: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """What there is to know of a request but for its options.
 
     Without a `sight` the light model has not answered yet; `sure_share` of its answers will be as
     sure as the caller demands. `spent_bytes` have left the device within the last hour. A ms of
-    the device's time costs `price_per_ms` of agreement: that of others.
+    the device's time costs `price_per_ms` of agreement: that of others. `way` is what the shortest
+    message needs to the cloud and back: no remote option is done sooner.
     """
 
     left_ms: float
@@ -31,3 +31,4 @@ class Question:
     spent_bytes: float = 0.0
     sure_share: float = 0.0
     price_per_ms: float = 0.0
+    way: Duration = NO_TIME

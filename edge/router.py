@@ -23,8 +23,8 @@ that is soonest, or sends the fewest bytes, or takes the least energy or money.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..shared.manifest import Rate
@@ -83,8 +83,8 @@ class Option(NamedTuple):
 
     @property
     def total(self) -> Duration:
-        whole_ms = self.device_ms + self.network_ms + self.cloud_ms
-        return Duration(whole_ms, self.variance)
+        device_ms, network_ms, cloud_ms, variance = self[3:7]
+        return Duration(device_ms + network_ms + cloud_ms, variance)
 
     @property
     def least(self) -> Duration:
@@ -133,8 +133,7 @@ class Light(StrEnum):
     NET = "net"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The plan taken, how likely an answer by it comes in time, and when the light model runs.
 
     `alone`: no other plan may be taken and come in time, and none will with less time left.
@@ -165,6 +164,8 @@ def choose(options: Sequence[Option], question: Question) -> Decision:
     local, demand, sight = _local(options), question.demand, question.sight
     if sight is not None and sight.enough and not demand.outputs:
         return Decision(local, 1.0, Light.FIRST)
+    if question.way.within(question.left_ms) < _TRIED:
+        options = (local,)
     candidates = _candidates(options, local, question)
     if demand.outputs:
         candidates = [each for each in candidates if each.option is not local] or candidates
@@ -246,7 +247,7 @@ def _pick(candidates: Sequence[_Candidate], local: Option, question: Question) -
         good = [each for each in candidates if _suffices(each, local, enough, sight)]
         if good:
             return min(good, key=_by(demand.objective))
-    best = max(candidates, key=lambda each: each.gain)
+    best = max(candidates, key=attrgetter("gain"))
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
     # Of two that agree as often the one that is sooner done is no worse, unless parts are counted.

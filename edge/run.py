@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from ..devices.models import LIGHT, RESIZE_LIGHT
 from ..shared import oip as messages
@@ -35,6 +35,8 @@ from .uplink import Beside, CloudAnswer, InLayers
 
 if TYPE_CHECKING:
     from .agent import Agent
+
+T = TypeVar("T")
 
 OnFinal = Callable[[Answer], None]
 
@@ -69,7 +71,7 @@ class Sent:
     """The remote plan under way."""
 
     option: Option
-    task: "asyncio.Task[CloudAnswer]"
+    task: "asyncio.Future[CloudAnswer]"
     began_s: float
     asked_again_s: float
 
@@ -105,8 +107,10 @@ class Run:
     _reserve_ms: float = field(init=False)
     _sight: Sight | None = None
     _light: "asyncio.Future[Lit] | None" = None
+    _waiting: "asyncio.Future[bool] | None" = None
+    """Done as soon as something has happened: False if only time has passed."""
     _sent: Sent | None = None
-    _back: "asyncio.Task[None] | None" = None
+    _back: "asyncio.Future[None] | None" = None
     """Waits for the cloud to be within reach again."""
     _fallback: str = ""
     _hopeless: bool = False
@@ -179,10 +183,9 @@ class Run:
 
     def _start_light(self) -> None:
         if self._light is None:
-            expected = self.agent.expected(Plan.local())
-            self._light = asyncio.ensure_future(
-                self.agent.bench.light(self._picture, self.deadline, expected)
-            )
+            expected = self.agent.expected(self.agent.local.plan)
+            lit = self.agent.bench.light(self._picture, self.deadline, expected)
+            self._light = self._watched(lit)
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
         follow_ms = self.agent.follow_ms if self.on_final is not None else 0.0
@@ -192,7 +195,7 @@ class Run:
         overdue_ms = option.total.quantile(_OVERDUE)
         self._sent = Sent(
             option=option,
-            task=asyncio.ensure_future(
+            task=self._watched(
                 self.through_cloud(
                     option.plan,
                     light=beside,
@@ -259,15 +262,33 @@ class Run:
     # Waiting for whatever comes first.
 
     async def _first_good(self) -> Answer:
-        while True:
-            if (answer := self._look()) is not None:
-                return answer
+        while (answer := self._look()) is None:
             pause_s, began_s = self._pause_s(), self.agent.clock()
-            done, _ = await asyncio.wait(
-                self._awaited(), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done and pause_s is not None:
+            if not await self._happened(pause_s) and pause_s is not None:
                 self.agent.lateness.woke((self.agent.clock() - began_s - pause_s) * 1e3)
+        return answer
+
+    def _watched(self, awaitable: Awaitable[T]) -> "asyncio.Future[T]":
+        """Begun, and when it ends, something has happened."""
+        future = asyncio.ensure_future(awaitable)
+        future.add_done_callback(lambda _: self._wake(True))
+        return future
+
+    async def _happened(self, pause_s: float | None) -> bool:
+        """Whether something that is watched has ended before a pause has."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = None if pause_s is None else loop.call_later(pause_s, self._wake, False)
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, happened: bool) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(happened)
 
     def _look(self) -> Answer | None:
         """Takes note of what has happened; the answer, if there is one to give."""
@@ -293,14 +314,6 @@ class Run:
             return None
         late = self._sent is not None and (over or self._hopeless)
         return self._from_device(self._light.result(), late=late)
-
-    def _awaited(self) -> "set[asyncio.Future[Any]]":
-        futures: tuple[asyncio.Future[Any] | None, ...] = (
-            self._sent.task if self._sent else None,
-            self._light if self._sight is None else None,
-            self._back,
-        )
-        return {future for future in futures if future is not None}
 
     def _pause_s(self) -> float | None:
         """Until something is due though nothing has happened; None: nothing is."""
@@ -338,7 +351,7 @@ class Run:
         self._lit = True
         self.agent.unlit -= 1
         self._learn(lit.stages_ms)
-        confidence = float(lit.probabilities.max())
+        confidence = lit.confidence
         assurance, auditor = self.agent.assurance, self.agent.auditor
         trusted = auditor is None or auditor.trusts(self.demand.enough)
         self._sight = Sight(
@@ -369,8 +382,7 @@ class Run:
             assert uplink is not None
             wait_ms = min(self.left_ms - option.least.mean_ms, _RETRY_WAIT_MS)
             if wait_ms > 0.0:
-                back = _within(uplink.reachable(), wait_ms / 1e3)
-                self._back = asyncio.ensure_future(back)
+                self._back = self._watched(_within(uplink.reachable(), wait_ms / 1e3))
 
     def _learn(self, stages_ms: dict[str, float]) -> None:
         for stage, ms in stages_ms.items():
@@ -455,7 +467,7 @@ class Run:
                 future.cancel()
 
 
-def fault_of(task: "asyncio.Task[CloudAnswer]") -> HybridgeError | None:
+def fault_of(task: "asyncio.Future[CloudAnswer]") -> HybridgeError | None:
     """Why the cloud gave no answer; what is not in the error tree is a defect and raised."""
     fault = task.exception()
     if fault is not None and not isinstance(fault, HybridgeError):

@@ -11,8 +11,8 @@ p99.9, on which the net hangs, forgets nothing within its window.
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,29 +36,37 @@ _STALE = 32
 
 
 class _Stage:
-    """The runs of one stage, the oldest first."""
+    """The runs of one stage, the oldest first, and those that tell how fast it is now by length."""
 
     def __init__(self) -> None:
         self.seen_ms: deque[float] = deque(maxlen=_WINDOW)
-        self.current = 0
-        """How many of them, from the end, tell how fast the stage is now."""
+        self.now_ms: list[float] = []
         self.at = 0
         self.slowness = 1.0
         """When the last was seen, in runs of fixed work, and how slow the machine was."""
 
     def observe(self, ms: float, *, at: int, slowness: float) -> None:
+        now_ms = self.now_ms
+        if len(now_ms) == _WINDOW:
+            del now_ms[bisect_left(now_ms, self.seen_ms[0])]
         self.seen_ms.append(ms)
-        self.current = min(self.current + 1, _WINDOW)
+        insort(now_ms, ms)
         self.at, self.slowness = at, slowness
-        if self.current >= 2 * _RECENT:
-            now_ms = self.now_ms()
-            before, recent = now_ms[:-_RECENT], now_ms[-_RECENT:]
-            usual_ms = _median(before)
-            if max(recent) < _QUICKER * usual_ms or min(recent) > usual_ms / _QUICKER:
-                self.current = _RECENT
+        if len(now_ms) >= 2 * _RECENT:
+            recent_ms, middle = self.last_ms(_RECENT), (len(now_ms) - _RECENT) // 2
+            # Past recent runs that are all below it, or all above, stands the median of the others.
+            quicker = recent_ms[-1] < _QUICKER * now_ms[middle + _RECENT]
+            slower = recent_ms[0] > now_ms[middle] / _QUICKER
+            if quicker or slower:
+                self.now_ms = recent_ms
 
-    def now_ms(self) -> list[float]:
-        return list(islice(self.seen_ms, len(self.seen_ms) - self.current, None))
+    def last_ms(self, runs: int) -> list[float]:
+        """So many of the last ones that count, by length."""
+        return sorted(islice(reversed(self.seen_ms), min(runs, len(self.now_ms))))
+
+    def upper_ms(self) -> float:
+        """The p95 of a window, or the second largest of its last runs if they rose above that."""
+        return max(_quantile(self.now_ms, 0.95), _quantile(self.last_ms(_LATE), 0.9))
 
 
 class _Parts(NamedTuple):
@@ -66,6 +74,13 @@ class _Parts(NamedTuple):
 
     profiled: Duration
     seen: tuple[str, ...]
+
+
+class _Forecast(NamedTuple):
+    """A run of a stage, as it is now."""
+
+    p95_ms: float
+    duration: Duration
 
 
 class StageTimes:
@@ -79,14 +94,12 @@ class StageTimes:
         self._slowness = 1.0
         """The median of the last runs of fixed work, over their profile's."""
         self._parts: dict[tuple[str, ...], _Parts] = {}
-        self._durations: dict[str, Duration] = {}
-        self._p95_ms: dict[str, float] = {}
+        self._forecasts: dict[str, _Forecast] = {}
         """What was asked for since the last run."""
 
     def observe(self, stage: str, ms: float) -> None:
         """One run of a stage took so long."""
-        self._durations.clear()
-        self._p95_ms.clear()
+        self._forecasts.clear()
         known = self._profile.get(stage)
         if known is not None and known.p50_ms > 0 and (stage == LIGHT or stage.startswith("head:")):
             self._fixed.append(ms / known.p50_ms)
@@ -109,10 +122,13 @@ class StageTimes:
             parts = self._parts[stages] = self._part(stages)
         (mean_ms, variance), seen = parts
         slowness = self._slowness
-        whole = Duration(mean_ms * slowness, variance * slowness * slowness)
+        mean_ms *= slowness
+        variance = variance * slowness * slowness
         for stage in seen:
-            whole = whole.then(self._seen(stage))
-        return whole
+            _, (stage_ms, stage_variance) = self._forecasts.get(stage) or self._forecast(stage)
+            mean_ms += stage_ms
+            variance += stage_variance
+        return Duration(mean_ms, variance)
 
     def _part(self, stages: tuple[str, ...]) -> "_Parts":
         unseen = [each for each in stages if each in self._profile and each not in self._stages]
@@ -122,13 +138,6 @@ class StageTimes:
             profiled = profiled.then(_through(known.p50_ms, known.p95_ms))
         return _Parts(profiled, tuple(each for each in stages if each not in unseen))
 
-    def _seen(self, stage: str) -> Duration:
-        found = self._durations.get(stage)
-        if found is None:
-            median_ms = self._forecast_ms(stage, _p50, _median)
-            found = self._durations[stage] = _through(median_ms, self.p95_ms(stage))
-        return found
-
     def alone_ms(self, stage: str) -> float:
         """What the profile says a run takes when nothing else runs; 0 if it knows nothing."""
         known = self._profile.get(stage)
@@ -137,14 +146,11 @@ class StageTimes:
     def least_ms(self, stage: str) -> float:
         """A lower quartile of what was seen, about what it takes alone; 0 while nothing was."""
         seen = self._stages.get(stage)
-        return _quantile(seen.now_ms(), 0.25) if seen is not None else 0.0
+        return _quantile(seen.now_ms, 0.25) if seen is not None else 0.0
 
     def p95_ms(self, stage: str) -> float:
         """What nineteen runs of twenty stay below."""
-        found = self._p95_ms.get(stage)
-        if found is None:
-            found = self._p95_ms[stage] = self._forecast_ms(stage, _p95, _upper)
-        return found
+        return (self._forecasts.get(stage) or self._forecast(stage)).p95_ms
 
     def p999_ms(self, stage: str) -> float:
         """No window shows a p99.9: the profile's, or a fifth above the slowest seen.
@@ -159,34 +165,30 @@ class StageTimes:
         added_ms = known.p50_ms * max(self._slowness - 1, 0.0)
         return max(known.p999_ms + added_ms, 1.2 * slowest)
 
-    def _forecast_ms(
-        self,
-        stage: str,
-        of_profile: Callable[[StageTime], float],
-        of_seen: Callable[[list[float]], float],
-    ) -> float:
-        known, seen = self._profile.get(stage), self._stages.get(stage)
-        now_ms = seen.now_ms() if seen is not None else []
+    def _forecast(self, stage: str) -> _Forecast:
+        p50_ms, p95_ms = self._quantiles_ms(stage)
+        found = self._forecasts[stage] = _Forecast(p95_ms, _through(p50_ms, p95_ms))
+        return found
+
+    def _quantiles_ms(self, stage: str) -> tuple[float, float]:
+        """The median and the p95 of a run now."""
+        known, seen, machine = self._profile.get(stage), self._stages.get(stage), self._slowness
         if known is None:
-            return of_seen(now_ms) if len(now_ms) >= _PROFILE_RUNS else math.inf
-        machine = self._slowness
+            if seen is None or len(seen.now_ms) < _PROFILE_RUNS:
+                return math.inf, math.inf
+            return _quantile(seen.now_ms, 0.5), seen.upper_ms()
         if seen is None:
-            return of_profile(known) * machine
+            return known.p50_ms * machine, known.p95_ms * machine
         stale = self._fixed_runs - seen.at >= _STALE
         since = machine / seen.slowness if stale else 1.0
-        own = [ms / known.p50_ms for ms in now_ms[-_RECENT:]] if known.p50_ms > 0 else []
+        own = [ms / known.p50_ms for ms in seen.last_ms(_RECENT)] if known.p50_ms > 0 else []
         slowness = _median([*own, *[machine] * min(_TRUSTED, _RECENT - len(own))]) * since
-        weight = len(now_ms) / (len(now_ms) + _PROFILE_RUNS)
-        expected_ms = of_profile(known) * slowness
-        return (1 - weight) * expected_ms + weight * of_seen(now_ms) * since
-
-
-def _p50(known: StageTime) -> float:
-    return known.p50_ms
-
-
-def _p95(known: StageTime) -> float:
-    return known.p95_ms
+        runs = len(seen.now_ms)
+        weight = runs / (runs + _PROFILE_RUNS)
+        return (
+            (1 - weight) * (known.p50_ms * slowness) + weight * _quantile(seen.now_ms, 0.5) * since,
+            (1 - weight) * (known.p95_ms * slowness) + weight * seen.upper_ms() * since,
+        )
 
 
 def _through(p50_ms: float, p95_ms: float) -> Duration:
@@ -199,15 +201,9 @@ def _through(p50_ms: float, p95_ms: float) -> Duration:
     return Duration(mean_ms, mean_ms * mean_ms * math.expm1(spread2))
 
 
-def _upper(now_ms: list[float]) -> float:
-    """The p95 of a window, or the second largest of its last runs if they rose above that."""
-    return max(_quantile(now_ms, 0.95), _quantile(now_ms[-_LATE:], 0.9))
-
-
 def _median(values: "list[float] | deque[float]") -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
+def _quantile(ordered: list[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 
 from ..protos import fleet_pb2
@@ -115,8 +116,7 @@ class InLayers:
         return self.sent_bytes - came.came_bytes - under_way / 2
 
 
-@dataclass(frozen=True, slots=True)
-class CloudAnswer:
+class CloudAnswer(msgspec.Struct, frozen=True):
     """What came back, and where the time went."""
 
     probabilities: Probabilities
@@ -124,7 +124,7 @@ class CloudAnswer:
     compute_ms: float
     forecast_ms: float
     network_ms: float
-    outputs: Tensors = field(default_factory=dict)
+    outputs: Tensors = {}
     came: Came | None = None
 
 

@@ -121,7 +121,7 @@ class SimulatedBench:
         sure = float(self._answers.confidence[at])
         probabilities = np.full(self._classes, (1 - sure) / (self._classes - 1), np.float32)
         probabilities[self._answers.light[at]] = sure
-        return Lit(probabilities, stages)
+        return Lit(probabilities, float(probabilities.max()), stages)
 
     async def frame(
         self, picture: Array, plan: Plan, deadline: Deadline, expected: Duration

@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from _agent_cpu import BATCH, Insisting, cheapest_split, split_agent
+from _agent_cpu import BATCH, ServiceCpu, cheapest_split, insisting_on, split_agent
 from _decisions import PLANS, as_many
 from agent_overhead import (
     BEYOND_PEER,
@@ -107,10 +107,25 @@ async def test_the_agents_own_time_is_what_its_stages_did_not_take(small: Small)
     await uplink.shutdown()
 
 
+async def test_through_the_service_the_same_is_measured(small: Small) -> None:
+    times = StageTimes(stage_times((LOCAL, SPLIT, CLOUD)))
+    splitting, uplink = await split_agent(small.models, times, picture(0))
+    served = ServiceCpu(splitting.agent, small.models, picture(0), SPLIT)
+    await served.answers()
+    served.stages()
+    assert len(served.own_ms()) == 1
+    assert uplink.ledger.total_bytes >= BATCH * 400
+    served.plan = CLOUD
+    with pytest.raises(RuntimeError, match="answered, not cloud"):
+        await served.answers()
+    splitting.agent.close()
+    await uplink.shutdown()
+
+
 async def test_an_answer_of_another_plan_is_no_measurement(small: Small) -> None:
     times = StageTimes(stage_times((LOCAL, SPLIT, CLOUD)))
     splitting, uplink = await split_agent(small.models, times, picture(0))
-    splitting.agent.policy = Insisting(CLOUD)
+    splitting.agent.policy = insisting_on(CLOUD, splitting.agent)
     with pytest.raises(RuntimeError, match="answered, not split"):
         await splitting.answers()
     splitting.agent.close()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
-from hybridge.edge.duration import Duration
+from hybridge.edge.duration import NEVER, Duration
 from hybridge.edge.outlook import DeviceForecast, Outlook, Waits, device_stages
 from hybridge.edge.prices import Prices
 from hybridge.edge.router import Option, Part
@@ -40,9 +40,8 @@ def options_of(
     took = Duration(ms, (ms / 10) ** 2)
     options = outlook.options(
         device=in_turn(lambda _: took),
-        transfer=lambda p50, p95: took,
+        transfer=lambda p50, p95: took if reachable else NEVER,
         cloud=lambda _: took,
-        reachable=reachable,
         waits=waits or Waits(),
     )
     return {option.plan: option for option in options}

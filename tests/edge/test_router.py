@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hybridge.edge.best_first import BestFirst
 from hybridge.edge.demand import Demand
+from hybridge.edge.duration import Duration
 from hybridge.edge.question import Question, Sight
 from hybridge.edge.router import (
     UNLIKELY,
@@ -98,6 +99,23 @@ def test_what_agrees_less_than_what_fits_is_not_looked_at() -> None:
     sure = Question(left_ms=1000.0, sight=Sight(0.99, enough=True))
     assert choose(BestFirst(table(), count=9), sure).option.plan == Plan.local()
     assert looked_at == ["local"]
+
+
+def test_where_the_way_alone_is_too_long_no_plan_is_looked_at() -> None:
+    looked_at: list[str] = []
+
+    def table() -> Iterator[Option]:
+        for plan in ("local", "cloud:raw", "cloud:png"):
+            looked_at.append(plan)
+            yield option(plan, 0.7 if plan == "local" else 1.0)
+
+    far = Question(left_ms=100.0, way=Duration(200.0, 100.0))
+    decision = choose(BestFirst(table(), count=3), far)
+    assert decision.option.plan == Plan.local()
+    assert decision.alone
+    assert looked_at == ["local"]
+    near = far._replace(way=Duration(50.0, 100.0))
+    assert choose(BestFirst(table(), count=3), near).option.plan.kind is PlanKind.CLOUD
 
 
 @given(tables(), left, st.floats(0, 500))
