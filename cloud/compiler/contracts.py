@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...shared.codec import layers
-from ...shared.codec.channels import tenths_of
+from ...shared.codec import layers, pco
+from ...shared.codec.channels import name_of, tenths_of
 from ...shared.codec.klt import TABLE, quality_of
 from ...shared.contract import Contract, Part
 from ...shared.errors import BuildError
@@ -80,8 +80,14 @@ def _tables(
 ) -> dict[str, dict[str, float | str]]:
     """Each codec's parameters for int8 [n, *shape] and a sensitivity [*shape]."""
     channel = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
-    own = (name for name in codecs if quality_of(name) is None)
+    own = dict.fromkeys(_table_name(name) for name in codecs if quality_of(name) is None)
     return {name: _table(name, values, channel) for name in own}
+
+
+def _table_name(codec: str) -> str:
+    """Under which name a contract holds a codec's parameters: `pco-N` has those of `rans-N`."""
+    tenths = pco.tenths_of(codec)
+    return codec if tenths is None else name_of(tenths)
 
 
 def _transforms(

@@ -14,6 +14,9 @@ from .layers import WIRE_ID_BASE as LAYERS_WIRE_ID_BASE
 from .layers import LayerCoder, Layers
 from .layers import name_of as layers_name_of
 from .layers import tenths_of as layers_tenths_of
+from .pco import WIRE_ID as PCO_WIRE_ID
+from .pco import Pco, PcoCoder
+from .pco import tenths_of as pco_tenths_of
 from .picture import Picture
 from .raw import Raw
 from .thirds import Thirds
@@ -55,6 +58,30 @@ def _channels_of(tenths: int, contract: Contract) -> Channels | None:
     if tables is None:
         return None
     return _channels(tenths, tuple((shape, str(table["grids"])) for shape, table in tables))
+
+
+@lru_cache(maxsize=256)
+def _pco(
+    tenths: int, rates: tuple[tuple[int, tuple[tuple[tuple[int, ...], str], ...]], ...]
+) -> Pco:
+    coders = {
+        rate: [PcoCoder(Grids.parse(text), shape) for shape, text in texts] for rate, texts in rates
+    }
+    return Pco(coders, tenths=tenths)
+
+
+def _pco_of(tenths: int | None, contract: Contract) -> Pco | None:
+    """With the grids of every rate under this contract; None without those of this one, or any."""
+    owner: Contract | Part = contract.parts[0] if contract.parts else contract
+    rates = []
+    for rate in filter(None, map(tenths_of, owner.codecs)):
+        tables = _tables(name_of(rate), contract)
+        if tables is not None:
+            texts = tuple((shape, str(table["grids"])) for shape, table in tables)
+            rates.append((rate, texts))
+    known = [rate for rate, _ in rates]
+    own = known[0] if tenths is None and known else tenths
+    return _pco(own, tuple(rates)) if own in known else None
 
 
 @lru_cache(maxsize=256)
@@ -114,6 +141,11 @@ def codec_by_name(name: str, contract: Contract) -> Codec:
         channels = _channels_of(tenths, contract)
         if channels is not None:
             return channels
+    tenths = pco_tenths_of(name)
+    if tenths is not None:
+        pco = _pco_of(tenths, contract)
+        if pco is not None:
+            return pco
     tenths = layers_tenths_of(name)
     if tenths is not None:
         layers = _layers_of(tenths, contract)
@@ -146,6 +178,9 @@ def codec_by_wire_id(wire_id: int, contract: Contract) -> Codec:
     klt = _klt_of(MIN_QUALITY, contract) if wire_id == WIRE_ID else None
     if klt is not None:
         return klt
+    pco = _pco_of(None, contract) if wire_id == PCO_WIRE_ID else None
+    if pco is not None:
+        return pco
     picture = Picture.of_wire_id(wire_id)
     if picture is None:
         raise FrameError(f"codec {wire_id:#04x} is not part of contract {contract.id[:12]}")
