@@ -56,7 +56,7 @@ def write_probe(
         values = ((pixels - mean) / std).transpose(2, 0, 1)[None]
         found.append(session.run(None, {name: values})[0][0])
         on_picture()
-    weight, bias = _learned(np.stack(found), np.asarray(labels), classes=classes)
+    weight, bias = learned(np.stack(found), np.asarray(labels), classes=classes)
     onnx.save(_with_layer(trunk, weight, bias), file)
 
 
@@ -96,7 +96,7 @@ def _gives(model: ModelProto, name: str, width: int) -> None:
     model.graph.output.append(value)
 
 
-def _learned(features: F32, labels: npt.NDArray[np.int64], *, classes: int) -> tuple[F32, F32]:
+def learned(features: F32, labels: npt.NDArray[np.int64], *, classes: int) -> tuple[F32, F32]:
     """Weights [width, classes] and biases of a logistic regression on standardised features."""
     mean, spread = features.mean(0), features.std(0) + 1e-6
     inputs = torch.from_numpy((features - mean) / spread)

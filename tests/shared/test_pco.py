@@ -39,6 +39,9 @@ def contract() -> Contract:
     )
 
 
+OWN = contract()
+
+
 def pco(made: Grids, shape: tuple[int, ...]) -> Pco:
     return Pco({20: [PcoCoder(made, shape)]}, tenths=20)
 
@@ -100,7 +103,7 @@ def test_channels_that_are_never_sent_come_back_as_their_centre() -> None:
 
 
 def test_other_tensors_are_refused() -> None:
-    codec = codec_by_name("pco-20", contract())
+    codec = codec_by_name("pco-20", OWN)
     check_takes_only(codec, TENSORS[0].astype(np.float32), TENSORS[0][:-1])
     with pytest.raises(ValueError, match="not those of"):
         PcoCoder(grids(), (9, 7, 11))
@@ -109,7 +112,7 @@ def test_other_tensors_are_refused() -> None:
 
 
 def test_damage_is_refused() -> None:
-    codec = codec_by_name("pco-20", contract())
+    codec = codec_by_name("pco-20", OWN)
     check_refuses_damage(codec, TENSORS[0])
     payload = codec.encode(TENSORS[0])
     check_refuses(codec, payload + b"x", shape=SHAPE, dtype="INT8")
@@ -121,7 +124,7 @@ def test_damage_is_refused() -> None:
 
 @given(st.data())
 def test_no_payload_raises_anything_else(data: st.DataObject) -> None:
-    codec = codec_by_name("pco-20", contract())
+    codec = codec_by_name("pco-20", OWN)
     payload = bytearray(codec.encode(TENSORS[0]))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(payload) - 1))
@@ -137,7 +140,7 @@ def test_no_payload_raises_anything_else(data: st.DataObject) -> None:
 
 
 def test_a_frame_names_its_own_rate() -> None:
-    own = contract()
+    own = OWN
     frame = encode_frame(TENSORS[0], contract=own, codec=codec_by_name("pco-30", own))
     decoded = decode_payload(frame, read_header(frame), contract=own)
     rans = codec_by_name("rans-30", own)
@@ -149,8 +152,8 @@ def test_a_frame_names_its_own_rate() -> None:
 
 def test_a_contract_without_the_grids_has_no_such_codec() -> None:
     with pytest.raises(ValueError, match="no codec 'pco-25'"):
-        codec_by_name("pco-25", contract())
-    bare = replace(contract(), codecs={"affine4": {"low": -9.0, "high": 9.0}})
+        codec_by_name("pco-25", OWN)
+    bare = replace(OWN, codecs={"affine4": {"low": -9.0, "high": 9.0}})
     with pytest.raises(ValueError, match="no codec 'pco-20'"):
         codec_by_name("pco-20", bare)
     with pytest.raises(FrameError, match="0xa8 is not part of"):
