@@ -170,7 +170,7 @@ def choose(options: Sequence[Option], question: Question) -> Decision:
         candidates = [each for each in candidates if each.option is not local] or candidates
     if not candidates:
         return Decision(local, 0.0, Light.FIRST, alone=True)
-    taken = _pick(candidates, local, demand, sight, question.price_per_ms)
+    taken = _pick(candidates, local, question)
     if taken.option is local or sight is not None:
         alone = taken.option is local and len(candidates) == 1
         return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
@@ -237,15 +237,12 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
     return found
 
 
-def _pick(
-    candidates: Sequence[_Candidate],
-    local: Option,
-    demand: Demand,
-    sight: Sight | None,
-    price: float,
-) -> _Candidate:
+def _pick(candidates: Sequence[_Candidate], local: Option, question: Question) -> _Candidate:
+    demand, sight = question.demand, question.sight
     enough = demand.enough
     if enough is not None and demand.objective is not Objective.ACCURACY:
+        if sight is not None:  # all that a plan gets wrong may be what the light model is unsure of
+            enough = 1.0 - (1.0 - enough) * (1.0 - question.sure_share)
         good = [each for each in candidates if _suffices(each, local, enough, sight)]
         if good:
             return min(good, key=_by(demand.objective))
@@ -253,7 +250,7 @@ def _pick(
     error = min(e.option.agreement.standard_error for e in candidates if e.gain == best.gain)
     least = best.option.agreement.value - error
     # Of two that agree as often the one that is sooner done is no worse, unless parts are counted.
-    alike = not price and best.in_time == best.whole
+    alike = not question.price_per_ms and best.in_time == best.whole
     ties = [
         e
         for e in candidates

@@ -275,8 +275,8 @@ class Run:
             fault = fault_of(self._sent.task)
             if fault is None:
                 return self.from_cloud(self._sent.task.result(), self._sent.option.plan)
-            self._sent = None
-            self._lost(fault)
+            lost, self._sent = self._sent.option, None
+            self._lost(fault, lost)
         if self._back is not None and self._back.done():
             self._back = None
             self._ask_again()
@@ -354,8 +354,11 @@ class Run:
         if decision.option.plan.kind is not PlanKind.LOCAL:
             self._send(decision.option)
 
-    def _lost(self, fault: HybridgeError) -> None:
-        """The remote plan failed: the device answers, unless the cloud is back in time."""
+    def _lost(self, fault: HybridgeError, option: Option) -> None:
+        """The remote plan failed: the device answers, unless the cloud is back in time.
+
+        That is: while there is time left for as long as the plan was expected to take.
+        """
         late = isinstance(fault, RemoteTooLate)
         who = "cloud" if isinstance(fault, RemoteError) else "device"
         self._fallback = _LATE if late else f"{who} failed: {fault}"
@@ -364,8 +367,10 @@ class Run:
             self._retried = True
             uplink = self.agent.uplink
             assert uplink is not None
-            wait_s = max(min(self.left_ms, _RETRY_WAIT_MS), 0.0) / 1e3
-            self._back = asyncio.ensure_future(_within(uplink.reachable(), wait_s))
+            wait_ms = min(self.left_ms - option.least.mean_ms, _RETRY_WAIT_MS)
+            if wait_ms > 0.0:
+                back = _within(uplink.reachable(), wait_ms / 1e3)
+                self._back = asyncio.ensure_future(back)
 
     def _learn(self, stages_ms: dict[str, float]) -> None:
         for stage, ms in stages_ms.items():

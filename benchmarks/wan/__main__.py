@@ -25,7 +25,7 @@ from _common import Report, load, machine, parser, progress, run
 from wan import links
 from wan.arrivals import Arrivals
 from wan.failures import Failure, Outcome, sabotage
-from wan.findings import failure_table, failure_targets, matrix_table, targets
+from wan.findings import failure_table, failure_targets, matrix_table, quick_targets, targets
 from wan.laboratory import Calibration, Laboratory, Setting
 from wan.matrix import FIXED, OURS, POLICIES, Group, Matrix, groups
 from wan.page import page
@@ -70,7 +70,8 @@ def measure(options: argparse.Namespace) -> Report:
             count = _QUICK_REQUESTS if options.quick else max(options.requests, _CALIBRATION)
             kept.write_text(json.dumps(asdict(laboratory().calibrate(requests=count))))
         calibration = Calibration(**json.loads(kept.read_text()))
-        cells = _cells(options, pair, calibration)
+        rate_hz = options.rate or calibration.rate_hz
+        cells = _cells(options, pair, calibration, rate_hz)
         measured = []
         with progress("cells", len(cells)) as advance:
             for cell in cells:
@@ -83,7 +84,7 @@ def measure(options: argparse.Namespace) -> Report:
                 count=_QUICK_FAILURES if options.quick else options.failures,
                 policy="cloud-jpeg" if options.quick else options.failure_policy,
                 budget_ms=_FAILURE_BUDGET_MS,
-                rate_hz=calibration.rate_hz,
+                rate_hz=rate_hz,
                 file=out / f"failures_{pair.name}_{failure}.jsonl",
             )
             for failure in Failure
@@ -93,7 +94,7 @@ def measure(options: argparse.Namespace) -> Report:
     rates = {row.plan: row.agreement.value for row in pair.bundle.manifest.table}
     return _report(
         pair, setting, calibration, measured, groups(measured, wanted, table=rates), outcomes,
-        load_before=before,
+        rate_hz=rate_hz, load_before=before,
     )  # fmt: skip
 
 
@@ -115,7 +116,9 @@ def _folder(options: argparse.Namespace) -> Path:
     return out
 
 
-def _cells(options: argparse.Namespace, pair: Pair, calibration: Calibration) -> list[Cell]:
+def _cells(
+    options: argparse.Namespace, pair: Pair, calibration: Calibration, rate_hz: float
+) -> list[Cell]:
     policies = list(options.policies.split(",") if options.policies else POLICIES)
     if options.oracle:
         rows = [row.parsed() for row in pair.bundle.manifest.table]
@@ -136,7 +139,7 @@ def _cells(options: argparse.Namespace, pair: Pair, calibration: Calibration) ->
         budgets_ms=budgets_ms,
         policies=policies,
         requests=_QUICK_REQUESTS if options.quick else options.requests,
-        rate_hz=calibration.rate_hz,
+        rate_hz=rate_hz,
         seeds=options.seeds,
         ours_seeds=options.ours_seeds or options.seeds,
     ).cells()
@@ -150,6 +153,7 @@ def _report(
     found: Sequence[Group],
     outcomes: dict[Failure, Outcome],
     *,
+    rate_hz: float,
     load_before: float,
 ) -> Report:
     circumstances = measured[-1].circumstances if measured else {}
@@ -158,14 +162,14 @@ def _report(
         f"the edge had {calibration.cpu_share:.1%} of a core when busy; alone, through the agent: "
         f"p50 {calibration.p50_ms:.1f} ms, p99 {calibration.p99_ms:.1f} ms, under load "
         f"{calibration.loaded_p99_ms:.1f} ms, {calibration.capacity_hz:.1f} requests a second",
-        f"load {calibration.rate_hz:g} requests a second, {setting.arrivals}; TCP congestion "
+        f"load {rate_hz:g} requests a second, {setting.arrivals}; TCP congestion "
         f"control {circumstances.get('congestion_control', 'unknown')}",
     ]
     written = setting.folder / f"{pair.name}.html"
     written.write_text(page(f"Hybridge in the laboratory: {pair.name}", found, said))
     return Report(
         benchmark="wan",
-        targets=[*targets(measured, found), *failure_targets(outcomes)],
+        targets=[*targets(measured, found), *quick_targets(found), *failure_targets(outcomes)],
         figures={
             "calibration": asdict(calibration),
             "groups": [group.as_json() for group in found],
@@ -189,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--policies", metavar="NAMES", help=f"by comma ({','.join(POLICIES)})")
     made.add_argument("--oracle", action="store_true", help="replay every plan, for the oracle")
     made.add_argument("--requests", type=int, default=300, metavar="N", help="a cell")
+    made.add_argument("--rate", type=float, metavar="HZ", help="else half of local capacity")
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="stretches of a link")
     made.add_argument("--ours-seeds", type=int, default=0, metavar="N", help="the same for ours")
     made.add_argument("--arrivals", choices=list(Arrivals), default=Arrivals.POISSON)

@@ -11,10 +11,12 @@ from hybridge.shared.plan import PlanKind
 
 from .failures import Failure, Outcome
 from .matrix import FIXED, LOCAL, ORACLE, OURS, POLICIES, Group, pooled, worst_link
+from .policies import LATENCY, LEAST_AGREEMENT
 from .records import Measured
 from .scoring import Interval, Score, in_budget_share
 
 PROMISE, PER_LINK, GAP = 0.999, 0.995, 0.9
+QUICKER = 0.4
 
 
 def targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target]:
@@ -56,6 +58,34 @@ def targets(measured: Sequence[Measured], found: Sequence[Group]) -> list[Target
                 bound=100 * GAP,
             )
         )
+    return targets
+
+
+def quick_targets(found: Sequence[Group]) -> list[Target]:
+    """What being told to be quick saves, where it was measured.
+
+    The rival is the quickest of those that ask the cloud only and agree as often as was demanded.
+    """
+    targets = []
+    for group in found:
+        quick = group.scores.get(LATENCY)
+        clouds = [each for policy, each in group.scores.items() if policy.startswith("cloud-")]
+        sufficient = [each for each in clouds if each.agreement >= LEAST_AGREEMENT]
+        if quick is None or not clouds:
+            continue
+        rival = min(sufficient or clouds, key=lambda each: each.mean_ms)
+        where = f"{group.link}, {group.budget_ms:g} ms, told to be quick"
+        targets += [
+            Target.at_least(
+                f"{where}: mean response below cloud only",
+                100 * (1 - quick.mean_ms / rival.mean_ms),
+                unit="%",
+                bound=100 * QUICKER,
+            ),
+            Target.at_least(
+                f"{where}: agreement", 100 * quick.agreement, unit="%", bound=100 * LEAST_AGREEMENT
+            ),
+        ]
     return targets
 
 

@@ -26,7 +26,8 @@ from hybridge.shared.plan import Plan, PlanKind
 
 OURS = "ours"
 LATENCY = "ours-latency"
-_DEMANDS = {LATENCY: Demand(objective=Objective.LATENCY, min_agreement=0.98)}
+LEAST_AGREEMENT = 0.98
+_DEMANDS = {LATENCY: Demand(objective=Objective.LATENCY, min_agreement=LEAST_AGREEMENT)}
 CASCADE_THRESHOLD = 0.8
 """Sedna's and axonmesh's examples ask the cloud below 0.7 to 0.9."""
 

@@ -1,4 +1,6 @@
-from wan.findings import targets
+from dataclasses import replace
+
+from wan.findings import quick_targets, targets
 from wan.matrix import groups
 from wan.records import Cell, Measured, Record
 
@@ -40,3 +42,23 @@ def test_a_rival_a_little_better_counts_raw_but_not_beyond_its_interval() -> Non
     assert found["cells in which a rival agrees more often at all"] == (1, False)
     assert found["cells in which a rival agrees more often, beyond its interval"] == (0, True)
     assert found["answered"] == (100.0, True)
+
+
+def test_to_be_quick_is_held_against_the_quickest_cloud_that_agrees_enough() -> None:
+    def cell(policy: str, *, ms: float, right: int) -> Measured:
+        answers = answered([at < right for at in range(40)])
+        return cell_of("lte", policy, [replace(each, round_trip_ms=ms) for each in answers])
+
+    cells = [
+        cell("ours-latency", ms=30, right=40),
+        cell("cloud-jpeg", ms=20, right=30),
+        cell("cloud-raw", ms=60, right=40),
+    ]
+    quicker, agreement = quick_targets(groups(cells, WANTED, table=TABLE))
+    assert (quicker.value, quicker.holds) == (50.0, True)
+    assert (agreement.value, agreement.holds) == (100.0, True)
+    late = [cell("ours-latency", ms=90, right=39), *cells[1:]]
+    quicker, agreement = quick_targets(groups(late, WANTED, table=TABLE))
+    assert (quicker.value, quicker.holds) == (-50.0, False)
+    assert (agreement.value, agreement.holds) == (97.5, False)
+    assert quick_targets(groups(cells[1:], WANTED, table=TABLE)) == []

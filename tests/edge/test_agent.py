@@ -195,6 +195,32 @@ async def test_a_cloud_killed_in_mid_request_and_its_return(small: Small) -> Non
         agent.close()
 
 
+@pytest.mark.parametrize(("passed_s", "waits"), [(0.0, True), (LATER_MS / 2e3, False)])
+async def test_a_cloud_is_waited_for_while_it_could_still_answer(
+    small: Small, monkeypatch: pytest.MonkeyPatch, passed_s: float, waits: bool
+) -> None:
+    """The cloud takes more than half of the budget, and half of it has passed, or nothing."""
+    async with fake_cloud(small.bundle) as cloud:
+        cloud.queue_ms = 0.6 * LATER_MS
+        async with connected(cloud.address) as uplink:
+            passed, waited = [0.0], asyncio.Event()
+
+            async def reachable() -> None:
+                waited.set()
+
+            monkeypatch.setattr(uplink, "reachable", reachable)
+            agent = make_agent(small, uplink, clock=lambda: monotonic() + sum(passed))
+            answering = asyncio.ensure_future(agent.answer(picture(0), within(LATER_MS)))
+            await cloud.asked.wait()
+            passed.append(passed_s)
+            await cloud.server.stop(None)
+            answer = await answering
+            check_from_device(small, answer, picture(0))
+            assert answer.fallback.startswith("cloud failed")
+            assert waited.is_set() == waits
+            agent.close()
+
+
 async def test_a_cloud_that_never_answers(small: Small) -> None:
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
         agent = make_agent(small, uplink)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.policy import RouterPolicy
-from hybridge.edge.question import Question
+from hybridge.edge.question import Question, Sight
 from hybridge.edge.router import (
     Decision,
     Light,
@@ -64,6 +64,21 @@ def test_each_objective_saves_what_it_says(objective: Objective, taken: str) -> 
     if objective is not Objective.ACCURACY:
         assert told.pop(taken) == f"taken: the best in {objective} that agrees often enough"
         assert set(told.values()) == {f"not the best in {objective}"}
+
+
+@pytest.mark.parametrize(
+    ("sure_share", "taken"),
+    [
+        (0.0, "split:b1/int8/affine4"),  # 1.5 % wrong of all
+        (0.4, "cloud:jpeg-90"),  # 1 % wrong may be 1.7 % of these
+        (0.8, "cloud:png"),
+    ],
+)
+def test_what_the_light_model_is_unsure_of_is_harder(sure_share: float, taken: str) -> None:
+    """Both halves of a cascade agree as often as was demanded, and so does the whole."""
+    demand = Demand(objective=Objective.BYTES, min_agreement=0.98)
+    question = Question(left_ms=500, demand=demand, sight=Sight(0.3), sure_share=sure_share)
+    assert str(choose(OBJECTIVES, question).option.plan) == taken
 
 
 @given(unsure_tables(), left, st.sampled_from([o for o in Objective if o != "accuracy"]))
