@@ -14,7 +14,7 @@ from onnx import ModelProto
 from ...devices.pixel_input import value_range
 from ...shared.codec import layers, pco
 from ...shared.codec.channels import tenths_of
-from ...shared.codec.klt import quality_of
+from ...shared.codec.klt_pco import is_transformed
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import (
@@ -212,7 +212,7 @@ class LargeParts:
             offered = codecs if origin.codecs is None else origin.codecs
             heads = pack_heads(origin.int8, _int8_cuts(own))
             sent = {pair.name: self._sent(heads, pair) for pair in own}
-            whole = any(map(quality_of, offered))
+            whole = any(map(is_transformed, offered))
             by_answer = whole or any(map(_by_answer, offered))
             # The steps of a bottleneck were learned: every channel's is one.
             weighs = origin is self._own and by_answer

@@ -11,7 +11,8 @@ from ...devices.models import DeviceModels
 from ...shared.arrival import Arrival
 from ...shared.calibration import Calibration
 from ...shared.codec import Codec, codec_by_name
-from ...shared.codec.klt import TABLE, quality_of
+from ...shared.codec.klt import TABLE
+from ...shared.codec.klt_pco import is_transformed
 from ...shared.contract import Contract
 from ...shared.frame import decode_layers, decode_payload, encode_frame, encode_layers, read_header
 from ...shared.manifest import Manifest, PlanRow, Precision, Prefix, Rate, Rates
@@ -27,8 +28,8 @@ _INT8_WORK = 1 / 3
 """ResNet-50 takes 40.3 ms in float and 12.4 in int8, EfficientNet-Lite0 5.8 and 2.3."""
 
 
-_EFFORT = {"rans": 1, "layers": 1, "klt": 2}
-"""Of 17x17x88 values: 0.9 and 1.4 ms to encode, where `affine4` and `pco-25` take 0.1 and 0.3."""
+_EFFORT = {"kltp": 1, "rans": 1, "layers": 1, "klt": 2}
+"""Of 17x17x88 values: 0.5 to 0.9 and 1.4 ms to encode, where `affine4` takes 0.1, `pco-25` 0.3."""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -78,7 +79,7 @@ def candidate_plans(
         own = [
             codec
             for codec in tensor_codecs
-            if quality_of(codec) is None or TABLE in cut.contract.codecs
+            if not is_transformed(codec) or TABLE in cut.contract.codecs
         ]
         if cut.contract.tensor == LATENTS:
             own = sorted(cut.contract.codecs)

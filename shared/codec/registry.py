@@ -10,6 +10,9 @@ from .base import Codec
 from .channels import WIRE_ID_BASE, ChannelCoder, Channels, name_of, tenths_of
 from .grids import Grids
 from .klt import TABLE, WIRE_ID, Klt, quality_of
+from .klt_pco import WIRE_ID as KLT_PCO_WIRE_ID
+from .klt_pco import KltPco
+from .klt_pco import quality_of as klt_pco_quality_of
 from .layers import WIRE_ID_BASE as LAYERS_WIRE_ID_BASE
 from .layers import LayerCoder, Layers
 from .layers import name_of as layers_name_of
@@ -108,14 +111,14 @@ def _transform(text: str) -> Transform:
 
 
 @lru_cache(maxsize=256)
-def _klt(quality: int, text: str) -> Klt:
-    return Klt(_transform(text), quality=quality)
+def _klt(kind: type[Klt], quality: int, text: str) -> Klt:
+    return kind(_transform(text), quality=quality)
 
 
-def _klt_of(quality: int, contract: Contract) -> Klt | None:
+def _klt_of(kind: type[Klt], quality: int, contract: Contract) -> Klt | None:
     """The transform of this contract in a quality, if it has one."""
     table = contract.codecs.get(TABLE)
-    return None if table is None else _klt(quality, str(table["transform"]))
+    return None if table is None else _klt(kind, quality, str(table["transform"]))
 
 
 def _tables(
@@ -151,9 +154,8 @@ def codec_by_name(name: str, contract: Contract) -> Codec:
         layers = _layers_of(tenths, contract)
         if layers is not None:
             return layers
-    quality = quality_of(name)
-    if quality is not None:
-        klt = _klt_of(quality, contract)
+    for kind, found in ((Klt, quality_of(name)), (KltPco, klt_pco_quality_of(name))):
+        klt = None if found is None else _klt_of(kind, found, contract)
         if klt is not None:
             return klt
     picture = Picture.parse(name)
@@ -175,7 +177,8 @@ def codec_by_wire_id(wire_id: int, contract: Contract) -> Codec:
     layers = _layers_of(5 * (wire_id - LAYERS_WIRE_ID_BASE), contract)
     if layers is not None:
         return layers
-    klt = _klt_of(MIN_QUALITY, contract) if wire_id == WIRE_ID else None
+    kind = {WIRE_ID: Klt, KLT_PCO_WIRE_ID: KltPco}.get(wire_id)
+    klt = None if kind is None else _klt_of(kind, MIN_QUALITY, contract)
     if klt is not None:
         return klt
     pco = _pco_of(None, contract) if wire_id == PCO_WIRE_ID else None

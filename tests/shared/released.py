@@ -105,7 +105,8 @@ def _makings() -> Iterator[tuple[str, str, Contract, Array]]:
     grids = _grids()
     yield "rans-25", "rans-25", _contract({"rans-25": grids}), _tensor()
     yield "pco-25", "pco-25", _contract({"rans-25": grids}), _tensor()
-    yield "klt-30", "klt-30", _contract({"klt": _transform()}), _tensor()
+    for codec in ("klt-30", "kltp-30"):
+        yield codec, codec, _contract({"klt": _transform()}), _tensor()
     for codec, own, table in (
         ("affine4", "affine4", {"low": -40.0, "high": 45.5}),
         ("rans-25", "rans-25", grids),

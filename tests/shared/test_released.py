@@ -14,6 +14,7 @@ NAMES = {
     "rans-25-parts",
     "affine4-parts",
     "klt-30",
+    "kltp-30",
     "pco-25",
     "pco-25-parts",
 }
