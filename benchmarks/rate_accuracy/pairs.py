@@ -22,7 +22,11 @@ from hybridge.shared.signing import SigningKey, TrustStore
 TENSOR_CODECS = (
     *("affine8", "affine4", "affine3"),
     *(f"{codec}-{tenths}" for codec in ("rans", "pco") for tenths in (16, 20, 25, 30, 40)),
-    *(f"klt-{quality}" for quality in (16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36, 40)),
+    *(
+        f"{codec}-{quality}"
+        for codec in ("klt", "kltp")
+        for quality in (16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36, 40)
+    ),
 )
 PICTURE_CODECS = (
     "raw",
