@@ -117,6 +117,7 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         plan
         for plan in candidates
         if not plan.cut or cuts is None or plan.cut.startswith(tuple(cuts))
+        if not plan.cut or _is_known(bundle, plan)
     ]
     labels = labels_of(files, bundle.labels)
     rivals = [rival for rival in installed() if _wanted([rival.name], options.codecs)]
@@ -150,6 +151,15 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
 
 def _wanted(codecs: Sequence[str], families: Sequence[str] | None) -> list[str]:
     return [codec for codec in codecs if families is None or family_of(codec) in families]
+
+
+def _is_known(bundle: Bundle, plan: Plan) -> bool:
+    """Whether a bundle, which may be older than our list of codecs, has what a plan's needs."""
+    try:
+        codec_by_name(plan.codec, bundle.manifest.contract(plan))
+    except ValueError:
+        return False
+    return True
 
 
 def _times(bundle: Bundle, models: DeviceModels, plan: Plan, pixels: Any) -> tuple[float, float]:

@@ -21,7 +21,11 @@ from hybridge.shared.signing import SigningKey, TrustStore
 
 TENSOR_CODECS = (
     *("affine8", "affine4", "affine3"),
-    *(f"{codec}-{tenths}" for codec in ("rans", "pco") for tenths in (16, 20, 25, 30, 40)),
+    *(
+        f"{codec}-{tenths}"
+        for codec in ("rans", "pco")
+        for tenths in (4, 6, 8, 10, 12, 16, 20, 25, 30, 40)
+    ),
     *(
         f"{codec}-{quality}"
         for codec in ("klt", "kltp")
