@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
 from ..shared.sizes import parse_bytes
@@ -68,6 +69,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--ray-address", metavar="ADDRESS", help="of Ray: the cluster to join (one of its own)"
     )
     parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
+    parser.add_argument(
+        "--share",
+        action="append",
+        default=[],
+        metavar="MODEL=WEIGHT",
+        help="under overload models have the instances by their weights (1 each); may be repeated",
+    )
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument(
         "--precision",
@@ -127,6 +135,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--http-connections", type=int, default=1024, metavar="N", help="of each HTTP port (1024)"
     )
     parser.add_argument(
+        "--grpc-connections", type=int, default=1024, metavar="N", help="of the gRPC port (1024)"
+    )
+    parser.add_argument(
         "--shared-memory",
         action="store_true",
         help="let callers on this machine pass tensors in shared memory (POSIX objects they name)",
@@ -160,6 +171,7 @@ def run(options: argparse.Namespace) -> int:
         security=security(options),
         trust=trust(options),
         queue_limit=options.queue,
+        shares=dict(_share(text) for text in options.share),
         max_batch=options.max_batch,
         precision=Precision(options.precision),
         runtime=Runtime(options.runtime) if options.runtime else None,
@@ -170,6 +182,7 @@ def run(options: argparse.Namespace) -> int:
         idle_unload_s=options.idle_unload_s,
         request_memory_bytes=parse_bytes(options.request_memory),
         http_connections=options.http_connections,
+        grpc_connections=options.grpc_connections,
         shared_memory=options.shared_memory,
         advertise=options.advertise,
         instances=cores_each if options.instances is None else options.instances,
@@ -188,6 +201,14 @@ def _remote(text: str) -> "tuple[str, RemoteUrl]":
 
     name, _, url = text.partition("=")
     return name, RemoteUrl.parse(url)
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, weight = text.partition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no share; write --share MODEL=WEIGHT") from None
 
 
 def _address(text: str | None) -> Address | None:

@@ -143,6 +143,7 @@ class Client:
         budget_ms: float | None = None,
         model: str = "",
         request_id: str = "",
+        priority: int = 0,
         follow: bool = False,
         wish: Wish = ANYTHING,
     ) -> Answer:
@@ -150,7 +151,8 @@ class Client:
 
         `inputs` are what the model takes beside the picture, by name. `outputs` names those wanted
         beside the answer: only a cloud makes them, and it is asked if there is time. If None, all
-        come that the best answer has. Without a budget the bundle's default holds. With `follow`
+        come that the best answer has. Without a budget the bundle's default holds. A `priority`
+        says where a cloud queues it: 1 goes first, 0 is the default. With `follow`
         an answer that the device gives in the cloud's place is followed by a final one:
         `answer.final_follows` says so, and `client.finals` hands it out. A `request_id` names one
         request: what is sent again under the same one is the same. `wish` says what is to be best,
@@ -169,6 +171,8 @@ class Client:
             for name in (messages.PROBABILITIES, messages.LABELS, *outputs):
                 request.outputs.add(name=name)
         messages.set_parameters(request.parameters, wish.parameters())
+        if priority:
+            messages.set_parameters(request.parameters, {messages.PRIORITY: priority})
         timeout_s = None
         if budget_ms is not None:
             check_budget_ms(budget_ms)

@@ -13,6 +13,7 @@ from ..shared.signing import TrustStore
 from ..shared.sizes import written_bytes
 from .remote import RemoteUrl
 from .room import CONNECTIONS_SHARE
+from .shares import Shares
 from .shelf import BundleShelf, Shelf, Shelves
 from .triton_shelf import TritonShelf
 
@@ -36,7 +37,8 @@ class CloudConfig:
     """Everything `hybridge cloud` can be told.
 
     `instances` runs at a time, each on one core; `queue_limit` requests may wait per model, not
-    counting those of lower priority; a batch never holds more than `max_batch` items, nor does a
+    counting those of lower priority; under overload models have the instances by the weights in
+    `shares`, 1 where there is none; a batch never holds more than `max_batch` items, nor does a
     request. On shutdown accepted requests get `grace_ms` to finish. With `preload` nothing is
     served before every tail is loaded and measured; without, tails come in the background or with
     their first request. Whole models and tails compute in `precision`, which their bundles must
@@ -45,8 +47,8 @@ class CloudConfig:
     `metrics` where Prometheus may read; None: nowhere. Callers may load and unload models of the
     directory only with `model_control`. With `shared_memory` they may have tensors read from, and
     written to, memory of this machine. Requests and their answers take at most
-    `request_memory_bytes` until these are sent, and each port for HTTP has at most
-    `http_connections`.
+    `request_memory_bytes` until these are sent. Each port for HTTP has at most `http_connections`,
+    the one for gRPC `grpc_connections`.
     `model_repository` is a directory in Triton's layout, served beside the bundles.
     The whole large models of the bundles in `remotes` are computed by another server.
     Every `poll_s` seconds the directory is looked at, and what has changed in it is followed.
@@ -75,6 +77,7 @@ class CloudConfig:
     idle_worker_s: float = 60.0
     ray_address: str | None = None
     queue_limit: int = 64
+    shares: Mapping[str, float] = field(default_factory=dict)
     max_batch: int = 8
     precision: Precision = Precision.FLOAT32
     runtime: Runtime | None = None
@@ -85,14 +88,22 @@ class CloudConfig:
     idle_unload_s: float | None = None
     request_memory_bytes: int = 1 << 30
     http_connections: int = 1024
+    grpc_connections: int = 1024
     shared_memory: bool = False
     advertise: bool = False
     grace_ms: float = 10_000.0
 
     def __post_init__(self) -> None:
-        for name in ("instances", "queue_limit", "max_batch", "http_connections"):
+        for name in (
+            "instances",
+            "queue_limit",
+            "max_batch",
+            "http_connections",
+            "grpc_connections",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        Shares(self.shares)
         least_bytes = CONNECTIONS_SHARE * MAX_MESSAGE_BYTES
         if self.request_memory_bytes < least_bytes:
             raise ConfigError(

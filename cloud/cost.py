@@ -61,6 +61,12 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
         """What an execution hardly ever takes more than: for whoever must not be late."""
         return self.predict_ms(items) * (1.0 + self.slack)
 
+    def in_company_ms(self, items: int) -> float:
+        """What it costs in a full batch."""
+        if self.batch_items <= 1:
+            return self.predict_ms(items)
+        return self.predict_ms(self.batch_items) * items / self.batch_items
+
     @property
     def linger_ms(self) -> float:
         """How long a first item may wait for company: a part of what company would save.

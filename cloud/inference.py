@@ -108,7 +108,7 @@ class Inference:
         found, deadline, last = await self._read(request, model, record, transport_left_s, upload)
         rank = found.model.priorities.rank(request.parameters)
         wanted = found.model.wanted(request.outputs)
-        with await self.loader.ready(found.stage, deadline=last, items=found.items):
+        with await self.loader.ready(found.stage, deadline=last, items=found.items, rank=rank):
             try:
                 found = await self._gathered(found, request.parameters, deadline, rank)
                 answer = await self._computed(found, deadline, rank)

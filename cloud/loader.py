@@ -17,9 +17,9 @@ from ..shared.errors import (
     UnknownModel,
 )
 from ..shared.sizes import written_bytes
+from .job import StageKey
 from .memory import give_back, resident_bytes
 from .residence import Eviction, Limits, Residence
-from .scheduler import StageKey
 from .stage import Stage
 from .statistics import Statistics
 from .worker import Worker
@@ -66,7 +66,8 @@ class Loader:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._stages: dict[StageKey, Stage] = {}
         self._faults: dict[StageKey, HybridgeError] = {}
-        self._waiting: dict[StageKey, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[StageKey, dict[asyncio.Future[None], int]] = {}
+        """Who waits for a stage, and its rank."""
         self._loading: dict[StageKey, asyncio.Task[None]] = {}
         self._evicting: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -101,12 +102,14 @@ class Loader:
         for task in tuple(self._background):
             await asyncio.shield(task)
 
-    async def ready(self, stage: Stage, *, deadline: Deadline | None, items: int = 1) -> Lease:
+    async def ready(
+        self, stage: Stage, *, deadline: Deadline | None, items: int = 1, rank: int = 0
+    ) -> Lease:
         """A lease on a stage that takes work, once it does.
 
         DeadlineRefused at once if its loading and its computing are forecast to take longer than
-        is left, Overloaded if too many wait for it already, DeadlineUnmet if it is not there at the
-        deadline, or whatever its loading raises.
+        is left, Overloaded if too many not behind its rank wait for it already, DeadlineUnmet if it
+        is not there at the deadline, or whatever its loading raises.
         """
         key = stage.key
         if self._stages.get(key) is not stage:
@@ -114,13 +117,13 @@ class Loader:
         now_s = self._clock()
         ready = self.residence.ready(key)
         if not ready:
-            self._admit(stage, deadline, items, now_s)
+            self._admit(stage, deadline, items, rank, now_s)
         deadline_s = math.inf if deadline is None else deadline.at_s
         call = self.residence.call(key, deadline_s=deadline_s, now_s=now_s)
         lease = Lease(self._end, call)
         if not ready:
             try:
-                await self._arrival(stage, deadline)
+                await self._arrival(stage, deadline, rank)
             except BaseException:
                 self._end(call)
                 raise
@@ -155,10 +158,13 @@ class Loader:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _admit(self, stage: Stage, deadline: Deadline | None, items: int, now_s: float) -> None:
+    def _admit(
+        self, stage: Stage, deadline: Deadline | None, items: int, rank: int, now_s: float
+    ) -> None:
         """Raises what a call for a stage that is not there can be told at once."""
         key = stage.key
-        if (waiting := len(self._waiting.get(key, ()))) >= self._worker.queue_limit:
+        waiting = sum(other <= rank for other in self._waiting.get(key, {}).values())
+        if waiting >= self._worker.queue_limit:
             raise Overloaded(f"{waiting} requests are waiting for {key} to be loaded")
         if self.residence.barred(key, now_s=now_s):
             fault = self._faults[key]
@@ -177,12 +183,12 @@ class Loader:
                 f"{left_ms:.1f} ms are left"
             )
 
-    async def _arrival(self, stage: Stage, deadline: Deadline | None) -> None:
+    async def _arrival(self, stage: Stage, deadline: Deadline | None, rank: int) -> None:
         """Returns once a stage is there that was not."""
         left_s = None if deadline is None else max(0.0, deadline.left_ms(self._clock()) / 1e3)
         arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(stage.key, set())
-        waiting.add(arrival)
+        waiting = self._waiting.setdefault(stage.key, {})
+        waiting[arrival] = rank
         self._pump()
         try:
             async with asyncio.timeout(left_s):
@@ -195,7 +201,7 @@ class Loader:
                 else f"{stage.key} is not in memory, and others that are in use leave no room"
             ) from None
         finally:
-            waiting.discard(arrival)
+            del waiting[arrival]
             if not waiting and self._waiting.get(stage.key) is waiting:
                 del self._waiting[stage.key]
 

@@ -15,8 +15,8 @@ from ..shared.side import wanted_outputs
 from ..shared.tensor import Array, TensorSpec
 from .backend import Backend
 from .graphs import Graphs
+from .job import StageKey
 from .priorities import Priorities
-from .scheduler import StageKey
 from .stage import Stage
 from .work import Answer
 
@@ -204,6 +204,10 @@ class ServedModel(Model):
             backend=str(self.runtime),
             max_batch_size=self.whole.max_batch,
             version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
+            dynamic_batching=pb.ModelDynamicBatching(
+                priority_levels=self.priorities.levels,
+                default_priority_level=self.priorities.default,
+            ),
             input=[
                 pb.ModelInput(name=each.name, data_type=_type(each), dims=each.shape[1:])
                 for each in self.takes

@@ -21,9 +21,9 @@ from ..shared.side import Tensors, wanted_outputs
 from ..shared.tensor import DTYPES, Array, datatype_of
 from .backend import Backend, Result
 from .cost import Cost
+from .job import StageKey
 from .model import Model, Told
 from .priorities import Priorities
-from .scheduler import StageKey
 from .stage import Computed, Stage
 from .triton_config import priorities_of
 from .work import Answer

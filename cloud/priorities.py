@@ -20,6 +20,14 @@ class Priorities:
         if not 1 <= self.default <= self.levels:
             raise ValueError(f"the default level {self.default} is not from 1 to {self.levels}")
 
+    def level(self, rank: int) -> int:
+        """The level so far behind the default, or the nearest there is.
+
+        >>> Priorities(levels=3, default=2).level(-1), Priorities(levels=3, default=2).level(4)
+        (1, 3)
+        """
+        return min(max(1, self.default + rank), self.levels)
+
     def rank(self, parameters: Mapping[str, oip.Value]) -> int:
         """How many levels behind its model's default a request goes; RequestError if it errs.
 

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 
 from ..protos import open_inference_pb2 as pb
+from ..protos.model_config_pb2 import ModelConfig
 from ..protos.oip import (
     MODEL_CONFIG,
     MODEL_INFER,
@@ -39,6 +40,8 @@ from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array
 from .backend import Backend, Output, Result, the_other
 from .named import Slot, Source
+from .priorities import Priorities
+from .triton_config import priorities_of
 from .work import audience
 
 _SCHEMES = ("grpc", "grpcs")
@@ -100,7 +103,9 @@ class Remote(Source):
                 raise BundleError("it is not ready there")
             told = self._ask(MODEL_METADATA, pb.ModelMetadataRequest(name=name, version=version))
             self.takes, self.gives = _slots(told.inputs), _slots(told.outputs)
-            self.max_batch = self._max_batch()
+            config = self._config()
+            self.max_batch = None if config is None else config.max_batch_size
+            self._priorities = None if config is None else _levels(config)
         except (RemoteError, BundleError) as error:
             self._channel.close()
             raise BundleError(f"{url}: {error}") from error
@@ -117,6 +122,10 @@ class Remote(Source):
             oip.add_input(request, name, array)
         for name in outputs:
             request.outputs.add(name=name)
+        waiting = audience()
+        if waiting is not None and waiting.rank and self._priorities is not None:
+            level = self._priorities.level(waiting.rank)
+            oip.set_parameters(request.parameters, {oip.PRIORITY: level})
         try:
             response = self._ask(MODEL_INFER, request)
             self._away_until_s = 0.0
@@ -151,11 +160,11 @@ class Remote(Source):
         except grpc.RpcError as error:
             raise from_rpc(error) from error
 
-    def _max_batch(self) -> int | None:
+    def _config(self) -> ModelConfig | None:
         """None where the server has no configuration to tell, as KServe's."""
         request = pb.ModelConfigRequest(name=self.url.model, version=self.url.version)
         try:
-            return self._ask(MODEL_CONFIG, request).config.max_batch_size
+            return self._ask(MODEL_CONFIG, request).config
         except RemoteRefused:
             return None
 
@@ -208,6 +217,11 @@ def open_remote(
     except BundleError:
         remote.close()
         raise
+
+
+def _levels(config: ModelConfig) -> Priorities | None:
+    """None where all requests are equal."""
+    return priorities_of(config) if config.dynamic_batching.priority_levels else None
 
 
 def _slots(told: Iterable[pb.ModelMetadataResponse.TensorMetadata]) -> dict[str, Slot]:

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .scheduler import StageKey
+from .job import StageKey
 
 ModelKey = tuple[str, str]
 

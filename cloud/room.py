@@ -9,11 +9,17 @@ from collections import Counter
 from types import TracebackType
 
 from ..shared.errors import Overloaded
+from ..shared.receiving import Receiving
+from ..shared.rpc import Doors
+from ..shared.security import MAX_MESSAGE_BYTES
 from ..shared.sizes import written_bytes
 from .statistics import ModelFigures, Refusal, code_of
 
 CONNECTIONS_SHARE = 4
 """One connection may take the limit divided by this."""
+
+_CALL_S, _STREAM_S = 20.0, 60.0
+"""How long a message may take to come, and a stream may be silent, where many others do already."""
 
 
 class Room:
@@ -36,9 +42,13 @@ class Room:
         else:
             return Place(self, size_bytes, connection)
         fault = Overloaded(f"{why}; there is room for {written_bytes(self.limit_bytes)} in all")
+        self.refuse(fault)
+        raise fault
+
+    def refuse(self, fault: Overloaded) -> None:
+        """Counts what found no room."""
         self._refused.codes[code_of(fault)] += 1
         self._refused.refusals[Refusal.MEMORY] += 1
-        raise fault
 
     def change(self, by_bytes: int, connection: str) -> None:
         """For places."""
@@ -80,3 +90,14 @@ class Place:
         trace: TracebackType | None,
     ) -> None:
         self.leave()
+
+
+def doors_of(room: Room) -> Doors:
+    """For messages on their way, which may take as much again, and of streams as much again."""
+    places = room.limit_bytes // MAX_MESSAGE_BYTES
+    return Doors(
+        *(
+            Receiving(places=places, patience_s=patience_s, on_refusal=room.refuse)
+            for patience_s in (_CALL_S, _STREAM_S)
+        )
+    )

@@ -27,6 +27,7 @@ _BINARY_TYPE = re.compile(re.escape(_BINARY) + r"\s*;\s*json-header-size\s*=\s*(
 _PICTURES = frozenset(
     ("application/x-image", "image/bmp", "image/jpeg", "image/jpg", "image/png", "image/webp")
 )
+_ATTRIBUTES = (oip.LATENCY_BUDGET_MS, oip.PRIORITY)
 _TOP = 5
 
 
@@ -116,14 +117,13 @@ class _Container:
 
 
 def _attributes(request: web.Request) -> dict[str, oip.Value]:
-    """A picture has no room for a budget: it comes as `latency_budget_ms=100`."""
+    """A picture has no room for parameters: they come as `latency_budget_ms=100,priority=1`."""
     attributes: dict[str, oip.Value] = {}
     for pair in filter(None, re.split(r"[,;\s]+", request.headers.get(CUSTOM_ATTRIBUTES, ""))):
         name, _, value = pair.partition("=")
-        if name != oip.LATENCY_BUDGET_MS:
-            raise RequestError(
-                f"custom attribute {name!r} is unknown; there is {oip.LATENCY_BUDGET_MS}"
-            )
+        if name not in _ATTRIBUTES:
+            known = ", ".join(_ATTRIBUTES)
+            raise RequestError(f"custom attribute {name!r} is unknown; there are {known}")
         attributes[name] = value
     return attributes
 

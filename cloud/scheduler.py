@@ -22,46 +22,13 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import NamedTuple
 
 import msgspec
 
 from ..shared.errors import DeadlineRefused, Overloaded
 from .cost import Cost, OnlineCost
-
-
-class StageKey(NamedTuple):
-    """One graph of one version of one model; `cut` is empty for the whole.
-
-    `revision` tells it from another of the same name, while one takes the other's place.
-    """
-
-    model: str
-    version: str
-    cut: str = ""
-    revision: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.model}/{self.version}/{self.cut or 'whole'}"
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One request's computation: `items` inputs for a stage, wanted by `deadline_s`.
-
-    `rank` is its priority: lower ones go first, 0 is the default.
-    """
-
-    id: int
-    stage: StageKey
-    items: int
-    arrived_s: float
-    deadline_s: float
-    rank: int = 0
-
-    @property
-    def order(self) -> tuple[int, float, int]:
-        return (self.rank, self.deadline_s, self.id)
-
+from .job import Job, StageKey
+from .shares import Shares
 
 _ORDER = attrgetter("order")
 _RANK = attrgetter("rank")
@@ -182,6 +149,7 @@ class Scheduler:
 
     instances: int
     queue_limit: int
+    shares: Shares = field(default_factory=Shares)
     _coming_s: tuple[float, ...] = ()
     _on_demand_s: float = 0.0
     _ahead_s: float = 0.0
@@ -228,6 +196,7 @@ class Scheduler:
         Where nothing waits and an instance is free there is no queue to go through, unless the job
         waits for company, or cannot be in time.
         """
+        self.shares.asked(job.stage.model, now_s=now_s)
         if self._busy or len(self._running) >= self.instances:
             return None
         cost = self._queues[job.stage].cost.at(now_s)
@@ -238,12 +207,16 @@ class Scheduler:
 
     def submit(self, job: Job, *, now_s: float) -> None:
         """Accepts a job, or raises Overloaded or DeadlineRefused and forgets it."""
-        waiting = self.queued(job.stage.model, rank=job.rank)
-        if waiting >= self.queue_limit:
-            raise Overloaded(f"{waiting} requests are waiting for {job.stage.model}")
         queue = self._queues[job.stage]
-        if not self._unhurried(job, queue, now_s):
+        self.shares.asked(job.stage.model, now_s=now_s)
+        try:
             self._admit(job, queue, now_s)
+        except (DeadlineRefused, Overloaded):
+            cost = queue.cost.at(now_s)
+            if _ends_s(cost, job.items, now_s) <= job.deadline_s:
+                needs_ms = cost.in_company_ms(job.items)
+                self.shares.refused(job.stage.model, needs_ms, now_s=now_s)
+            raise
         queue.add(job)
         self._busy[job.stage] = queue
 
@@ -285,6 +258,7 @@ class Scheduler:
             if waiting != batch.id:
                 started = msgspec.structs.replace(self._running[waiting], started_s=now_s)
                 self._running[waiting] = started
+        self.shares.used(batch.stage.model, took_ms, now_s=now_s)
         if items and (queue := self._queues.get(batch.stage)):
             queue.cost.observe(items, took_ms=took_ms, now_s=now_s)
         return took_ms
@@ -343,6 +317,22 @@ class Scheduler:
         return last_s <= first_deadline_s
 
     def _admit(self, job: Job, queue: _Queue, now_s: float) -> None:
+        waiting = self.queued(job.stage.model, rank=job.rank)
+        if waiting >= self.queue_limit:
+            raise Overloaded(f"{waiting} requests are waiting for {job.stage.model}")
+        if self._busy or len(self._running) >= self.instances:
+            self.shares.check(
+                job.stage.model,
+                needs_ms=queue.cost.at(now_s).in_company_ms(job.items),
+                deadline_s=job.deadline_s,
+                booked=self._booked(job.stage.model, job.rank, now_s),
+                instances=max(1, self.instances),
+                now_s=now_s,
+            )
+        if not self._unhurried(job, queue, now_s):
+            self._foresee(job, queue, now_s)
+
+    def _foresee(self, job: Job, queue: _Queue, now_s: float) -> None:
         tried = sorted((*queue.jobs, job), key=_ORDER)
         after_s = self._play(now_s, {job.stage: tried})
         done_ms = (after_s[job.id] - now_s) * 1e3
@@ -420,6 +410,19 @@ class Scheduler:
     def _in_order(self) -> list[tuple[StageKey, _Queue]]:
         waiting = [*self._busy.items()]
         return sorted(waiting, key=_head_order) if len(waiting) > 1 else waiting
+
+    def _booked(self, model: str, rank: int, now_s: float) -> Iterator[tuple[float, float]]:
+        """Until when a model has which milliseconds of the instances: what runs, what waits."""
+        for batch in self._running.values():
+            if batch.stage.model == model:
+                end_s = batch.started_s + batch.predicted_ms / 1e3
+                left_ms = (end_s - max(now_s, batch.started_s)) * 1e3
+                yield end_s, max(left_ms, 0.0)
+        for stage, queue in self._busy.items():
+            if stage.model == model:
+                cost = queue.cost.at(now_s)
+                for job in queue.jobs[: queue.not_behind(rank)]:
+                    yield job.deadline_s, cost.in_company_ms(job.items)
 
     def _waiting(self, rank: int) -> Iterator[Job]:
         """Those not behind a rank."""

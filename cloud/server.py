@@ -31,10 +31,11 @@ from .opening import open_shelf
 from .reflection import FLEET, add_reflection
 from .repository import Repository
 from .rest import rest_app
-from .room import Room
+from .room import Room, doors_of
 from .sagemaker import sagemaker_app
 from .service import InferenceService
 from .shared_memory import SharedMemory
+from .shares import Shares
 from .stage import Stage
 from .statistics import Statistics
 from .web import Site
@@ -84,6 +85,7 @@ class CloudServer:
         self._worker = Worker(
             executor=executor,
             queue_limit=config.queue_limit,
+            shares=Shares(config.shares),
             on_execution=self._statistics.executed,
         )
         await self._worker.start()
@@ -135,10 +137,13 @@ class CloudServer:
 
     async def _listen(self, front: Front) -> None:
         self._server = grpc.aio.server(
-            options=SERVER_OPTIONS,
+            options=[
+                *SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", self.config.grpc_connections),
+            ],
             compression=grpc.Compression.NoCompression,
         )
-        services = guarded(self._server)
+        services = guarded(self._server, doors_of(front.room))
         inference = InferenceService(front)
         add_servicer(services, inference, infer=inference.infer)
         add_FleetServicer_to_server(FleetService(front), services)

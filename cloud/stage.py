@@ -18,7 +18,7 @@ from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array, TensorSpec
 from .backend import Backend, Offloaded, Result
 from .cost import Cost
-from .scheduler import StageKey
+from .job import StageKey
 
 _ONE_RUNS, _FULL_RUNS = 7, 3
 _MEASURE_AT_MOST_S = 2.0

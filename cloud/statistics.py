@@ -21,12 +21,13 @@ from ..shared.errors import (
     HybridgeError,
     Overloaded,
     RequestError,
+    ShareUsedUp,
     UnknownContract,
     UnknownModel,
     meaning,
 )
+from .job import StageKey
 from .residence import Reason
-from .scheduler import StageKey
 from .work import Answer, Execution
 
 BOUNDS_S = (
@@ -47,10 +48,12 @@ class Refusal(StrEnum):
     MEMORY = "memory"
     NOT_SERVED = "not_served"
     QUEUE_FULL = "queue_full"
+    SHARE = "share"
 
 
 _REFUSALS: tuple[tuple[type[HybridgeError], Refusal], ...] = (
     (RequestError, Refusal.BAD_REQUEST),
+    (ShareUsedUp, Refusal.SHARE),
     (DeadlineRefused, Refusal.DEADLINE),
     (UnknownContract, Refusal.NOT_SERVED),
     (UnknownModel, Refusal.NOT_SERVED),

@@ -14,10 +14,10 @@ from ..shared.errors import BundleError, ConfigError, ModelFault
 from ..shared.security import Security
 from . import choices
 from .choices import chosen
+from .job import StageKey
 from .named import NamedModel, Opening, Slot, Source, named_stage
 from .onnx_file import OnnxFile
 from .remote import Remote, RemoteUrl
-from .scheduler import StageKey
 from .shelf import Found, Shelf, mark_of
 from .triton_config import (
     DATATYPES,

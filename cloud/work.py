@@ -22,7 +22,7 @@ from ..shared.errors import (
 )
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
-from .scheduler import Job
+from .job import Job
 from .stage import Computed, Stage
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,11 @@ class Audience:
     def deadline_s(self) -> float:
         """The last of theirs, on the clock of `shared/deadline`."""
         return max(work.job.deadline_s for work in self.works)
+
+    @property
+    def rank(self) -> int:
+        """The first of theirs."""
+        return min(work.job.rank for work in self.works)
 
     def when_gone(self, act: Callable[[], object]) -> None:
         """Calls `act` once nobody waits any more, on their event loop."""

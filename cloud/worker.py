@@ -16,7 +16,9 @@ from ..shared.errors import (
 from ..shared.side import Tensors
 from .cost import SURE, Cost, OnlineCost, Recent
 from .executors.executor import Demand, Executor
-from .scheduler import Batch, Job, Scheduler, StageKey
+from .job import Job, StageKey
+from .scheduler import Batch, Scheduler
+from .shares import Shares
 from .stage import Stage
 from .work import Answer, Errand, Execution, Load, Work, execute
 
@@ -39,11 +41,16 @@ class Worker:
         *,
         executor: Executor,
         queue_limit: int,
+        shares: Shares | None = None,
         on_execution: OnExecution | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.executor = executor
-        self._scheduler = Scheduler(instances=executor.capacity.instances, queue_limit=queue_limit)
+        self._scheduler = Scheduler(
+            instances=executor.capacity.instances,
+            queue_limit=queue_limit,
+            shares=shares or Shares(),
+        )
         self._on_execution = on_execution
         self._clock = clock
         self._stages: dict[StageKey, Stage] = {}

@@ -25,6 +25,7 @@ from .uplink import NOTHING, Beside
 
 TOP_K = "top_k"
 _TOP_K = 5
+_NO_LEVEL = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +241,27 @@ def read_request(request: pb.ModelInferRequest, large: Large) -> tuple[bytes | A
     tensor, sent = split_inputs(messages.inputs_of(request), pictures=(PICTURE, PIXELS))
     wanted = wanted_outputs(request.outputs, own=(PROBABILITIES, LABELS), specs=large.outputs)
     sides = read_sides(sent, large.inputs, items=1)
-    if not large.inputs and not large.outputs:
+    priority = read_priority(messages.get_parameters(request.parameters))
+    if not large.inputs and not large.outputs and not priority:
         return read_picture(tensor), NOTHING
     beside = Beside(
         inputs=sides,
         outputs=wanted if large.outputs else None,
         named=bool(request.outputs and wanted),
+        priority=priority,
     )
     return read_picture(tensor), beside
+
+
+def read_priority(parameters: Mapping[str, messages.Value]) -> int:
+    """A level, which the cloud's model has or has not; RequestError if it can be none."""
+    asked = messages.number(parameters, messages.PRIORITY) or 0.0
+    if not (asked.is_integer() and 0 <= asked < _NO_LEVEL):
+        raise RequestError(
+            f"parameter {messages.PRIORITY} is {parameters[messages.PRIORITY]}; it must be a whole "
+            "number, 1 goes first, 0 is the default"
+        )
+    return int(asked)
 
 
 def read_picture(tensor: messages.InputTensor) -> bytes | Array:

@@ -65,12 +65,14 @@ class Beside:
     """What goes with a frame: the model's further inputs, and which of its outputs are wanted.
 
     `outputs` is None where the model has none but its answer; `named` says that the request asked
-    for them by name, and is not content with an answer that lacks them.
+    for them by name, and is not content with an answer that lacks them. `priority` is a level of
+    the cloud's model, 0 its default.
     """
 
     inputs: Tensors = field(default_factory=dict)
     outputs: tuple[str, ...] | None = None
     named: bool = False
+    priority: int = 0
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -182,6 +184,8 @@ class Uplink:
         budget: dict[str, messages.Value] = {messages.LATENCY_BUDGET_MS: left_ms}
         if follow_ms:
             budget[messages.FOLLOW] = True
+        if beside.priority:
+            budget[messages.PRIORITY] = beside.priority
         wait_ms = left_ms + follow_ms
         size_bytes = in_layers.sent_bytes if in_layers else len(frame)
         size_bytes += beside.size_bytes + _OVERHEAD_BYTES

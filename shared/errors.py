@@ -12,6 +12,7 @@ HybridgeError
 ├── NotAllowed              a request that this server was not set up to obey
 ├── DeadlineUnmet           was not answered in time
 │   └── DeadlineRefused     cannot be, and was not accepted
+│       └── ShareUsedUp     cannot be while others get their share of the instances
 ├── Overloaded              a bounded queue is full
 ├── ModelFault              a model runtime failed on an input that was well formed
 ├── InstanceLost            what computed the answer died, and there was no time for another try
@@ -75,6 +76,10 @@ class DeadlineUnmet(HybridgeError):
 
 class DeadlineRefused(DeadlineUnmet):
     """The request is not even tried, because its deadline is forecast to pass before."""
+
+
+class ShareUsedUp(DeadlineRefused):
+    """The request is not even tried, because its model has had more than its share lately."""
 
 
 class Overloaded(HybridgeError):
@@ -142,6 +147,7 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     NotAllowed: Meaning(_CODE.PERMISSION_DENIED, 403, 77, "not allowed"),
     DeadlineUnmet: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
     DeadlineRefused: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
+    ShareUsedUp: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "deadline not met"),
     Overloaded: Meaning(_CODE.RESOURCE_EXHAUSTED, 503, 75, "overloaded"),
     ModelFault: Meaning(_CODE.INTERNAL, 500, 70, "model failed"),
     InstanceLost: Meaning(_CODE.UNAVAILABLE, 503, 69, "computing was cut short"),

@@ -1,36 +1,56 @@
 """The boundary between gRPC and the rest: faults become statuses here, and nowhere else."""
 
+import asyncio
 import logging
+import math
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from .errors import HybridgeError, RequestError, meaning, public_message
+from .receiving import Receiving
 
 log = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-def guarded(server: grpc.aio.Server) -> grpc.aio.Server:
+class Doors(NamedTuple):
+    """What is received of calls with one message each, and of streams."""
+
+    calls: Receiving
+    streams: Receiving
+
+
+def open_doors() -> Doors:
+    """Whatever comes is waited for."""
+    return Doors(*(Receiving(places=sys.maxsize, patience_s=math.inf) for _ in range(2)))
+
+
+def guarded(server: grpc.aio.Server, doors: Doors | None = None) -> grpc.aio.Server:
     """The server, for adding services to: every fault of theirs has the status of the error table.
 
     A fault that is not in the tree is a defect of ours: it is logged whole and told as INTERNAL,
     without a word of the stack trace. An interceptor would do the same anew for each call.
     """
-    return cast(grpc.aio.Server, _Guarded(server))
+    return cast(grpc.aio.Server, _Guarded(server, doors or open_doors()))
 
 
 class _Guarded:
     """Guards what is added, once."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, doors: Doors) -> None:
         self._server = server
+        self._doors = doors
 
     def add_generic_rpc_handlers(self, handlers: Sequence["grpc.GenericRpcHandler"]) -> None:
-        self._server.add_generic_rpc_handlers([_GuardedHandlers(each) for each in handlers])
+        self._server.add_generic_rpc_handlers(
+            [_GuardedHandlers(each, self._doors) for each in handlers]
+        )
 
     def add_registered_method_handlers(
         self, service: str, handlers: Mapping[str, _Handler]
@@ -42,41 +62,62 @@ class _Guarded:
         """
 
 
+class _Made(NamedTuple):
+    """A method's handler; and for calls with one message what receives it as a stream."""
+
+    handler: _Handler
+    patient: "_Handler | None" = None
+
+
 class _GuardedHandlers(grpc.GenericRpcHandler):
-    def __init__(self, inner: "grpc.GenericRpcHandler") -> None:
+    def __init__(self, inner: "grpc.GenericRpcHandler", doors: Doors) -> None:
         self._inner = inner
-        self._made: dict[str, _Handler] = {}
+        self._doors = doors
+        self._made: dict[str, _Made] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "_Handler | None":
+        """Asked when a call's headers have come, in the task of the call."""
         method = handler_call_details.method
         made = self._made.get(method)
         if made is None:
             handler = self._inner.service(handler_call_details)
             if handler is None:  # whatever strangers ask for is not remembered
                 return None
-            made = self._made[method] = _guard(handler, method)
-        return made
+            made = self._made[method] = _guard(handler, method, self._doors)
+        if made.patient is not None:
+            call = asyncio.current_task()
+            assert call is not None
+            if not self._doors.calls.begin(call):
+                return made.patient
+            call.add_done_callback(self._doors.calls.end)  # whoever leaves before it has come
+        return made.handler
 
 
-def _guard(handler: _Handler, method: str) -> _Handler:
+def _guard(handler: _Handler, method: str, doors: Doors) -> _Made:
     parse = handler.request_deserializer
     options: dict[str, Any] = {
         "request_deserializer": None,  # gRPC would tell a DecodeError as UNKNOWN
         "response_serializer": handler.response_serializer,
     }
     if handler.unary_unary:
-        behaviour = _guard_unary(handler.unary_unary, method, parse)
-        return grpc.unary_unary_rpc_method_handler(behaviour, **options)
+        unary = _guard_unary(handler.unary_unary, method, parse, doors.calls)
+        return _Made(
+            grpc.unary_unary_rpc_method_handler(unary.received, **options),
+            grpc.stream_unary_rpc_method_handler(unary.patiently, **options),
+        )
     if handler.unary_stream:
-        watch = _guard_watch(cast(Any, handler.unary_stream), method, parse)
-        return grpc.unary_stream_rpc_method_handler(watch, **options)
+        watch = _guard_watch(cast(Any, handler.unary_stream), method, parse, doors.calls)
+        return _Made(
+            grpc.unary_stream_rpc_method_handler(watch.received, **options),
+            grpc.stream_stream_rpc_method_handler(watch.patiently, **options),
+        )
     if handler.stream_stream:
-        stream = _guard_stream(cast(Any, handler.stream_stream), method, parse)
-        return grpc.stream_stream_rpc_method_handler(stream, **options)
-    return handler
+        stream = _guard_stream(cast(Any, handler.stream_stream), method, parse, doors.streams)
+        return _Made(grpc.stream_stream_rpc_method_handler(stream, **options))
+    return _Made(handler)
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+async def abort(context: _Context, error: Exception, method: str) -> None:
     """Ends a call with the status of an error."""
     if isinstance(error, HybridgeError):
         await context.abort(meaning(error).grpc_status, public_message(error))
@@ -87,10 +128,18 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, m
 _Parse = Callable[[bytes], Any] | None
 
 
+class _Ways(NamedTuple):
+    """One behaviour, for a message that is there, and for one that has to be waited for."""
+
+    received: Callable[..., Any]
+    patiently: Callable[..., Any]
+
+
 def _guard_unary(
-    behaviour: Callable[..., Awaitable[Any]], method: str, parse: _Parse
-) -> Callable[..., Any]:
-    async def guarded(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    behaviour: Callable[..., Awaitable[Any]], method: str, parse: _Parse, receiving: Receiving
+) -> _Ways:
+    async def received(message: bytes, context: _Context) -> Any:
+        receiving.end(asyncio.current_task())
         try:
             return await behaviour(_parse(message, parse), context)
         except grpc.aio.AbortError:
@@ -98,7 +147,24 @@ def _guard_unary(
         except Exception as error:  # the boundary: nothing may leave as a stack trace
             return await abort(context, error, method)
 
-    return guarded
+    async def patiently(messages: AsyncIterator[bytes], context: _Context) -> Any:
+        message = await _only(messages, receiving, context, method)
+        return None if message is None else await received(message, context)
+
+    return _Ways(received, patiently)
+
+
+async def _only(
+    messages: AsyncIterator[bytes], receiving: Receiving, context: _Context, method: str
+) -> bytes | None:
+    """The message of a call that has one; None if its caller left before that."""
+    try:
+        return await receiving.soon(messages)
+    except StopAsyncIteration:
+        return None
+    except HybridgeError as error:
+        await abort(context, error, method)
+        raise
 
 
 def _parse(message: bytes, parse: _Parse) -> Any:
@@ -109,11 +175,10 @@ def _parse(message: bytes, parse: _Parse) -> Any:
 
 
 def _guard_watch(
-    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse
-) -> Callable[..., Any]:
-    async def guarded(
-        message: bytes, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
+    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse, receiving: Receiving
+) -> _Ways:
+    async def received(message: bytes, context: _Context) -> AsyncIterator[Any]:
+        receiving.end(asyncio.current_task())
         try:
             async for response in behaviour(_parse(message, parse), context):
                 yield response
@@ -122,18 +187,28 @@ def _guard_watch(
         except Exception as error:  # the boundary: nothing may leave as a stack trace
             await abort(context, error, method)
 
-    return guarded
+    async def patiently(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
+        if (message := await _only(messages, receiving, context, method)) is not None:
+            async for response in received(message, context):
+                yield response
+
+    return _Ways(received, patiently)
 
 
 def _guard_stream(
-    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse
+    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse, receiving: Receiving
 ) -> Callable[..., Any]:
-    async def guarded(
-        messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
-        requests = (_parse(message, parse) async for message in messages)
+    async def requests(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        while True:
+            try:
+                message = await receiving.next(messages)
+            except StopAsyncIteration:
+                return
+            yield _parse(message, parse)
+
+    async def guarded(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(requests, context):
+            async for response in behaviour(requests(aiter(messages)), context):
                 yield response
         except grpc.aio.AbortError:
             raise

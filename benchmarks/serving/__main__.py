@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, load, machine, parser, run
-from serving import growth, hot_swap, identity, large_model, overload, soak, throughput
+from serving import fairness, growth, hot_swap, identity, large_model, overload, soak, throughput
 from serving.findings import Findings, Part
 
 from hybridge.cli.console import notes
@@ -26,6 +26,7 @@ PARTS: Mapping[str, Part] = {
     "growth": growth,
     "hot_swap": hot_swap,
     "overload": overload,
+    "fairness": fairness,
     "soak": soak,
     "large_model": large_model,
 }

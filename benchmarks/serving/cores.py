@@ -7,7 +7,11 @@ lateness as the server's.
 import contextlib
 import os
 from collections.abc import Iterator, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Running = TypeVar("_Running")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,15 @@ def kept_to(cores: Set[int]) -> Iterator[None]:
         yield
     finally:
         _move(before)
+
+
+@contextlib.contextmanager
+def started_on(cores: Set[int], starting: AbstractContextManager[_Running]) -> Iterator[_Running]:
+    """What starts there, and stays."""
+    with contextlib.ExitStack() as stack:
+        with kept_to(cores):
+            running = stack.enter_context(starting)
+        yield running
 
 
 def _move(cores: Set[int]) -> None:

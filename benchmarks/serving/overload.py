@@ -13,8 +13,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,10 @@ from hybridge.shared.security import Address
 
 from . import rivals
 from .client import Caller, Outcome, closed_loop, infer_caller, open_loop, poisson
-from .cores import Cores, kept_to
+from .cores import Cores, kept_to, started_on
 from .findings import Findings
 from .models import MOBILE_UINT8, Served, make_models
-from .processes import ServerProcess, cloud
+from .processes import cloud
 
 BUDGETS = (8, 16, 32, 80)
 LOADS = (0.8, 1.5)
@@ -79,8 +78,8 @@ def measure(options: argparse.Namespace) -> Findings:
         tempfile.TemporaryDirectory(prefix="hybridge-serving-") as logs,
         kept_to(cores.client),
     ):
-        with _started(
-            cloud(store.bundles(_SERVED), log=Path(logs) / "cloud.log"), cores
+        with started_on(
+            cores.server, cloud(store.bundles(_SERVED), log=Path(logs) / "cloud.log")
         ) as running:
             capacity = asyncio.run(_first_capacity(running.address, infer_caller, seconds))
             budgets_s = [times * len(cores.server) / capacity for times in BUDGETS]
@@ -94,7 +93,7 @@ def measure(options: argparse.Namespace) -> Findings:
             )
         for peer in peers[:1]:
             notes.print(f"  the same on {peer.name}")
-            with _started(peer.serving(_SERVED, store, logs=Path(logs)), cores) as running:
+            with started_on(cores.server, peer.serving(_SERVED, store, logs=Path(logs))) as running:
                 capacity = asyncio.run(_first_capacity(running.address, peer.caller, seconds))
                 cells += asyncio.run(
                     _loads(
@@ -109,17 +108,6 @@ def measure(options: argparse.Namespace) -> Findings:
         tables=[_table(cells)],
         notes=[] if peers else ["overload: no peer beside it, no --peer NAME=PYTHON"],
     )
-
-
-@contextlib.contextmanager
-def _started(
-    starting: AbstractContextManager[ServerProcess], cores: Cores
-) -> Iterator[ServerProcess]:
-    """A server on its cores."""
-    with contextlib.ExitStack() as stack:
-        with kept_to(cores.server):
-            running = stack.enter_context(starting)
-        yield running
 
 
 @dataclass(frozen=True)

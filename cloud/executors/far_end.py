@@ -13,7 +13,7 @@ from ...shared.deadline import Clock, monotonic
 from ...shared.errors import HybridgeError
 from ...shared.side import Tensors
 from ..cost import Cost
-from ..scheduler import Job
+from ..job import Job
 from ..stage import Stage
 from ..work import Answer, Errand, Execution, Load, Work, execute
 from .parcel import Parcel, Place, pack, unpack

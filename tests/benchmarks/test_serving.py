@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import overload, throughput
+from serving import fairness, overload, throughput
 from serving.client import Arrival, HttpCaller, Outcome, closed_loop, open_loop, poisson
 from serving.processes import server
 from serving.rivals import RIVALS, given, left_out
@@ -120,3 +120,25 @@ def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
         server([sys.executable, "-c", "raise SystemExit(3)"], log=tmp_path / "log"),
     ):
         pass
+
+
+def test_what_two_floods_had_is_held_against_their_weights() -> None:
+    arrival = Arrival(at_s=0.0, budget_s=0.1)
+
+    def cell(case: str, model: str, run_time: float, *, answered: int) -> fairness.Cell:
+        outcomes = [
+            Outcome(arrival=arrival, took_s=0.05 if at < answered else 0.2) for at in range(10)
+        ]
+        served = next(each for each in fairness._PAIR if each.name == model)
+        return fairness._cell(case, served, 3.0, outcomes, 10.0, run_time)
+
+    cells = [
+        cell("modest alone", "modest", 1.0, answered=10),
+        cell("one flooded", "modest", 0.2, answered=9),
+        cell("both", "flooded", 0.58, answered=5),
+        cell("both", "modest", 0.42, answered=4),
+        cell("both, 1 to 3", "modest", 0.72, answered=4),
+    ]
+    found = fairness._targets({(each.case, each.model): each for each in cells})
+    assert [each.value for each in found] == pytest.approx([0.9, 0.9, 0.08, 0.03])
+    assert [each.holds for each in found] == [False, True, False, True]

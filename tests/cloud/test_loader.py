@@ -11,9 +11,9 @@ import pytest
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.executors.threads import Threads
+from hybridge.cloud.job import StageKey
 from hybridge.cloud.loader import Loader
 from hybridge.cloud.residence import Limits, Reason
-from hybridge.cloud.scheduler import StageKey
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.statistics import Statistics
 from hybridge.cloud.work import Answer
@@ -105,11 +105,15 @@ class Bench:
             self.statistics.add(stage.key.model, stage.key.version)
         self.loader.add(stages)
 
-    async def call(self, stage: Stage, *, budget_ms: float = 60_000.0) -> Answer:
+    async def call(self, stage: Stage, *, budget_ms: float = 60_000.0, rank: int = 0) -> Answer:
         deadline = Deadline.after_ms(budget_ms, now_s=monotonic())
-        with await self.loader.ready(stage, deadline=deadline):
+        with await self.loader.ready(stage, deadline=deadline, rank=rank):
             return await self.worker.run(
-                stage, load=lambda: np.full((1, 2), 3, np.uint8), items=1, deadline=deadline
+                stage,
+                load=lambda: np.full((1, 2), 3, np.uint8),
+                items=1,
+                deadline=deadline,
+                rank=rank,
             )
 
     def resident(self) -> set[str]:
@@ -249,6 +253,11 @@ async def test_no_more_wait_for_a_load_than_for_an_instance(worker: Worker, disk
     await entered(disk)
     with pytest.raises(Overloaded, match="100 requests are waiting for a/1/whole to be loaded"):
         await bench.call(stage)
+    calls.append(asyncio.ensure_future(bench.call(stage, rank=-1)))  # for whom they do not count
+    await asyncio.sleep(0)
+    for rank in (0, 1):
+        with pytest.raises(Overloaded, match="101 requests are waiting"):
+            await bench.call(stage, rank=rank)
     disk.allowed.set()
     await asyncio.gather(*calls)
     await bench.loader.close()

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.cost import Cost
+from hybridge.cloud.job import Job, StageKey
 from hybridge.cloud.priorities import Priorities
-from hybridge.cloud.scheduler import Batch, Job, StageKey
+from hybridge.cloud.scheduler import Batch
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.triton_config import check_config, priorities_of, read_config
-from hybridge.cloud.work import Execution, Work
+from hybridge.cloud.work import Answer, Execution, Work
 from hybridge.shared import oip
 from hybridge.shared.errors import BundleError, DeadlineRefused, Overloaded, RequestError
 from hybridge.shared.security import Address
 
 from .bundles import random_pixels
-from .conftest import run_cloud
+from .conftest import Cloud, run_cloud
 from .named_models import write_config
 from .test_bad_input import gated, inference_of, whole_stage
 from .test_rest import infer_json, url_of
@@ -218,6 +219,19 @@ def test_what_comes_later_and_goes_behind_changes_no_forecast(
     later_s = bench.scheduler._play(0.0)
     assert {each: later_s[each] for each in done_s} == done_s
     assert bench.scheduler.forecast_ms(now_s=0.0) == forecast_ms
+
+
+def recorded_ranks(cloud: Cloud) -> list[int]:
+    """Those of what is computed from now on, in the order of its coming."""
+    worker, ranks = inference_of(cloud).worker, list[int]()
+    run = worker.run
+
+    async def recording(stage: Stage, *, rank: int = 0, **more: Any) -> Answer:
+        ranks.append(rank)
+        return await run(stage, rank=rank, **more)
+
+    worker.run = recording  # type: ignore[method-assign,assignment]
+    return ranks
 
 
 async def test_through_grpc_the_higher_priority_is_computed_first(config: CloudConfig) -> None:

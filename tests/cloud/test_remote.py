@@ -22,6 +22,7 @@ from .bundles import TinyModel, random_pixels, write_bundle
 from .conftest import Cloud, run_cloud
 from .named_models import SCALE_CONFIG, write_config, write_scale
 from .test_bad_input import gated, inference_of
+from .test_priorities import recorded_ranks
 from .test_service import frame_of, probabilities, request_of
 
 Code = grpc.StatusCode
@@ -108,6 +109,28 @@ async def test_passes_tensors_on_and_is_completed_by_what_the_far_side_says(pair
     assert [each.name for each in about.output] == ["scaled"]
     ready = await pair.near.stub.ModelReady(pb.ModelReadyRequest(name="scale"))
     assert ready.ready
+
+
+LEVELS = "dynamic_batching { priority_levels: %d default_priority_level: %d }"
+
+
+@pytest.mark.parametrize(
+    ("far_levels", "ranks"), [(LEVELS % (3, 2), [0, -1, -1, 1, 1]), ("", [0, 0, 0, 0, 0])]
+)
+async def test_the_priority_goes_along_to_who_has_levels(
+    tmp_path: Path, trust: TrustStore, far_levels: str, ranks: list[int]
+) -> None:
+    """As many levels from the default, or as many as there are."""
+    far_at = far_config(tmp_path, trust)
+    write_config(tmp_path / "far" / "scale", f"max_batch_size: 8 {far_levels}")
+    async with run_cloud(far_at) as far:
+        url = f"grpc://{far.address}/scale"
+        more = f"max_batch_size: 8 {LEVELS % (9, 5)}"
+        async with run_cloud(near_config(tmp_path, trust, url, more=more)) as near:
+            seen = recorded_ranks(far)
+            for priority in (0, 4, 1, 6, 9):
+                await near.stub.ModelInfer(request(priority=priority), timeout=60)
+            assert seen == ranks
 
 
 async def test_the_deadline_goes_along_and_ends_the_far_call(pair: Pair) -> None:

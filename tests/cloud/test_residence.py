@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from hybridge.cloud.job import StageKey
 from hybridge.cloud.residence import Eviction, Limits, ModelKey, Reason, Residence, Step
-from hybridge.cloud.scheduler import StageKey
 
 FOREVER_S = 1e9
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.resize import prepare
+from hybridge.cloud.sagemaker import CUSTOM_ATTRIBUTES
 from hybridge.shared.picture import decode_picture
 from hybridge.shared.preprocess import PreprocessSpec
 from hybridge.shared.security import Address
@@ -20,6 +21,7 @@ from hybridge.shared.signing import SigningKey
 
 from .bundles import CLASSES, SIZE, random_pixels, write_bundle
 from .conftest import Cloud, run_cloud
+from .test_priorities import recorded_ranks
 from .test_rest import infer_json
 from .test_service import whole
 
@@ -92,7 +94,10 @@ async def test_the_sdk_is_served(cloud: Cloud) -> None:
         np.testing.assert_allclose([values], expected, rtol=1e-5)
 
         body, _ = invoke(
-            jpeg(), "image/jpeg", TargetModel="tiny/1", CustomAttributes="latency_budget_ms=3000"
+            jpeg(),
+            "image/jpeg",
+            TargetModel="tiny/1",
+            CustomAttributes="latency_budget_ms=3000, priority=1",
         )
         assert json.loads(body)["labels"][0].startswith("class ")
 
@@ -120,6 +125,17 @@ async def test_pictures_become_labels(
     np.testing.assert_allclose(answer["probabilities"], expected[order], rtol=1e-5)
     assert (answer["model_name"], answer["model_version"]) == ("tiny", "1")
     assert len(answer["labels"]) == CLASSES
+
+
+async def test_a_picture_has_a_priority(cloud: Cloud, session: aiohttp.ClientSession) -> None:
+    ranks = recorded_ranks(cloud)
+    for attributes in ("", "priority=1", "latency_budget_ms=60000;priority=7"):
+        headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: attributes}
+        async with session.post(
+            url_of(cloud, "/invocations"), data=jpeg(), headers=headers
+        ) as response:
+            assert response.status == 200
+    assert ranks == [0, -4, 2]
 
 
 async def test_ping_follows_the_models(
@@ -165,6 +181,11 @@ async def test_of_several_models_one_is_named(
         (
             {"Content-Type": "image/jpeg", "X-Amzn-SageMaker-Custom-Attributes": "color=red"},
             b"",
+            400,
+        ),
+        (
+            {"Content-Type": "image/jpeg", "X-Amzn-SageMaker-Custom-Attributes": "priority=11"},
+            jpeg(),
             400,
         ),
         (

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hybridge.cloud.cost import Cost
-from hybridge.cloud.scheduler import Batch, Capacity, Job, Scheduler, StageKey, Step
+from hybridge.cloud.job import Job, StageKey
+from hybridge.cloud.scheduler import Batch, Capacity, Scheduler, Step
 from hybridge.shared.errors import DeadlineUnmet, Overloaded
 
 PLAIN = StageKey("plain", "1")
@@ -312,7 +313,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         job = Job(id=10**6, stage=stage, items=items, arrived_s=self.now_s, deadline_s=deadline_s)
         queue = scheduler._queues[stage]
         if scheduler._unhurried(job, queue, self.now_s):
-            scheduler._admit(job, queue, self.now_s)
+            scheduler._foresee(job, queue, self.now_s)
 
     @rule(step_ms=st.floats(0.0, 40.0))
     def pass_time(self, step_ms: float) -> None:

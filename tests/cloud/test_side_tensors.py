@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton  # type: ignore[import-untyped]
 
+from hybridge.cloud.job import Job
 from hybridge.cloud.opening import open_shelf
-from hybridge.cloud.scheduler import Job
 from hybridge.cloud.shelf import BundleShelf
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer, Work, execute

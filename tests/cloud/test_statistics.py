@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.cloud.scheduler import StageKey
+from hybridge.cloud.job import StageKey
 from hybridge.cloud.statistics import BOUNDS_S, Durations, Refusal, Statistics
 from hybridge.cloud.work import Answer, Execution
 from hybridge.shared.deadline import Deadline

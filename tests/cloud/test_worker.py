@@ -8,7 +8,7 @@ import pytest
 from hybridge.cloud.backend import Backend, Result
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.executors.threads import Threads
-from hybridge.cloud.scheduler import StageKey
+from hybridge.cloud.job import StageKey
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer, Execution, Work
 from hybridge.cloud.worker import Worker

@@ -270,6 +270,10 @@ CASES: dict[str, tuple[pb.ModelInferRequest, Code, str]] = {
         f"top_k {value}": (request_of(top_k=value), BAD, "parameter top_k must be")
         for value in (0, -1, 1.5, float("nan"), float("inf"), "many")
     },
+    **{
+        f"priority {value}": (request_of(priority=value), BAD, "parameter priority")
+        for value in (-1, 1.5, 1 << 31, float("nan"), float("inf"), "high", True)
+    },
 }  # fmt: skip
 
 

@@ -230,6 +230,46 @@ async def test_tritonclient_sees_sends_and_asks(edge: tuple[EdgeDaemon, FakeClou
     await asyncio.to_thread(ask)
 
 
+async def test_a_priority_goes_along_to_the_cloud(edge: tuple[EdgeDaemon, FakeCloud]) -> None:
+    daemon, cloud = edge
+
+    def ask() -> None:
+        with Client(str(daemon.address)) as client:
+            for priority in (0, 2):
+                answer = client.infer(
+                    picture(0), inputs={"patient": [63, 1], "site": 3}, priority=priority
+                )
+                assert answer.label == "class 3"
+
+    await asyncio.to_thread(ask)
+    told = [messages.get_parameters(request.parameters) for request in cloud.requests]
+    assert [each.get(messages.PRIORITY) for each in told] == [None, 2]
+
+
+async def test_a_priority_goes_along_where_there_is_nothing_else_beside(
+    small: Small, tmp_path: Path
+) -> None:
+    async with fake_cloud(small.bundle) as cloud:
+        cloud.allowed.set()
+        config = EdgeConfig(
+            bundle=measured_copy(small, tmp_path), listen=ANY_PORT, trust=small.trust,
+            cloud=cloud.address,
+        )  # fmt: skip
+        async with run_edge(config) as daemon:
+            assert daemon._agent is not None
+            assert daemon._agent.uplink is not None
+            await daemon._agent.uplink.probe(0)
+
+            def ask() -> None:
+                with Client(str(daemon.address)) as client:
+                    client.infer(picture(0), outputs=[], priority=1)
+
+            await asyncio.to_thread(ask)
+        (request,) = cloud.requests
+        assert messages.get_parameters(request.parameters)[messages.PRIORITY] == 1
+        assert [tensor.name for tensor in request.inputs] == ["frame"]
+
+
 PATIENT, SITE = BESIDE["patient"], BESIDE["site"]
 TAKEN = "this model takes patient FP32 [2], site INT64 [] beside a picture"
 

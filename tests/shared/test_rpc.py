@@ -1,7 +1,7 @@
 """Faults become statuses, and a defect of ours tells nobody its stack trace."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import grpc
@@ -9,7 +9,9 @@ import pytest
 
 from hybridge.protos import fleet_pb2, fleet_pb2_grpc, oip
 from hybridge.protos import open_inference_pb2 as pb
+from hybridge.shared import rpc
 from hybridge.shared.errors import MEANINGS, HybridgeError
+from hybridge.shared.receiving import Receiving
 from hybridge.shared.rpc import guarded
 from hybridge.shared.security import Address, Security
 
@@ -43,6 +45,16 @@ class Failing(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
     ) -> AsyncIterator[fleet_pb2.AgentState]:
         await context.abort(Code.ABORTED, "in its own words")
         yield fleet_pb2.AgentState()
+
+
+@pytest.fixture(params=["open", "crowded"], autouse=True)
+def doors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways in which a message is received."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "crowded":
+            none = Receiving(places=0, patience_s=60.0)
+            patch.setattr(rpc, "open_doors", lambda: rpc.Doors(none, none))
+        yield
 
 
 @asynccontextmanager

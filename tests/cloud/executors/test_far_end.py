@@ -7,7 +7,7 @@ import pytest
 
 from hybridge.cloud.executors.far_end import FarEnd, LetGo, Open, send
 from hybridge.cloud.executors.parcel import Parcel, pack, unpack
-from hybridge.cloud.scheduler import Job
+from hybridge.cloud.job import Job
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer, Execution, Load, Work
 from hybridge.shared.deadline import monotonic

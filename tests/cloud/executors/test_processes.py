@@ -16,7 +16,7 @@ from hybridge.cloud.cost import Cost
 from hybridge.cloud.executors.pool import ReplicaPool
 from hybridge.cloud.executors.process import COMMAND, ProcessReplica
 from hybridge.cloud.executors.scaling import Bounds
-from hybridge.cloud.scheduler import StageKey
+from hybridge.cloud.job import StageKey
 from hybridge.cloud.stage import Stage
 from hybridge.cloud.work import Answer
 from hybridge.cloud.worker import Worker
