@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hybridge.shared.manifest import PlanRow
-from hybridge.shared.plan import PlanKind
-
 PICTURE = "picture"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A codec at one rate: the mean of its frames' bytes, whole, and the answers that agree."""
+    """A codec at one rate: the median of its frames' bytes, whole, and the answers that agree.
+
+    `accuracy` is the share of right ones, where pictures have labels.
+    """
 
     codec: str
     bytes_p50: int
@@ -20,6 +20,7 @@ class Point:
     pictures: int
     encode_ms: float
     decode_ms: float
+    accuracy: float | None = None
 
     @property
     def agreement(self) -> float:
@@ -91,14 +92,6 @@ def curves_of(
         )
         for (where, family), found in grouped.items()
     ]
-
-
-def point_of(row: PlanRow, *, encode_ms: float, decode_ms: float) -> tuple[str, Point]:
-    """A row of a measured table."""
-    plan, rate = row.parsed(), row.agreement
-    where = f"{plan.cut}/{plan.head}" if plan.kind is PlanKind.SPLIT else PICTURE
-    agreed = round(rate.value * rate.samples)
-    return where, Point(plan.codec, row.bytes_p50, agreed, rate.samples, encode_ms, decode_ms)
 
 
 def cheapest(

@@ -1,15 +1,18 @@
 """The models that are measured, and bundles of theirs with many rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compiler.zoo import ZooModel, zoo
+from _common import progress
+from compiler.zoo import ZooModel, mri_labels, zoo
+from rate_accuracy import probe
 
 from hybridge.cli.console import StepProgress
 from hybridge.cloud.compiler.bottleneck import read_bottleneck
 from hybridge.cloud.compiler.build import build
 from hybridge.cloud.compiler.cache import StepCache
+from hybridge.cloud.compiler.labels import Label, read_labels
 from hybridge.cloud.compiler.recipe import ModelRecipe, PicturesRecipe, Recipe
 from hybridge.shared.bundle import Bundle, find_bundle, open_bundle
 from hybridge.shared.errors import ConfigError, UnknownModel
@@ -18,8 +21,16 @@ from hybridge.shared.signing import SigningKey, TrustStore
 
 TENSOR_CODECS = (
     *("affine8", "affine4", "affine3"),
-    *(f"rans-{tenths}" for tenths in (16, 20, 25, 30, 40)),
-    *(f"klt-{quality}" for quality in (16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36, 40)),
+    *(
+        f"{codec}-{tenths}"
+        for codec in ("rans", "pco")
+        for tenths in (4, 6, 8, 10, 12, 16, 20, 25, 30, 40)
+    ),
+    *(
+        f"{codec}-{quality}"
+        for codec in ("klt", "kltp")
+        for quality in (16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36, 40)
+    ),
 )
 PICTURE_CODECS = (
     "raw",
@@ -30,6 +41,7 @@ PICTURE_CODECS = (
 )
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _BUILD_PICTURES = 16
+_PROBE, _PROBE_PICTURES = "dinov2", 1500
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ PAIRS = {
     "lite2": Pair("lite2", ("natural",), ("imagenet",), 200),
     "vgg16": Pair("vgg16", ("brain-mri/train",), ("brain-mri/test",), 48),
     "resnet50": Pair("resnet50", ("natural",), ("imagenet",), 48),
+    "dinov2": Pair("dinov2", ("brain-mri/train",), ("brain-mri/test",), 48),
 }
 
 
@@ -68,9 +81,29 @@ def evenly(files: Sequence[Path], most: int) -> list[Path]:
 
 
 def held_out(pair: Pair, data: Path, *, most: int | None) -> list[Path]:
-    """The pictures that no bundle of the pair has seen."""
+    """The pictures that no bundle of the pair has seen: the first so many of a fixed order.
+
+    Any first few lie evenly over all (van der Corput's sequence).
+    """
     files = [file for name in pair.held_out for file in pictures_below(data / name)]
-    return evenly(files, most or len(files))
+    order = sorted(range(len(files)), key=lambda at: f"{at:016b}"[::-1])
+    return [files[at] for at in order[:most]]
+
+
+def labels_of(files: Sequence[Path], classes: Sequence[str]) -> tuple[int | None, ...]:
+    """The class of each picture by its folder's name, or by a labels.tsv beside it."""
+    tables = {
+        folder: read_labels(folder / "labels.tsv", classes=len(classes))
+        for folder in {file.parent for file in files}
+        if (folder / "labels.tsv").is_file()
+    }
+    return tuple(_label(file, tables.get(file.parent, {}), classes) for file in files)
+
+
+def _label(file: Path, table: Mapping[str, Label], classes: Sequence[str]) -> int | None:
+    if (found := table.get(file.name)) is not None:
+        return found.index
+    return classes.index(file.parent.name) if file.parent.name in classes else None
 
 
 def is_built(pair: Pair) -> bool:
@@ -80,6 +113,29 @@ def is_built(pair: Pair) -> bool:
     except UnknownModel:
         return False
     return True
+
+
+def model_of(pair: Pair, data: Path) -> ZooModel:
+    """The zoo's model, or the linear probe, which is learned if it is not here."""
+    if pair.model != _PROBE:
+        return zoo()[pair.model]
+    file = _folder_of(pair) / "model.onnx"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files = [each for name in pair.pictures for each in pictures_below(data / name)]
+        chosen = evenly(files, _PROBE_PICTURES)
+        labels = [label for label in labels_of(chosen, mri_labels()) if label is not None]
+        made = file.with_suffix(".part")
+        with progress("probe", len(chosen)) as advance:
+            probe.write_probe(made, chosen, labels, classes=len(mri_labels()), on_picture=advance)
+        made.replace(file)
+    return replace(
+        zoo()["vgg16"], name=_PROBE, file=lambda: file, preprocessing=probe.PREPROCESSING
+    )
+
+
+def _folder_of(pair: Pair) -> Path:
+    return Paths.from_environment().root / "rate_accuracy" / pair.model
 
 
 def bundle_of(pair: Pair, data: Path, *, bottleneck: Path | None = None) -> Bundle:
@@ -96,8 +152,8 @@ def bundle_of(pair: Pair, data: Path, *, bottleneck: Path | None = None) -> Bund
     try:
         return open_bundle(find_bundle(name, root=paths.bundles), trust=trust)
     except UnknownModel:
-        folder = paths.root / "rate_accuracy" / pair.model
-        recipe = _recipe(pair, zoo()[pair.model], data, folder)
+        folder = _folder_of(pair)
+        recipe = _recipe(pair, model_of(pair, data), data, folder)
         large = replace(recipe.large, bottlenecks=(bottleneck,) if bottleneck else ())
         recipe = replace(recipe, name=name, large=large)
     with StepProgress() as progress:

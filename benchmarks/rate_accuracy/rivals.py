@@ -5,7 +5,7 @@ can ask how large it is; JPEG-LS (pyjpegls) because it loses nothing and takes a
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -13,13 +13,9 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rate_accuracy.curves import PICTURE, Point
-from rate_accuracy.timing import best_ms
-
-from hybridge.shared.tensor import Array
 
 JXL_QUALITIES = (50, 75, 85, 90, 95, 98)
-FRAME_BYTES = 60
+_FRAME_BYTES = 60
 """What a frame adds to a picture of three dimensions."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -69,26 +65,6 @@ def _from_jpegls(content: bytes) -> Pixels:
     return np.asarray(jpeg_ls.decode(np.frombuffer(content, np.uint8)), np.uint8)
 
 
-def points(
-    rivals: Sequence[Rival],
-    pictures: Sequence[Pixels],
-    answer: Callable[[Array], int],
-    on_rival: Callable[[], None],
-) -> list[tuple[str, Point]]:
-    """A point for each."""
-    wanted = [answer(pixels) for pixels in pictures]
-    made = []
-    for rival in rivals:
-        contents = [rival.encode(pixels) for pixels in pictures]
-        given = [answer(rival.decode(content)) for content in contents]
-        point = Point(
-            codec=rival.name,
-            bytes_p50=int(np.median([len(content) + FRAME_BYTES for content in contents])),
-            agreed=sum(a == b for a, b in zip(given, wanted, strict=True)),
-            pictures=len(pictures),
-            encode_ms=best_ms(partial(rival.encode, pictures[0])),
-            decode_ms=best_ms(partial(rival.decode, contents[0])),
-        )
-        made.append((PICTURE, point))
-        on_rival()
-    return made
+def rival_bytes(content: bytes) -> int:
+    """What crosses the link for a picture that a rival made: as much, and a frame around it."""
+    return len(content) + _FRAME_BYTES

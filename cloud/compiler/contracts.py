@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...shared.codec import layers
-from ...shared.codec.channels import tenths_of
-from ...shared.codec.klt import TABLE, quality_of
+from ...shared.codec import layers, pco
+from ...shared.codec.channels import name_of, tenths_of
+from ...shared.codec.klt import TABLE
+from ...shared.codec.klt_pco import is_transformed
 from ...shared.contract import Contract, Part
 from ...shared.errors import BuildError
 from .grid_fit import fit_grids
@@ -80,15 +81,21 @@ def _tables(
 ) -> dict[str, dict[str, float | str]]:
     """Each codec's parameters for int8 [n, *shape] and a sensitivity [*shape]."""
     channel = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
-    own = (name for name in codecs if quality_of(name) is None)
+    own = dict.fromkeys(_table_name(name) for name in codecs if not is_transformed(name))
     return {name: _table(name, values, channel) for name in own}
+
+
+def _table_name(codec: str) -> str:
+    """Under which name a contract holds a codec's parameters: `pco-N` has those of `rans-N`."""
+    tenths = pco.tenths_of(codec)
+    return codec if tenths is None else name_of(tenths)
 
 
 def _transforms(
     values: npt.NDArray[np.int8], sensitivity: Sensitivity | None, codecs: Sequence[str]
 ) -> dict[str, dict[str, float | str]]:
     """The one transform of all qualities, if there is any in `codecs` and the shape has one."""
-    if all(quality_of(name) is None for name in codecs) or not has_transform(values.shape[1:]):
+    if not any(map(is_transformed, codecs)) or not has_transform(values.shape[1:]):
         return {}
     return {TABLE: {"transform": fit_transform(values, sensitivity).text()}}
 

@@ -12,9 +12,9 @@ import onnxruntime
 from onnx import ModelProto
 
 from ...devices.pixel_input import value_range
-from ...shared.codec import layers
+from ...shared.codec import layers, pco
 from ...shared.codec.channels import tenths_of
-from ...shared.codec.klt import quality_of
+from ...shared.codec.klt_pco import is_transformed
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import (
@@ -224,8 +224,8 @@ class LargeParts:
             offered = codecs if origin.codecs is None else origin.codecs
             heads = pack_heads(origin.int8, _int8_cuts(own))
             sent = {pair.name: self._sent(heads, pair) for pair in own}
-            whole = any(map(quality_of, offered))
-            by_answer = whole or any(tenths_of(each) or layers.tenths_of(each) for each in offered)
+            whole = any(map(is_transformed, offered))
+            by_answer = whole or any(map(_by_answer, offered))
             # The steps of a bottleneck were learned: every channel's is one.
             weighs = origin is self._own and by_answer
             weighed = self._sensitivities(own, sent, whole=whole) if weighs else {}
@@ -361,6 +361,11 @@ class LargeParts:
     def _sent(self, heads: bytes, pair: PairedCut) -> list[npt.NDArray[np.int8]]:
         runner = Runner(heads, signature=pair.name)
         return [as_sent(runner.outputs(tensor), pair.int8_wire) for tensor in self.tensors]
+
+
+def _by_answer(codec: str) -> bool:
+    """Whether a codec's parameters depend on what the answer depends on."""
+    return any(of(codec) for of in (tenths_of, pco.tenths_of, layers.tenths_of))
 
 
 def _tails(model: ModelProto, pairs: Sequence[PairedCut]) -> dict[str, ModelProto]:

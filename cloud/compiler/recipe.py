@@ -54,7 +54,7 @@ PICTURE_CODECS = (
     "webp-75",
     "webp-90",
 )
-TENSOR_CODECS = ("affine8", "rans-40", "rans-30", "rans-25", "rans-20", "rans-15")
+TENSOR_CODECS = ("affine8", "pco-40", "pco-30", "pco-25", "pco-20", "pco-15")
 MIN_CALIBRATION_PICTURES = 8
 
 

@@ -26,6 +26,7 @@ WIRE_ID = 0xA0
 TABLE = "klt"
 """Under which name a contract holds the transform that all qualities share."""
 
+_FAMILY = "klt"
 _STEPS = 240
 _MOST_EXCESS = 255
 
@@ -55,11 +56,12 @@ class Klt(Codec):
     """A quality of a transform; it decodes frames of every quality."""
 
     wire_id = WIRE_ID
+    family = _FAMILY
 
     def __init__(self, transform: Transform, *, quality: int) -> None:
         if not MIN_QUALITY <= quality <= MAX_QUALITY:
             raise ValueError(f"quality is {MIN_QUALITY} to {MAX_QUALITY}, not {quality}")
-        self.name = name_of(quality)
+        self.name = name_of(quality, family=self.family)
         self._quality = quality
         self._transform = transform
         self._tables = Tables(transform.frequencies)
@@ -74,7 +76,10 @@ class Klt(Codec):
         rate = self._rate(self._quality)
         codes = np.ascontiguousarray(tensor, np.int8)
         coefficients = self._transform.coefficients(codes, self._quality)
-        return bytes([self._quality]) + self._coded(coefficients.ravel()[rate.sent], rate)
+        if not rate.sent.size:
+            return bytes([self._quality])
+        coded = self._coded(coefficients.ravel()[rate.sent], self._quality)
+        return bytes([self._quality]) + coded
 
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
         if dtype != "INT8" or shape != self._transform.shape:
@@ -87,7 +92,10 @@ class Klt(Codec):
             raise FrameError(f"payload of quality {quality}")
         rate = self._rate(quality)
         symbols = np.zeros(self._transform.level.size, np.int32)
-        symbols[rate.sent] = self._symbols(payload[1:], rate)
+        if rate.sent.size:
+            symbols[rate.sent] = self._symbols(payload[1:], quality)
+        elif len(payload) > 1:
+            raise FrameError("payload of a tensor of which nothing is sent")
         return self._transform.rebuilt(symbols.reshape(self._transform.level.shape), quality)
 
     def _rate_of(self, quality: int) -> _Rate:
@@ -97,9 +105,9 @@ class Klt(Codec):
         top, shift = self._transform.top[table], self._transform.shift[table]
         return _Rate(sent, table, top.astype(np.int32), shift.astype(np.int32))
 
-    def _coded(self, coefficients: npt.NDArray[np.float64], rate: _Rate) -> bytes:
-        if not rate.sent.size:
-            return b""
+    def _coded(self, coefficients: npt.NDArray[np.float64], quality: int) -> bytes:
+        """Those that are sent, one at least."""
+        rate = self._rate(quality)
         farthest = (rate.top + _MOST_EXCESS) << rate.shift
         symbols = np.clip(np.rint(coefficients), -farthest, farthest).astype(np.int32)
         high = symbols >> rate.shift
@@ -114,12 +122,9 @@ class Klt(Codec):
         coder.push(coded.astype(np.uint8), rate.table)
         return coder.finish() + aside[rate.lanes :].tobytes()
 
-    def _symbols(self, payload: bytes, rate: _Rate) -> I32:
-        """FrameError unless the payload is exactly them."""
-        if not rate.sent.size:
-            if payload:
-                raise FrameError("payload of a tensor of which nothing is sent")
-            return np.zeros(0, np.int32)
+    def _symbols(self, payload: bytes, quality: int) -> I32:
+        """Those that are sent; FrameError unless the payload is exactly them."""
+        rate = self._rate(quality)
         coder = Decoder(self._tables, payload, lanes=rate.lanes)
         high = coder.pull(rate.table).astype(np.int32) - self._transform.reach
         seeds, rest = coder.finish()
@@ -152,13 +157,12 @@ def _with_low_bits(high: I32, shift: I32, bits: U8) -> I32:
     return made
 
 
-def name_of(quality: int) -> str:
+def name_of(quality: int, *, family: str = _FAMILY) -> str:
     """The codec's name; see `Transform` on qualities."""
-    return f"klt-{quality}"
+    return f"{family}-{quality}"
 
 
-def quality_of(name: str) -> int | None:
+def quality_of(name: str, *, family: str = _FAMILY) -> int | None:
     """What `name_of` was given; None if it is no such name."""
-    text = name.removeprefix("klt-")
-    quality = int(text) if text.isascii() and text.isdecimal() and len(text) < 3 else 0
-    return quality if name == name_of(quality) and MIN_QUALITY <= quality <= MAX_QUALITY else None
+    qualities = range(MIN_QUALITY, MAX_QUALITY + 1)
+    return next((each for each in qualities if name == name_of(each, family=family)), None)

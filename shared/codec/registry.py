@@ -10,10 +10,16 @@ from .base import Codec
 from .channels import WIRE_ID_BASE, ChannelCoder, Channels, name_of, tenths_of
 from .grids import Grids
 from .klt import TABLE, WIRE_ID, Klt, quality_of
+from .klt_pco import WIRE_ID as KLT_PCO_WIRE_ID
+from .klt_pco import KltPco
+from .klt_pco import quality_of as klt_pco_quality_of
 from .layers import WIRE_ID_BASE as LAYERS_WIRE_ID_BASE
 from .layers import LayerCoder, Layers
 from .layers import name_of as layers_name_of
 from .layers import tenths_of as layers_tenths_of
+from .pco import WIRE_ID as PCO_WIRE_ID
+from .pco import Pco, PcoCoder
+from .pco import tenths_of as pco_tenths_of
 from .picture import Picture
 from .raw import Raw
 from .thirds import Thirds
@@ -58,6 +64,30 @@ def _channels_of(tenths: int, contract: Contract) -> Channels | None:
 
 
 @lru_cache(maxsize=256)
+def _pco(
+    tenths: int, rates: tuple[tuple[int, tuple[tuple[tuple[int, ...], str], ...]], ...]
+) -> Pco:
+    coders = {
+        rate: [PcoCoder(Grids.parse(text), shape) for shape, text in texts] for rate, texts in rates
+    }
+    return Pco(coders, tenths=tenths)
+
+
+def _pco_of(tenths: int | None, contract: Contract) -> Pco | None:
+    """With the grids of every rate under this contract; None without those of this one, or any."""
+    owner: Contract | Part = contract.parts[0] if contract.parts else contract
+    rates = []
+    for rate in filter(None, map(tenths_of, owner.codecs)):
+        tables = _tables(name_of(rate), contract)
+        if tables is not None:
+            texts = tuple((shape, str(table["grids"])) for shape, table in tables)
+            rates.append((rate, texts))
+    known = [rate for rate, _ in rates]
+    own = known[0] if tenths is None and known else tenths
+    return _pco(own, tuple(rates)) if own in known else None
+
+
+@lru_cache(maxsize=256)
 def _layers(tenths: int, texts: tuple[tuple[tuple[int, ...], str, str], ...]) -> Layers:
     coders = [
         LayerCoder(Grids.parse(grids), Thirds.parse(thirds), shape)
@@ -81,14 +111,14 @@ def _transform(text: str) -> Transform:
 
 
 @lru_cache(maxsize=256)
-def _klt(quality: int, text: str) -> Klt:
-    return Klt(_transform(text), quality=quality)
+def _klt(kind: type[Klt], quality: int, text: str) -> Klt:
+    return kind(_transform(text), quality=quality)
 
 
-def _klt_of(quality: int, contract: Contract) -> Klt | None:
+def _klt_of(kind: type[Klt], quality: int, contract: Contract) -> Klt | None:
     """The transform of this contract in a quality, if it has one."""
     table = contract.codecs.get(TABLE)
-    return None if table is None else _klt(quality, str(table["transform"]))
+    return None if table is None else _klt(kind, quality, str(table["transform"]))
 
 
 def _tables(
@@ -114,14 +144,18 @@ def codec_by_name(name: str, contract: Contract) -> Codec:
         channels = _channels_of(tenths, contract)
         if channels is not None:
             return channels
+    tenths = pco_tenths_of(name)
+    if tenths is not None:
+        pco = _pco_of(tenths, contract)
+        if pco is not None:
+            return pco
     tenths = layers_tenths_of(name)
     if tenths is not None:
         layers = _layers_of(tenths, contract)
         if layers is not None:
             return layers
-    quality = quality_of(name)
-    if quality is not None:
-        klt = _klt_of(quality, contract)
+    for kind, found in ((Klt, quality_of(name)), (KltPco, klt_pco_quality_of(name))):
+        klt = None if found is None else _klt_of(kind, found, contract)
         if klt is not None:
             return klt
     picture = Picture.parse(name)
@@ -143,9 +177,13 @@ def codec_by_wire_id(wire_id: int, contract: Contract) -> Codec:
     layers = _layers_of(5 * (wire_id - LAYERS_WIRE_ID_BASE), contract)
     if layers is not None:
         return layers
-    klt = _klt_of(MIN_QUALITY, contract) if wire_id == WIRE_ID else None
+    kind = {WIRE_ID: Klt, KLT_PCO_WIRE_ID: KltPco}.get(wire_id)
+    klt = None if kind is None else _klt_of(kind, MIN_QUALITY, contract)
     if klt is not None:
         return klt
+    pco = _pco_of(None, contract) if wire_id == PCO_WIRE_ID else None
+    if pco is not None:
+        return pco
     picture = Picture.of_wire_id(wire_id)
     if picture is None:
         raise FrameError(f"codec {wire_id:#04x} is not part of contract {contract.id[:12]}")

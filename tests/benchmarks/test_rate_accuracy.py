@@ -1,14 +1,22 @@
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
-from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, family_of, point_of
-from rate_accuracy.pairs import evenly, pictures_below
+from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, family_of
+from rate_accuracy.outcomes import Kept, Key, Outcome, measure_picture, points
+from rate_accuracy.pairs import Pair, evenly, held_out, labels_of, pictures_below
+from rate_accuracy.probe import learned
+from rate_accuracy.rivals import Pixels, Rival
 
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import PlanRow, Rate
+from hybridge.shared.plan import Plan
+
+from ..bundles import SPLIT, Small, picture
 
 
 def point(codec: str, size: int, agreed: int) -> Point:
@@ -62,27 +70,112 @@ def test_families(codec: str, family: str) -> None:
     assert family_of(codec) == family
 
 
-def test_rows_of_a_table_become_curves_by_bytes() -> None:
-    rows = [
-        PlanRow(
-            plan=plan,
-            agreement=Rate(value=0.5, standard_error=0.1, samples=10),
-            accuracy=None,
-            bytes_p50=size,
-            bytes_p95=size,
-        )
-        for plan, size in (
-            ("split:c1/int8/rans-30", 300),
-            ("split:c1/int8/rans-20", 200),
-            ("cloud:jpeg-50", 900),
-        )
+def outcome(where: str, codec: str, size: int, *, agreed: bool = True) -> Outcome:
+    return Outcome(where, codec, size, agreed, right=None if codec == "jpeg-50" else agreed)
+
+
+def test_outcomes_become_curves_by_bytes() -> None:
+    outcomes = [
+        outcome("c1/int8", "rans-30", 300),
+        outcome("c1/int8", "rans-30", 340),
+        outcome("c1/int8", "rans-20", 200, agreed=False),
+        outcome("c1/int8", "rans-20", 260),
+        outcome(PICTURE, "jpeg-50", 900),
     ]
-    points = [point_of(row, encode_ms=0.0, decode_ms=0.0) for row in rows]
-    split, cloud = curves_of(points, work={"c1": 0.4}, spatial={"c1": True})
+    times = {each.key: (1.0, 2.0) for each in outcomes}
+    split, cloud = curves_of(points(outcomes, times), work={"c1": 0.4}, spatial={"c1": True})
     assert (split.where, split.work, split.spatial) == ("c1/int8", 0.4, True)
-    assert [each.bytes_p50 for each in split.points] == [200, 300]
+    assert [each.bytes_p50 for each in split.points] == [230, 320]
     assert (cloud.where, cloud.work, cloud.spatial) == (PICTURE, 0.0, False)
-    assert split.points[0].agreed == 5
+    low, high = split.points
+    assert (low.agreed, low.pictures, low.accuracy) == (1, 2, 0.5)
+    assert (high.agreement, high.accuracy) == (1.0, 1.0)
+    assert cloud.points[0].accuracy is None
+
+
+def test_outcomes_are_kept_and_an_unfinished_line_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "kept.jsonl"
+    kept = Kept(file)
+    assert kept.of("a.jpg") == {}
+    first, second = outcome("c1/int8", "rans-30", 300), outcome(PICTURE, "png", 900)
+    kept.add("a.jpg", [first])
+    kept.add("b.jpg", [second])
+    kept.add("a.jpg", [second])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    assert Kept(file).of("a.jpg") == {first.key: first}
+    again = Kept(file)
+    again.add("a.jpg", [second])
+    assert file.read_bytes() == whole
+    assert again.of("a.jpg") == {first.key: first, second.key: second}
+    assert again.of("b.jpg") == {second.key: second}
+
+
+def test_only_what_is_not_known_is_measured(small: Small, tmp_path: Path) -> None:
+    file = tmp_path / "0.png"
+    Image.fromarray(picture(3)).save(file)
+    encoded = []
+
+    def encode(pixels: Pixels) -> bytes:
+        encoded.append(pixels)
+        return pixels.tobytes()
+
+    pixels = small.models.resize_large(picture(3))
+
+    def decode(content: bytes) -> Pixels:
+        return np.frombuffer(content, np.uint8).reshape(pixels.shape)
+
+    def measured(known: Mapping[Key, Outcome]) -> dict[Key, Outcome]:
+        found = measure_picture(
+            small.models,
+            small.cloud,
+            file,
+            small.cloud.answer(Plan.cloud("raw"), pixels),
+            plans=[Plan.local(), SPLIT, Plan.cloud("png")],
+            rivals=[Rival("same", encode, decode)],
+            known=known,
+        )
+        return {each.key: each for each in found}
+
+    split, png, rival = Key.of(SPLIT), Key(PICTURE, "png"), Key(PICTURE, "same")
+    found = measured({})
+    assert found.keys() == {split, png, rival}
+    for key in (png, rival):
+        assert found[key].agreed
+        assert found[key].right
+    assert found[rival].frame_bytes > pixels.nbytes
+    assert measured(found) == {}
+    del found[split]
+    assert measured(found).keys() == {split}
+    assert len(encoded) == 1
+
+
+def test_pictures_are_labelled_by_their_folder_or_a_table(tmp_path: Path) -> None:
+    files = [tmp_path / each for each in ("cat/1.jpg", "dog/2.jpg", "many/3.jpg", "many/4.jpg")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    (tmp_path / "many" / "labels.tsv").write_text("file\tclass_index\n3.jpg\t2\n")
+    assert labels_of(files, ["dog", "cat", "bird"]) == (1, 0, 2, None)
+
+
+def test_the_first_pictures_of_those_held_out_lie_evenly(tmp_path: Path) -> None:
+    for at in range(64):
+        (tmp_path / f"{at:02}.jpg").touch()
+    pair = Pair("none", (), (".",), 1)
+    order = [int(file.stem) for file in held_out(pair, tmp_path, most=None)]
+    assert sorted(order) == list(range(64))
+    assert sorted(order[:4]) == [0, 16, 32, 48]
+    assert [int(file.stem) for file in held_out(pair, tmp_path, most=8)] == order[:8]
+
+
+def test_a_probe_learns_what_its_features_say() -> None:
+    random = np.random.default_rng(2)
+    labels = np.arange(60) % 3
+    features = random.normal(size=(60, 5)).astype(np.float32)
+    features[:, 1] = features[:, 1] + 300 * labels
+    weight, bias = learned(features, labels, classes=3)
+    assert ((features @ weight + bias).argmax(axis=1) == labels).all()
 
 
 def test_the_chart_names_every_point(tmp_path: Path) -> None:

@@ -104,10 +104,16 @@ def _makings() -> Iterator[tuple[str, str, Contract, Array]]:
         yield f"affine{bits}", f"affine{bits}", _contract(table), _tensor()
     grids = _grids()
     yield "rans-25", "rans-25", _contract({"rans-25": grids}), _tensor()
-    yield "klt-30", "klt-30", _contract({"klt": _transform()}), _tensor()
-    for codec, table in (("affine4", {"low": -40.0, "high": 45.5}), ("rans-25", grids)):
+    yield "pco-25", "pco-25", _contract({"rans-25": grids}), _tensor()
+    for codec in ("klt-30", "kltp-30"):
+        yield codec, codec, _contract({"klt": _transform()}), _tensor()
+    for codec, own, table in (
+        ("affine4", "affine4", {"low": -40.0, "high": 45.5}),
+        ("rans-25", "rans-25", grids),
+        ("pco-25", "rans-25", grids),
+    ):
         parts = tuple(
-            Part(tensor=name, shape=_SHAPE, scale=0.5, zero_point=1, codecs={codec: table})
+            Part(tensor=name, shape=_SHAPE, scale=0.5, zero_point=1, codecs={own: table})
             for name in ("one", "two")
         )
         joined = Contract(tensor="one+two", shape=(240,), dtype="INT8", model="0" * 64, parts=parts)

@@ -7,7 +7,17 @@ from hybridge.shared.frame import decode_payload, encode_frame, read_header
 from .released import Released, all_released
 
 LOSSY_PICTURES = ("avif", "jpeg", "webp")
-NAMES = {"raw", "png", "rans-25", "rans-25-parts", "affine4-parts", "klt-30"}
+NAMES = {
+    "raw",
+    "png",
+    "rans-25",
+    "rans-25-parts",
+    "affine4-parts",
+    "klt-30",
+    "kltp-30",
+    "pco-25",
+    "pco-25-parts",
+}
 
 
 def is_lossy_picture(released: Released) -> bool:

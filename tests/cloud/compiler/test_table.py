@@ -164,6 +164,17 @@ def test_a_plan_in_layers_is_beaten_by_its_like_alone() -> None:
     assert kept(row("split:late/int8/rans-30", 0.9, 600), layers) == {layers.plan}
 
 
+def test_a_quick_codec_is_beaten_by_the_quick_alone() -> None:
+    quick, slow, slowest = (
+        row(f"split:early/int8/{codec}", 0.9, size)
+        for codec, size in (("pco-30", 400), ("rans-30", 390), ("klt-30", 300))
+    )
+    assert kept(quick, slow, slowest) == {quick.plan, slow.plan, slowest.plan}
+    assert kept(quick, row("split:early/int8/rans-40", 0.9, 410)) == {quick.plan}
+    assert kept(quick, row("split:early/int8/affine4", 0.9, 410)) == {quick.plan}
+    assert kept(quick, row("cloud:webp-50", 0.9, 400)) == {"cloud:webp-50"}
+
+
 def test_every_prefix_of_a_frame_is_measured(small: Small, three: PictureSet) -> None:
     """Against what its own layers decode to, worked out here by the codec alone."""
     plan = Plan.split(CUT, head="int8", codec="layers-30")
