@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..shared import oip
 from ..shared.deadline import MAX_BUDGET_MS, Clock, Deadline, monotonic
 from ..shared.errors import DeadlineRefused, DeadlineUnmet, HybridgeError, RequestError
+from .growth import Sight
 from .inputs import Input, read_input
 from .loader import Loader
+from .memory import resident_bytes
 from .model import Model, Told
 from .passage import Passages
 from .repository import Repository
@@ -146,6 +148,21 @@ class Inference:
             sides=found.sides,
             deadline=deadline,
             rank=rank,
+        )
+
+    def sight(self) -> Sight:
+        """What memory this process and its workers take now, and what has run in it."""
+        staff, sizes = self.worker.executor.staff, {0: resident_bytes()}
+        for process in staff.processes.values() if staff else ():
+            with suppress(OSError):  # it has just ended
+                sizes[process] = resident_bytes(process)
+        return Sight(
+            resident_bytes=sum(sizes.values()),
+            runs={
+                f"{name}/{version}": sum(batch.count for batch in figures.batches.values())
+                for name, version, figures in self.statistics
+            },
+            holding=(tuple(sizes), tuple(self.loader.residence.resident())),
         )
 
     @contextmanager

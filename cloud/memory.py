@@ -8,9 +8,13 @@ from pathlib import Path
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def resident_bytes() -> int:
-    """In memory now, mapped files as far as they were read included (VmRSS, proc(5))."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+def resident_bytes(process: int | None = None) -> int:
+    """In memory now, mapped files as far as they were read included (VmRSS, proc(5)).
+
+    Of this process or another, which may have ended: OSError.
+    """
+    statm = Path(f"/proc/{process or 'self'}/statm").read_text()
+    return int(statm.split()[1]) * _PAGE_BYTES
 
 
 def give_back() -> None:

@@ -70,7 +70,13 @@ def _families(statistics: Statistics, front: Front) -> Iterator[Metric]:
         "hybridge_requests_in_flight", "Inference requests that came and are not answered yet."
     )
     flying.add_metric((), statistics.in_flight)
-    yield flying
+    growth = GaugeMetricFamily(
+        "hybridge_resident_growth_bytes",
+        "By how much memory has grown window by window while nothing was loaded; 0 if it has not.",
+    )
+    grown = statistics.growth.growth
+    growth.add_metric((), 0 if grown is None else grown.grown_bytes)
+    yield from (flying, growth)
     if served is None:
         return
     yield from _resident(served.inference.loader.residence)

@@ -22,6 +22,7 @@ from .control import ModelControl
 from .executors.opening import executor_of, join
 from .fleet import FleetService
 from .front import Front, Served
+from .growth import keep_looking
 from .health import Health
 from .inference import Inference
 from .limits import limits_of
@@ -59,6 +60,7 @@ class CloudServer:
         self._loader: Loader | None = None
         self._control: ModelControl | None = None
         self._following: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._advertisement: Advertisement | None = None
         self._statistics = Statistics()
         self._shared_memory = SharedMemory(allowed=config.shared_memory)
@@ -107,6 +109,9 @@ class CloudServer:
         )
         if config.poll_s is not None:
             self._following = asyncio.create_task(control.follow(every_s=config.poll_s))
+        self._looking = asyncio.create_task(
+            keep_looking(self._statistics.growth, inference.sight, clock=monotonic)
+        )
         front.open(Served(inference=inference, control=control, since_s=monotonic()))
         self._health.set(serving=True)
         log.info("ready: %s", ", ".join(str(model.whole.key) for model in opened.repository))
@@ -124,8 +129,9 @@ class CloudServer:
             log.info("draining for at most %.1f s", self.config.grace_ms / 1e3)
             stopping.append(self._server.stop(self.config.grace_ms / 1e3))
         await asyncio.gather(*stopping)
-        if self._following is not None:
-            self._following.cancel()
+        for task in (self._following, self._looking):
+            if task is not None:
+                task.cancel()
         if self._control is not None:
             await self._control.close()
         if self._loader is not None:

@@ -26,6 +26,7 @@ from ..shared.errors import (
     UnknownModel,
     meaning,
 )
+from .growth import GrowthWatch
 from .job import StageKey
 from .residence import Reason
 from .work import Answer, Execution
@@ -193,6 +194,7 @@ class Statistics:
         self.unknown = ModelFigures()
         self.in_flight = 0
         self.ports: dict[str, PortFigures] = {}
+        self.growth = GrowthWatch()
         self.clock = clock
         self._models: dict[tuple[str, str], ModelFigures] = {}
 
