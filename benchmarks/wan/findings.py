@@ -92,7 +92,11 @@ def quick_targets(found: Sequence[Group]) -> list[Target]:
 def _lost(found: Sequence[Group], to: Callable[[Interval], bool]) -> int:
     """In how many cells ours lost to a rival."""
     return sum(
-        any(to(each) for policy, each in group.against.items() if policy != ORACLE)
+        any(
+            to(each)
+            for policy, each in group.against.items()
+            if policy != ORACLE and not policy.startswith(OURS)
+        )
         for group in found
     )
 
