@@ -114,6 +114,8 @@ class CloudServer:
         )
         front.open(Served(inference=inference, control=control, since_s=monotonic()))
         self._health.set(serving=True)
+        for name in self.config.shares.keys() - {model.name for model in opened.repository}:
+            log.warning("a share is kept for %s, which is not served", name)
         log.info("ready: %s", ", ".join(str(model.whole.key) for model in opened.repository))
         await self._advertise()
 

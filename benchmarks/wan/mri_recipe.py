@@ -52,7 +52,7 @@ std = [255, 255, 255]
 calibration = "calibration"
 evaluation = "evaluation"
 labels = "evaluation.tsv"
-table = 150
+table = 600
 """
 
 

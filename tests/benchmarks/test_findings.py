@@ -44,6 +44,12 @@ def test_a_rival_a_little_better_counts_raw_but_not_beyond_its_interval() -> Non
     assert found["answered"] == (100.0, True)
 
 
+def test_ours_told_otherwise_is_no_rival() -> None:
+    better = cell_of("lte", "ours-latency", answered([True] * 40))
+    found = verdicts([*over("lte", ours=39, cloud=30)[:-1], better])
+    assert found["cells in which a rival agrees more often at all"] == (0, True)
+
+
 def test_to_be_quick_is_held_against_the_quickest_cloud_that_agrees_enough() -> None:
     def cell(policy: str, *, ms: float, right: int) -> Measured:
         answers = answered([at < right for at in range(40)])

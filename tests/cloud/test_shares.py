@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import heapq
+import logging
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -409,6 +410,17 @@ def test_a_share_that_is_none_is_told_on_the_command_line(
 ) -> None:
     assert main(["cloud", "--bundles", str(bundles), "--share", given]) == 78
     assert "share" in capsys.readouterr().err
+
+
+async def test_a_share_of_what_is_not_served_is_told(
+    config: CloudConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with run_cloud(dataclasses.replace(config, shares={"tiny": 2.0, "tyni": 3.0})):
+            pass
+    assert [each.getMessage() for each in caplog.records if "share" in each.getMessage()] == [
+        "a share is kept for tyni, which is not served"
+    ]
 
 
 async def test_through_grpc_a_share_that_is_used_up_is_told_and_counted(

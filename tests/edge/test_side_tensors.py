@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,19 +173,28 @@ async def test_a_cloud_that_gives_something_else(
         agent.close()
 
 
+@asynccontextmanager
+async def edge_of(small: Small, folder: Path, cloud: FakeCloud) -> AsyncIterator[EdgeDaemon]:
+    """A daemon that knows its link to a cloud."""
+    config = EdgeConfig(
+        bundle=measured_copy(small, folder), listen=ANY_PORT, trust=small.trust,
+        cloud=cloud.address,
+    )  # fmt: skip
+    async with run_edge(config) as daemon:
+        assert daemon._agent is not None
+        assert daemon._agent.uplink is not None
+        await daemon._agent.uplink.probe(0)
+        await daemon._agent.uplink.probe(24_000)
+        yield daemon
+
+
 @pytest.fixture
 async def edge(sided: Small, tmp_path: Path) -> AsyncIterator[tuple[EdgeDaemon, FakeCloud]]:
-    async with fake_cloud(sided.bundle, behave) as cloud:
-        config = EdgeConfig(
-            bundle=measured_copy(sided, tmp_path), listen=ANY_PORT, trust=sided.trust,
-            cloud=cloud.address,
-        )  # fmt: skip
-        async with run_edge(config) as daemon:
-            assert daemon._agent is not None
-            assert daemon._agent.uplink is not None
-            await daemon._agent.uplink.probe(0)
-            await daemon._agent.uplink.probe(24_000)
-            yield daemon, cloud
+    async with (
+        fake_cloud(sided.bundle, behave) as cloud,
+        edge_of(sided, tmp_path, cloud) as daemon,
+    ):
+        yield daemon, cloud
 
 
 def triton_inputs(**arrays: Any) -> list[Any]:
@@ -251,14 +261,7 @@ async def test_a_priority_goes_along_where_there_is_nothing_else_beside(
 ) -> None:
     async with fake_cloud(small.bundle) as cloud:
         cloud.allowed.set()
-        config = EdgeConfig(
-            bundle=measured_copy(small, tmp_path), listen=ANY_PORT, trust=small.trust,
-            cloud=cloud.address,
-        )  # fmt: skip
-        async with run_edge(config) as daemon:
-            assert daemon._agent is not None
-            assert daemon._agent.uplink is not None
-            await daemon._agent.uplink.probe(0)
+        async with edge_of(small, tmp_path, cloud) as daemon:
 
             def ask() -> None:
                 with Client(str(daemon.address)) as client:

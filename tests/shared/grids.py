@@ -1,11 +1,14 @@
 """Grids for tests, and tensors of the kind that they are for."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
 from hybridge.shared.codec.grids import SILENT, Grids
 from hybridge.shared.codec.rans import frequencies_of
+from hybridge.shared.contract import Contract
 
 
 def smooth_tensors(
@@ -18,6 +21,19 @@ def smooth_tensors(
     down = noise[:, :-2] + noise[:, 1:-1] + noise[:, 2:]
     mean = (down[:, :, :-2] + down[:, :, 1:-1] + down[:, :, 2:]) / 3
     return np.clip(np.rint(mean), -128, 127).astype(np.int8)
+
+
+def contract_of(shape: tuple[int, ...], rates: Mapping[int, Grids]) -> Contract:
+    """An int8 tensor's, with grids for rates in tenths of a bit."""
+    return Contract(
+        tensor="cut",
+        shape=shape,
+        dtype="INT8",
+        model="ab",
+        scale=0.1,
+        zero_point=0,
+        codecs={f"rans-{tenths}": {"grids": grids.text()} for tenths, grids in rates.items()},
+    )
 
 
 @st.composite

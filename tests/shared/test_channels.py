@@ -19,7 +19,7 @@ from hybridge.shared.errors import FrameCorrupt, FrameError
 from hybridge.shared.frame import decode_payload, encode_frame, read_header
 
 from .codecs import check_refuses, check_refuses_damage, check_takes_only, round_trip
-from .grids import any_grids, nearest_point, smooth_tensors
+from .grids import any_grids, contract_of, nearest_point, smooth_tensors
 
 SHAPE = (9, 7, 12)
 TENSORS = smooth_tensors(12, SHAPE)
@@ -30,15 +30,7 @@ def grids(bits: float = 2.0) -> Grids:
 
 
 def contract(bits: float = 2.0) -> Contract:
-    return Contract(
-        tensor="cut",
-        shape=SHAPE,
-        dtype="INT8",
-        model="ab",
-        scale=0.1,
-        zero_point=0,
-        codecs={"rans-20": {"grids": grids(bits).text()}},
-    )
+    return contract_of(SHAPE, {20: grids(bits)})
 
 
 OWN = contract()

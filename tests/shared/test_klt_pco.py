@@ -76,7 +76,9 @@ def test_damage_is_refused() -> None:
     check_takes_only(codec, TENSOR.astype(np.float32), TENSOR[:-1])
     check_refuses_damage(codec, TENSOR)
     payload = codec.encode(TENSOR)
-    for wrong in (payload + b"x", b"\0" + payload[1:], payload[:1] + b"\xff\xff" + payload[3:]):
+    no_such_set = payload[:2] + bytes([payload[2] | 0x80]) + payload[3:]
+    all_wide = payload[:1] + b"\xff\x0f" + payload[3:]
+    for wrong in (payload + b"x", b"\0" + payload[1:], all_wide, no_such_set):
         check_refuses(codec, wrong, shape=SHAPE, dtype="INT8")
     nothing = KltPco(OWN, quality=1)
     check_refuses(nothing, nothing.encode(TENSOR) + b"x", shape=SHAPE, dtype="INT8")

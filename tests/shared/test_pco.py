@@ -17,7 +17,7 @@ from hybridge.shared.frame import decode_payload, encode_frame, read_header
 from hybridge.shared.tensor import Array
 
 from .codecs import check_refuses, check_refuses_damage, check_takes_only, round_trip
-from .grids import any_grids, nearest_point, smooth_tensors
+from .grids import any_grids, contract_of, nearest_point, smooth_tensors
 
 SHAPE = (9, 7, 12)
 TENSORS = smooth_tensors(12, SHAPE)
@@ -28,15 +28,7 @@ def grids(bits: float = 2.0) -> Grids:
 
 
 def contract() -> Contract:
-    return Contract(
-        tensor="cut",
-        shape=SHAPE,
-        dtype="INT8",
-        model="ab",
-        scale=0.1,
-        zero_point=0,
-        codecs={f"rans-{tenths}": {"grids": grids(tenths / 10).text()} for tenths in (20, 30)},
-    )
+    return contract_of(SHAPE, {tenths: grids(tenths / 10) for tenths in (20, 30)})
 
 
 OWN = contract()
