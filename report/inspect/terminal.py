@@ -117,9 +117,9 @@ def _what_if(
         )
         for rung in ladder(options)
     ]
-    columns = ("budget", "plan", "agreement", "of")
+    by_budget = Grid("On this link, by budget", ("budget", "plan", "agreement", "of"), rungs)
     yield ""
-    yield _table(Grid("On this link, by budget", columns, rungs).without_empty())
+    yield _table(by_budget.without_empty())
 
 
 def _table(grid: Grid, *, taken: str = "") -> Table:
