@@ -88,8 +88,6 @@ def _task(
     from ..cloud.training.distill import Task
     from ..cloud.training.settings import StudentSettings, TrainingSettings
 
-    student = settings_of(StudentSettings, options)
-    training = settings_of(TrainingSettings, options)
     paths = Paths.from_environment()
     named = sources_of(options.pictures, recipe, paths, progress, threads=threads)
     return Task(
@@ -98,8 +96,8 @@ def _task(
         spec=recipe.light.preprocessing,
         pictures=named.pictures,
         evaluation=named.evaluation,
-        student=student,
-        training=training,
+        student=settings_of(StudentSettings, options),
+        training=settings_of(TrainingSettings, options),
         folder=paths.distillations,
     )
 
