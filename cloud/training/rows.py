@@ -64,5 +64,6 @@ class RowFile:
         if needed > free:
             raise BuildError(
                 f"{self.file.parent} has {written_bytes(free)} free and {written_bytes(needed)} "
-                "are needed; make room, set HYBRIDGE_HOME elsewhere, or take fewer pictures or views"
+                "are needed; make room, set HYBRIDGE_HOME elsewhere, or take fewer pictures or "
+                "views"
             )
