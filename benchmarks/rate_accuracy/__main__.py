@@ -108,6 +108,7 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
     threads = options.threads
     models = DeviceModels(bundle, threads=threads)
     cloud = CloudSide.open(bundle, threads=threads)
+    _refuse_unknown(options, bundle)
     candidates = candidate_plans(
         bundle.manifest,
         picture_codecs=_wanted(PICTURE_CODECS, options.codecs),
@@ -125,12 +126,6 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
     kept = Kept(bundle.path.parents[2] / "rate_accuracy" / pair.model / f"{bundle.sha256}.jsonl")
     keys = [Key.of(plan) for plan in plans if plan.kind is not PlanKind.LOCAL]
     keys += [Key(PICTURE, rival.name) for rival in rivals]
-    if not keys:
-        raise ConfigError(
-            f"--cuts and --codecs leave nothing of {pair.model} to measure; it has the cuts "
-            f"{', '.join(cut.name for cut in bundle.manifest.large.cuts)}, and codecs are "
-            f"{', '.join(sorted({family_of(c) for c in (*PICTURE_CODECS, *TENSOR_CODECS)}))}"
-        )
     outcomes = []
     with progress(pair.model, len(files)) as advance:
         for file, label in zip(files, labels, strict=True):
@@ -154,6 +149,19 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         for cut in bundle.manifest.large.cuts
     }
     return curves_of(points(outcomes, times), work=work, spatial=spatial)
+
+
+def _refuse_unknown(options: argparse.Namespace, bundle: Bundle) -> None:
+    """ConfigError for a cut or a family of codecs that there is not: it would measure nothing."""
+    names = [cut.name for cut in bundle.manifest.large.cuts]
+    families = {family_of(codec) for codec in (*PICTURE_CODECS, *TENSOR_CODECS)}
+    families |= {family_of(rival.name) for rival in installed()}
+    for cut in options.cuts or ():
+        if not any(name.startswith(cut) for name in names):
+            raise ConfigError(f"--cuts {cut}: {bundle.manifest.name} has {', '.join(names)}")
+    for family in options.codecs or ():
+        if family not in families:
+            raise ConfigError(f"--codecs {family}: known are {', '.join(sorted(families))}")
 
 
 def _wanted(codecs: Sequence[str], families: Sequence[str] | None) -> list[str]:

@@ -223,7 +223,7 @@ def test_options_that_measure_nothing_are_refused(
     assert option[0] in capsys.readouterr().err
 
 
-def test_codecs_that_are_none_are_told(
+def test_cuts_and_codecs_that_are_none_are_told(
     small: Small,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -234,10 +234,12 @@ def test_codecs_that_are_none_are_told(
     monkeypatch.setattr(rates, "PAIRS", {"vgg16": Pair("vgg16", (), ("shown",), 1)})
     monkeypatch.setattr(rates, "bundle_of", lambda pair, data, *, bottleneck: small.bundle)
     asked = ("--data", str(tmp_path), "--models", "vgg16")
-    assert rates.main([*asked, "--codecs", "zip"]) == 78
-    assert "leave nothing of vgg16 to measure" in capsys.readouterr().err
-    assert rates.main([*asked, "--cuts", "nowhere", "--codecs", "affine"]) == 78
-    assert f"it has the cuts {SPLIT.cut}, " in capsys.readouterr().err
+    assert rates.main([*asked, "--codecs", "jpeg", "zip"]) == 78
+    assert "--codecs zip: known are affine, avif, jpeg, " in capsys.readouterr().err
+    assert rates.main([*asked, "--cuts", SPLIT.cut, "nowhere"]) == 78
+    assert (
+        f"--cuts nowhere: {small.bundle.manifest.name} has {SPLIT.cut}" in capsys.readouterr().err
+    )
 
 
 def test_a_bundle_that_quick_does_not_build_is_named(
