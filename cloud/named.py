@@ -22,7 +22,7 @@ from ..shared.tensor import DTYPES, Array, datatype_of
 from .backend import Backend, Result
 from .cost import Cost
 from .job import StageKey
-from .model import Model, Told
+from .model import Model, Told, sendable
 from .priorities import Priorities
 from .stage import Computed, Stage
 from .triton_config import priorities_of
@@ -220,7 +220,7 @@ class NamedModel(Model):
 
     def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
         made = answer.outputs
-        return {name: made[name] if self.batches else made[name][0] for name in wanted}
+        return sendable({name: made[name] if self.batches else made[name][0] for name in wanted})
 
     def read(self, sent: Iterable[InputTensor]) -> tuple[Array, Tensors]:
         """The first input and the others, [items, ...] each; TensorError unless all fit."""
