@@ -53,7 +53,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         type=int,
         default=None,
         metavar="N",
-        help="compute in N processes beneath this one (0: in this one); of Ray, N actors at most (8)",
+        help="compute in N processes beneath this one (0: in this one); of Ray, at most N actors "
+        "(8)",
     )
     parser.add_argument(
         "--engine",

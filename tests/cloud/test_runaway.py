@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -25,6 +26,7 @@ from hybridge.shared.security import MAX_MESSAGE_BYTES, Address
 from .conftest import Cloud
 from .named_models import write_count, write_fill
 from .test_bad_input import inference_of
+from .test_remote import until
 
 FOR_EVER = 1 << 60
 FOUR_BYTES = MAX_MESSAGE_BYTES // 4
@@ -61,15 +63,18 @@ async def ones(cloud: Cloud, k: int) -> int:
 
 
 async def test_a_run_that_nobody_waits_for_ends(cloud: Cloud) -> None:
-    worker = inference_of(cloud).worker
     for _ in range(2):
         endless = cloud.stub.ModelInfer(request("count", FOR_EVER), timeout=60)
         sent = asyncio.ensure_future(_settled(endless))
-        while not worker.running:
-            await asyncio.sleep(0.001)
+        await until(partial(_runs, cloud))
         endless.cancel()
         await sent
     assert await ones(cloud, 3) == 3  # by the only instance
+
+
+async def _runs(cloud: Cloud) -> bool:
+    await cloud.stub.ServerLive(pb.ServerLiveRequest())
+    return inference_of(cloud).worker.running > 0
 
 
 async def _settled(call: grpc.aio.UnaryUnaryCall[pb.ModelInferRequest, object]) -> None:
