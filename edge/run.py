@@ -101,6 +101,7 @@ class Run:
     beside: Beside
     demand: Demand
     on_final: OnFinal | None
+    way_in_ms: float | None = None
     steps_ms: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
     _picture: Array = field(init=False)
@@ -124,7 +125,13 @@ class Run:
 
     async def answer(self, picture: bytes | Array) -> Answer:
         """The best answer the deadline allows."""
-        self._reserve_ms = reserve_ms(self.deadline, lateness_ms=self.agent.lateness.reserve_ms)
+        lateness = self.agent.lateness
+        if self.way_in_ms is None:
+            late_ms = lateness.reserve_ms
+        else:
+            lateness.arrived(self.way_in_ms)
+            late_ms = lateness.after_ms
+        self._reserve_ms = reserve_ms(self.deadline, lateness_ms=late_ms)
         self.agent.unlit += 1
         try:
             self._picture = await self._pixels(picture)
@@ -445,7 +452,8 @@ class Run:
         local = plan.kind is PlanKind.LOCAL
         total_ms = self.deadline.spent_ms(self.agent.clock())
         if local and not self._asked:
-            self.agent.lateness.took(total_ms - sum(self.steps_ms.values()))
+            before_ms = self.way_in_ms or 0.0
+            self.agent.lateness.took(total_ms - before_ms - sum(self.steps_ms.values()))
         return Answer(
             probabilities=given.probabilities,
             plan=plan,
