@@ -177,6 +177,7 @@ class Agent:
         return self._outlook.options(
             device=self.times.whole,
             transfer=link.forecast,
+            transfer_ms=link.least_ms,
             cloud=lambda contract: cloud.forecast(contract, now_s=now_s),
             precision=cloud.precision,
             waits=self._waits(deadline, now_s),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from ...devices.boards import board_names, read_board
 from ...devices.estimate import basis, estimate
 from ...devices.profile import Profile, load_profiles, tail_stage
@@ -143,7 +145,7 @@ def options_on(
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
     )
-    return options if in_parts else [option._replace(parts=()) for option in options]
+    return options if in_parts else [replace(option, parts=()) for option in options]
 
 
 def cloud_ms(manifest: Manifest, cloud: Machine | None) -> dict[str, float]:

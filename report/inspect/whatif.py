@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
+from msgspec.structs import replace
+
 from ...edge.question import Question
 from ...edge.router import Decision, Option, choose
 from ..words import ms_words
@@ -33,7 +35,7 @@ def verdict(options: Sequence[Option], *, left_ms: float) -> Verdict:
     if not decision.fits:
         late = f"it takes {ms_words(taken.total_ms)} ms" if isfinite(taken.total_ms) else "untimed"
         return Verdict(decision, None, f"nothing fits: the device answers as it can ({late})")
-    without = [o._replace(device_ms=inf) if o is taken else o for o in options]
+    without = [replace(o, device_ms=inf) if o is taken else o for o in options]
     second = choose(without, Question(left_ms=left_ms))
     if not second.fits:
         return Verdict(decision, None, "nothing else fits")
