@@ -21,6 +21,8 @@ PROBABILITIES, LABELS = "probabilities", "labels"
 """Outputs: the answer."""
 
 LATENCY_BUDGET_MS = "latency_budget_ms"
+SENT_AT = "sent_at"
+"""Request: when it was sent (shared/instant.py), from which a budget then runs."""
 TIMEOUT_US = "timeout"
 """Triton's name for a budget, in microseconds."""
 PRIORITY = "priority"

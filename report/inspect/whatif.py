@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
+from msgspec.structs import replace
+
 from ...edge.question import Question
 from ...edge.router import Decision, Option, choose, explain
 from ..words import ms_words, rate_words
@@ -80,7 +82,7 @@ def verdict(options: Sequence[Option], *, left_ms: float) -> Verdict:
         late = f"it takes {ms_words(taken.total_ms)} ms" if isfinite(taken.total_ms) else "untimed"
         words = f"nothing fits: the device answers as it can ({late})"
         return Verdict(decision, taken, None, words)
-    without = [o._replace(device_ms=inf, parts=()) if o is taken.option else o for o in options]
+    without = [replace(o, device_ms=inf, parts=()) if o is taken.option else o for o in options]
     second = choose(without, Question(left_ms=left_ms))
     if not second.fits:
         return Verdict(decision, taken, None, "nothing else fits")
