@@ -24,6 +24,9 @@ _PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_l
 """As Triton calls them."""
 
 
+_PRIORITIES = Priorities()
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """A tensor as metadata has it; -1 stands for a size that varies."""
@@ -67,7 +70,7 @@ class Model(ABC):
 
     @property
     def priorities(self) -> Priorities:
-        return Priorities()
+        return _PRIORITIES
 
     @property
     @abstractmethod
