@@ -117,8 +117,9 @@ async def read_input(
         found = _read_pixels(tensor, model)
     else:
         found = await _read_picture(tensor, model)
-    _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
-    _check_parameter(parameters, oip.CUT, found.stage.key.cut)
+    if parameters:
+        _check_parameter(parameters, oip.CONTRACT, found.stage.contract.id)
+        _check_parameter(parameters, oip.CUT, found.stage.key.cut)
     sides = read_sides(beside, found.stage.inputs, items=found.items)
     if upload is not None:
         upload.admit()
@@ -172,8 +173,8 @@ def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
         )
     if not single and len(tensor.shape) != len(item) + 1:
         raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")
-    pixels = tensor.array().reshape(items, *item)
-    load = partial(_as_it_is, pixels)
+    pixels = tensor.array()
+    load = partial(_as_it_is, pixels[None] if single else pixels)
     return Input(model=model, stage=model.whole, items=items, load=load, at_hand=True)
 
 

@@ -26,6 +26,9 @@ _PLATFORMS = {Runtime.ONNXRUNTIME: "onnxruntime_onnx", Runtime.TORCH: "pytorch_l
 """As Triton calls them."""
 
 
+_PRIORITIES = Priorities()
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """A tensor as metadata has it; -1 stands for a size that varies."""
@@ -69,7 +72,7 @@ class Model(ABC):
 
     @property
     def priorities(self) -> Priorities:
-        return Priorities()
+        return _PRIORITIES
 
     @property
     @abstractmethod

@@ -35,8 +35,10 @@ class Repository:
     def model(self, name: str, version: str = "") -> Model:
         """A version of a model, the default unless one is named; UnknownModel if there is none."""
         versions = self.versions(name)
+        if not version:
+            return versions[0]
         for model in versions:
-            if version in ("", model.version):
+            if version == model.version:
                 return model
         known = ", ".join(model.version for model in versions)
         raise UnknownModel(f"{name!r} has no version {version!r} (there: {known})")

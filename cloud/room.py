@@ -5,7 +5,6 @@ answers keeps them in memory. So that such a one keeps the others from nothing, 
 have no more than a part. All methods belong to one event loop.
 """
 
-from collections import Counter
 from types import TracebackType
 
 from ..shared.errors import Overloaded
@@ -29,12 +28,12 @@ class Room:
         """What is refused counts among `refused`, since nobody has looked whom it is for."""
         self.limit_bytes = limit_bytes
         self.taken_bytes = 0
-        self._of: Counter[str] = Counter()
+        self._of: dict[str, int] = {}
         self._refused = refused
 
     def take(self, size_bytes: int, *, connection: str) -> "Place":
         """A place for a request of this size; Overloaded if there is none."""
-        own_bytes = self._of[connection] + size_bytes
+        own_bytes = self._of.get(connection, 0) + size_bytes
         if self.taken_bytes + size_bytes > self.limit_bytes:
             why = f"requests under way take {written_bytes(self.taken_bytes)}"
         elif own_bytes > self.limit_bytes // CONNECTIONS_SHARE:
@@ -53,11 +52,11 @@ class Room:
     def change(self, by_bytes: int, connection: str) -> None:
         """For places."""
         self.taken_bytes += by_bytes
-        left_bytes = self._of[connection] + by_bytes
+        left_bytes = self._of.get(connection, 0) + by_bytes
         if left_bytes:
             self._of[connection] = left_bytes
         else:
-            del self._of[connection]
+            self._of.pop(connection, None)
 
 
 class Place:

@@ -6,7 +6,7 @@ mapped: a client that shrinks one gets an error, where a mapping would end the p
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +76,14 @@ class SharedMemory:
             if name in ("", each)
         ]
 
-    def fetch(self, inputs: Iterable[InputTensor]) -> Iterator[InputTensor]:
+    def fetch(self, inputs: Iterable[InputTensor]) -> list[InputTensor]:
         """The inputs, what lies in regions read; RequestError or TensorError if it cannot be."""
-        for tensor in inputs:
-            yield (
-                msgspec.structs.replace(tensor, raw=self._read(tensor.region))
-                if tensor.region
-                else tensor
-            )
+        return [
+            msgspec.structs.replace(tensor, raw=self._read(tensor.region))
+            if tensor.region
+            else tensor
+            for tensor in inputs
+        ]
 
     def place(self, response: InferResponse, wanted: Sequence[RequestedOutput]) -> InferResponse:
         """The response with those outputs written to regions that were wanted there."""

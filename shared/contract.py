@@ -72,7 +72,7 @@ class Contract:
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).digest()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The digest in hexadecimal."""
         return self.digest.hex()

@@ -146,8 +146,8 @@ def requested_budget_ms(
     A gRPC deadline shorter than the parameter wins, since after it nobody listens. Raises
     BudgetError for a budget that is not above 0 or is over an hour.
     """
-    asked = number(parameters, LATENCY_BUDGET_MS)
-    if asked is None:
+    asked = number(parameters, LATENCY_BUDGET_MS) if parameters else None
+    if asked is None and parameters:
         timeout_us = number(parameters, TIMEOUT_US)
         asked = timeout_us / 1e3 if timeout_us else None  # Triton: 0 means none
     if asked is not None:
@@ -251,10 +251,12 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, Value]
     inputs: tuple[_Declared, ...]
     outputs: tuple[RequestedOutput, ...]
+    alone: _Declared | None = None
+    """The one input, where all that may be wrong with it is what it brings."""
 
     @classmethod
     def of(cls, message: pb.ModelInferRequest) -> "Words":
-        return cls(
+        words = cls(
             model_name=message.model_name,
             model_version=message.model_version,
             parameters=get_parameters(message.parameters),
@@ -273,15 +275,25 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
                 for output in message.outputs
             ),
         )
+        if len(words.inputs) != 1:
+            return words
+        (first,) = words.inputs
+        plain = not first.parameters and min(first.shape, default=0) >= 0
+        return msgspec.structs.replace(words, alone=first) if plain else words
 
     def request(self, *, id: str, contents: Sequence[bytes | memoryview]) -> InferRequest:
         """The request that says this, and brings these raw contents."""
+        inputs: Iterable[InputTensor]
+        if (alone := self.alone) is not None and len(contents) == 1:
+            inputs = (InputTensor(alone.name, alone.datatype, alone.shape, contents[0]),)
+        else:
+            inputs = _tensors(self.inputs, contents)
         return InferRequest(
             model_name=self.model_name,
             model_version=self.model_version,
             id=id,
             parameters=self.parameters,
-            inputs=_tensors(self.inputs, contents),
+            inputs=inputs,
             outputs=self.outputs,
         )
 

@@ -10,6 +10,7 @@ from their ids. Of answers only the numbers are new, so all else is put together
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -45,12 +46,19 @@ _pack_double = struct.Struct("<d").pack
 
 def read_infer(message: bytes) -> InferRequest:
     """A ModelInferRequest, its raw contents views of the message; RequestError if it is none."""
+    if (same := _heads.get(len(message))) is not None and message.startswith(same.head):
+        return same.words.request(id="", contents=(memoryview(message)[len(same.head) :],))
     try:
         split = _split(message)
         if split is None:
             return read_request(parse_infer(message))
-        rest, id, contents = split
-        words = _words_kept(rest) if len(rest) <= _KEPT_BYTES else _words(rest)
+        rest, id, contents, head_bytes = split
+        if len(rest) > _KEPT_BYTES:
+            words = _words(rest)
+        else:
+            words = _words_kept(rest)
+            if len(contents) == 1 and not id and 0 < head_bytes <= _KEPT_BYTES:
+                _keep_head(message, head_bytes, words)
         return words.request(id=id.decode() if id else "", contents=contents)
     except (DecodeError, IndexError, UnicodeDecodeError) as error:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
@@ -68,10 +76,7 @@ def parse_infer(message: bytes) -> pb.ModelInferRequest:
 
 def write_infer(response: InferResponse) -> bytes:
     """A ModelInferResponse."""
-    parts = [
-        _text(_NAME, response.model_name),
-        _text(_VERSION, response.model_version),
-    ]
+    parts = [_names(response.model_name, response.model_version)]
     if response.id:
         id = response.id.encode()
         parts += (_RESPONSE_ID, _varint(len(id)), id)
@@ -86,13 +91,30 @@ def write_infer(response: InferResponse) -> bytes:
             message = pb.ModelInferResponse()
             add_placed(message, name, array, region)
             parts.append(message.SerializeToString())
-            contents += (_OUTPUT_CONTENTS, _varint(0))
+            contents.append(_contents_of(0))
             continue
         datatype = datatype_of(array)
         parts.append(_output(name, datatype, array.shape))
         raw = np.ascontiguousarray(array, dtype=DTYPES[datatype])
-        contents += (_OUTPUT_CONTENTS, _varint(raw.nbytes), raw.data)
+        contents += (_contents_of(raw.nbytes), raw.data)
     return b"".join((*parts, *contents))
+
+
+class _Head(NamedTuple):
+    """What a message begins with that ends with its only raw contents, and what that says."""
+
+    head: bytes
+    words: Words
+
+
+_heads: dict[int, _Head] = {}
+"""By the size of the whole message: with the same head another says the same."""
+
+
+def _keep_head(message: bytes, head_bytes: int, words: Words) -> None:
+    if len(_heads) >= _KEPT:
+        _heads.clear()
+    _heads[len(message)] = _Head(message[:head_bytes], words)
 
 
 def _words(rest: bytes) -> Words:
@@ -103,8 +125,9 @@ _words_kept = lru_cache(_KEPT)(_words)
 
 
 @lru_cache(_KEPT)
-def _text(tag: bytes, value: str) -> bytes:
-    return _field(tag, value.encode()) if value else b""
+def _names(name: str, version: str) -> bytes:
+    fields = ((_NAME, name), (_VERSION, version))
+    return b"".join(_field(tag, value.encode()) for tag, value in fields if value)
 
 
 @lru_cache(_KEPT)
@@ -123,6 +146,11 @@ def _parameter(name: str, value: Value) -> bytes:
 
 
 @lru_cache(_KEPT)
+def _contents_of(size_bytes: int) -> bytes:
+    return _OUTPUT_CONTENTS + _varint(size_bytes)
+
+
+@lru_cache(_KEPT)
 def _output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
     message = pb.ModelInferResponse()
     message.outputs.add(name=name, datatype=datatype, shape=shape)
@@ -133,8 +161,10 @@ def _field(tag: bytes, content: bytes) -> bytes:
     return tag + _varint(len(content)) + content
 
 
-def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview]] | None:
+def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview], int] | None:
     """All but id and raw contents, and these; None if there are very many fields.
+
+    Where the message ends with raw contents, also how much stands before these; else 0.
 
     IndexError or DecodeError where the message is cut off or is none.
     """
@@ -142,11 +172,11 @@ def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview]] | None:
     rest: list[memoryview] = []
     contents: list[memoryview] = []
     id = b""
-    at = kept_to = 0
+    at = kept_to = head_bytes = 0
     for _ in range(_MOST_FIELDS):
         if at == size:
             rest.append(view[kept_to:])
-            return b"".join(rest), id, contents
+            return b"".join(rest), id, contents, head_bytes
         tag, start = message[at], at + 1
         if tag >= 0x80:
             tag, start = _read_varint(message, at)
@@ -162,6 +192,7 @@ def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview]] | None:
             kept_to = end
             if tag == _CONTENTS:
                 contents.append(view[start:end])
+                head_bytes = start if end == size else 0
             else:
                 id = message[start:end]
         at = end
@@ -223,7 +254,7 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def _varint(value: int) -> bytes:
-    return bytes(_groups(value))
+    return bytes((value,)) if value < 0x80 else bytes(_groups(value))
 
 
 def _groups(value: int) -> Iterator[int]:

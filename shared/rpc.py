@@ -92,9 +92,10 @@ class _GuardedHandlers(grpc.GenericRpcHandler):
         if made.patient is not None:
             call = asyncio.current_task()
             assert call is not None
-            if not self._doors.calls.begin(call):
+            calls = self._doors.calls
+            if not calls.begin(call):
                 return made.patient
-            call.add_done_callback(self._doors.calls.end)  # whoever leaves before it has come
+            call.add_done_callback(calls.end)  # whoever leaves before it has come
         return made.handler
 
 
@@ -144,7 +145,7 @@ def _guard_unary(
     behaviour: Callable[..., Awaitable[Any]], method: str, parse: _Parse, receiving: Receiving
 ) -> _Ways:
     async def received(message: bytes, context: _Context) -> Any:
-        receiving.end(asyncio.current_task())
+        _came(receiving)
         try:
             return await behaviour(_parse(message, parse), context)
         except grpc.aio.AbortError:
@@ -187,6 +188,14 @@ def _of_words(parse: _Parse, method: str) -> _Parse:
     return short
 
 
+def _came(receiving: Receiving) -> None:
+    """The message of the current call is there: its place is given back now, not at the end."""
+    call = asyncio.current_task()
+    assert call is not None
+    receiving.end(call)
+    call.remove_done_callback(receiving.end)
+
+
 def _parse(message: bytes, parse: _Parse) -> Any:
     try:
         return parse(message) if parse else message
@@ -198,7 +207,7 @@ def _guard_watch(
     behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse, receiving: Receiving
 ) -> _Ways:
     async def received(message: bytes, context: _Context) -> AsyncIterator[Any]:
-        receiving.end(asyncio.current_task())
+        _came(receiving)
         try:
             async for response in behaviour(_parse(message, parse), context):
                 yield response

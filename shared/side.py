@@ -81,12 +81,14 @@ def split_inputs(
 ) -> tuple[InputTensor, list[InputTensor]]:
     """The picture in one of its forms, and the rest; TensorError unless there is one picture."""
     sent = list(inputs)
+    if len(sent) == 1 and sent[0].name in pictures:
+        return sent[0], []
     shown = [tensor for tensor in sent if tensor.name in pictures]
     if len(shown) != 1:
         forms = " or ".join(map(repr, pictures))
         names = ", ".join(repr(tensor.name) for tensor in sent) or "nothing"
         raise TensorError(f"exactly one input must be {forms}; {names} was sent")
-    return shown[0], [tensor for tensor in sent if tensor is not shown[0]] if sent[1:] else []
+    return shown[0], [tensor for tensor in sent if tensor is not shown[0]]
 
 
 def read_sides(
@@ -125,7 +127,7 @@ class Requested(Protocol):
 
 
 def wanted_outputs(
-    requested: Iterable[Requested],
+    requested: Collection[Requested],
     *,
     own: Collection[str],
     specs: Sequence[Named],
@@ -135,6 +137,8 @@ def wanted_outputs(
     `own` are the outputs of every model. TensorError for others, and for the classification
     extension, which is not served.
     """
+    if not specs and not requested:
+        return ()
     further = tuple([spec.name for spec in specs])
     names: list[str] = []
     for output in requested:

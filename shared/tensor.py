@@ -68,8 +68,9 @@ class TensorSpec:
 
 def datatype_of(array: Array) -> str:
     """The protocol's name for an array's dtype."""
+    dtype = array.dtype
     try:
-        return _DATATYPES[array.dtype.newbyteorder("<")]
+        return _DATATYPES.get(dtype) or _DATATYPES[dtype.newbyteorder("<")]
     except KeyError:
         raise TensorError(f"dtype {array.dtype} has no Open Inference Protocol name") from None
 
@@ -87,7 +88,7 @@ def from_raw(raw: bytes | memoryview, *, datatype: str, shape: Sequence[int]) ->
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise TensorError(f"datatype {datatype!r} is not one of {', '.join(DTYPES)}")
-    if any(size < 0 for size in shape):
+    if min(shape, default=0) < 0:
         raise TensorError(f"shape {list(shape)} has a negative size")
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:

@@ -1,13 +1,17 @@
 """Messages taken apart by hand are what protobuf makes of them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
-from hybridge.shared.errors import RequestError
+from hybridge.shared.errors import HybridgeError, RequestError
 from hybridge.shared.oip_wire import read_infer, write_infer
 
 SHORT = st.text(max_size=9)
@@ -80,6 +84,32 @@ def test_contents_in_any_place_and_in_very_many_fields() -> None:
     assert as_values(read_infer(message)) == expected
     many = message + 100 * pb.ModelInferRequest(model_name="m").SerializeToString()
     assert as_values(read_infer(many)) == expected
+
+
+def what_it_says(read: Callable[[], oip.InferRequest]) -> tuple[object, ...] | None:
+    try:
+        return as_values(read())
+    except (DecodeError, HybridgeError):
+        return None
+
+
+@given(SHORT, st.sampled_from(["", "7"]), st.integers(0, 40), st.integers(0, 255))
+@settings(deadline=None, derandomize=True, max_examples=50)
+def test_what_was_read_before_is_not_read_into_another(
+    name: str, id: str, size: int, changed: int
+) -> None:
+    """Messages of one size and the same but for a byte: of the contents, the id or the words."""
+    request = pb.ModelInferRequest(model_name=name, id=id)
+    oip.add_input(request, "a", np.arange(size, dtype=np.uint8))
+    message = request.SerializeToString()
+    for at in range(len(message)):
+        assert what_it_says(partial(read_infer, message)) == as_values(oip.read_request(request))
+        other = bytearray(message)
+        other[at] = changed
+        expected = what_it_says(
+            lambda: oip.read_request(pb.ModelInferRequest.FromString(bytes(other)))  # noqa: B023
+        )
+        assert what_it_says(partial(read_infer, bytes(other))) == expected
 
 
 def test_a_large_content_is_not_copied() -> None:
