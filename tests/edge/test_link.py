@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.link import NO_LINK, Exchange, LinkEstimate
+from hybridge.edge.link import NO_LINK, Exchange, LinkEstimate, Transfer
 from hybridge.edge.rate import crowd_ms
 
 MIXED_BYTES = (400, 24_000, 3_000, 60_000)
@@ -466,6 +466,12 @@ def test_the_rest_stays_under_way() -> None:
     probe = link.estimate.begin(100, now_s=later_s)
     link.estimate.finish(probe, now_s=later_s + 0.05)
     assert link.estimate.unproven == 0
+
+
+def test_the_least_is_what_a_link_that_is_known_takes() -> None:
+    known = Transfer(10.0, 20.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 1e6)
+    assert known.least_ms(3_000) == known.duration(3_000).mean_ms == 10.0 + 20.0 + 5.0 + 6.0
+    assert NO_LINK.least_ms(3_000) == math.inf
 
 
 @given(links)
