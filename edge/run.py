@@ -106,7 +106,8 @@ class Run:
     sent_bytes: int = 0
     _picture: Array = field(init=False)
     _reserve_ms: float = field(init=False)
-    _light_at_s: float | None = None
+    _light_due_s: float = 0.0
+    """As of the last event."""
     _sight: Sight | None = None
     _light: "asyncio.Future[Lit] | None" = None
     _waiting: "asyncio.Future[bool] | None" = None
@@ -139,7 +140,7 @@ class Run:
             decision = self._ask()
             self._alone = decision.alone
             # Where the last moment for the light model is now, nothing may run beside it.
-            if decision.light is Light.FIRST or self._light_due_ms() <= 0:
+            if decision.light is Light.FIRST or self.agent.clock() >= self._light_at_s():
                 self._start_light()
                 if decision.option.plan.kind is PlanKind.LOCAL:
                     self._fallback = self.agent.unreachable
@@ -158,22 +159,20 @@ class Run:
         """What may still be spent, the reserve taken off."""
         return self.deadline.left_ms(self.agent.clock()) - self._reserve_ms
 
-    def _light_due_ms(self) -> float:
-        """In how long the light model has to start, those before it included.
+    def _light_at_s(self) -> float:
+        """When the light model has to start, those before it included.
 
         One usual run is added to its p99.9, and what this process was seen to be late by: a run
         after a wait finds cold caches and a sleeping thread, which no profile measured in a loop
-        has seen. The instant is worked out anew when something has happened.
+        has seen.
         """
-        if self._light_at_s is None:
-            times = self.agent.times
-            careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
-            usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
-            waiting = self.agent.bench.waits(self.deadline).light
-            late_ms = self.agent.lateness.reserve_ms
-            needs_ms = careful_ms + usual_ms + waiting.mean_ms + late_ms
-            self._light_at_s = self.deadline.at_s - (self._reserve_ms + needs_ms) / 1e3
-        return (self._light_at_s - self.agent.clock()) * 1e3
+        times = self.agent.times
+        careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
+        usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
+        waiting = self.agent.bench.waits(self.deadline).light
+        late_ms = self.agent.lateness.reserve_ms
+        needs_ms = careful_ms + usual_ms + waiting.mean_ms + late_ms
+        return self.deadline.at_s - (self._reserve_ms + needs_ms) / 1e3
 
     # Starting things.
 
@@ -275,9 +274,7 @@ class Run:
     async def _first_good(self) -> Answer:
         while (answer := self._look()) is None:
             pause_s, began_s = self._pause_s(), self.agent.clock()
-            happened = await self._happened(pause_s)
-            self._light_at_s = None
-            if not happened and pause_s is not None:
+            if not await self._happened(pause_s) and pause_s is not None:
                 self.agent.lateness.woke((self.agent.clock() - began_s - pause_s) * 1e3)
         return answer
 
@@ -320,7 +317,8 @@ class Run:
                 self._ask_again()
         over = self.left_ms <= 0
         if self._light is None:
-            if over or self._light_due_ms() <= 0 or self._overdue():
+            self._light_due_s = self._light_at_s()
+            if over or self.agent.clock() >= self._light_due_s or self._overdue():
                 self._start_light()
             return None
         if not self._light.done() or not (over or self._no_use_waiting()):
@@ -335,7 +333,7 @@ class Run:
             return None  # whatever comes first now is the least late
         pauses_ms = [left_ms]
         if self._light is None:
-            pauses_ms.append(self._light_due_ms())
+            pauses_ms.append((self._light_due_s - self.agent.clock()) * 1e3)
         if self._sent is not None and (self._light is None or self._sight is not None):
             pauses_ms.append((self._sent.asked_again_s - self.agent.clock()) * 1e3)
         return (max(min(pauses_ms), 0.0) + _TICK_MS) / 1e3

@@ -46,3 +46,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def budgets_run_from_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy a request's way in may take more than the budget of a test."""
+    monkeypatch.setattr("hybridge.client.client.tell", lambda now_s: "")

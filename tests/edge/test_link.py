@@ -4,11 +4,12 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.link import NO_LINK, Exchange, LinkEstimate
+from hybridge.edge.link import NO_LINK, Exchange, LinkEstimate, Transfer
 from hybridge.edge.rate import crowd_ms
 
 MIXED_BYTES = (400, 24_000, 3_000, 60_000)
@@ -466,6 +467,28 @@ def test_the_rest_stays_under_way() -> None:
     probe = link.estimate.begin(100, now_s=later_s)
     link.estimate.finish(probe, now_s=later_s + 0.05)
     assert link.estimate.unproven == 0
+
+
+@given(st.floats(100, 90_000), st.floats(0, 20_000), st.floats(0.9, 1.1))
+def test_an_exchange_teaches_what_kalmans_matrices_say(up: float, down: float, off: float) -> None:
+    estimate = learnt().estimate
+    link_ms = [math.exp(each) for each in estimate._x]
+    size = np.array([1.0, up / 1e3, down / 1e3])
+    expected_ms = float(size @ link_ms)
+    h = size * link_ms / expected_ms
+    x, p = np.array(estimate._x), np.array(estimate._p)
+    noise2 = (h[0] + h[2]) ** 2 * estimate._fixed_noise2 + h[1] ** 2 * estimate._up_noise2
+    gain = p @ h / (h @ p @ h + noise2)
+    estimate._most_rtt_ms = math.inf
+    estimate._learn((1.0, up / 1e3, down / 1e3), off * expected_ms)
+    assert estimate._x == pytest.approx(list(x + gain * math.log(off)), rel=1e-6, abs=1e-9)
+    np.testing.assert_allclose(estimate._p, p - np.outer(gain, p @ h), rtol=1e-6, atol=1e-12)
+
+
+def test_the_least_is_what_a_link_that_is_known_takes() -> None:
+    known = Transfer(10.0, 20.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 1e6)
+    assert known.least_ms(3_000) == known.duration(3_000).mean_ms == 10.0 + 20.0 + 5.0 + 6.0
+    assert NO_LINK.least_ms(3_000) == math.inf
 
 
 @given(links)

@@ -108,12 +108,13 @@ def test_nothing_is_done_sooner_than_was_said_before(
     small: Small, ms: float, hz: float, used: float, first: bool
 ) -> None:
     manifest = manifest_of(small)
+    waits = Waits(light=Duration(3.0), remote=Duration(5.0, 1.0), remote_hz=hz, used=used)
     options = Outlook(manifest, alone=lambda _: ms / 2).options(
         device=in_turn(lambda stage: Duration(ms, ms)),
         transfer=lambda p50, p95: Duration(ms + p50 / 1e3, ms),
         transfer_ms=lambda p50: ms + p50 / 1e3,
         cloud=lambda contract: Duration(3.0 * ms, 1.0),
-        waits=Waits(light=Duration(3.0), remote=Duration(5.0, 1.0), remote_hz=hz, used=used),
+        waits=waits,
     )
     for at in range(len(options)):
         if first:
@@ -121,6 +122,10 @@ def test_nothing_is_done_sooner_than_was_said_before(
         else:
             soonest_ms, whole_ms = options.soonest_ms(at), options[at].total_ms
         assert soonest_ms <= whole_ms
+        stages = len(device_stages(options[at].plan))
+        among_ms = waits.among_others_ms(stages * ms / 2) if hz else 0.0
+        if options[at].plan != LOCAL:
+            assert options[at].device_ms == pytest.approx(max(stages * ms, among_ms) + 5.0)
         if options[at].plan != LOCAL:
             assert soonest_ms == pytest.approx(whole_ms)
 

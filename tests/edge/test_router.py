@@ -114,6 +114,18 @@ def test_what_is_later_than_a_plan_that_adds_as_much_is_not_worked_out() -> None
     assert looked_at == ["local", "cloud:raw", "cloud:webp-75", "cloud:jpeg-75"]
 
 
+def test_a_sooner_plan_that_may_be_late_beats_none_that_is_sure() -> None:
+    table = [
+        option("local", 0.7),
+        option("cloud:raw", 1.0, network_ms=90.0, spread_ms=60.0, error=0.01),
+        option("cloud:png", 0.98, network_ms=95.0, error=0.01),
+    ]
+    question = Question(left_ms=110.0, price_per_ms=1e-6)
+    chosen = choose(best_first(table), question)
+    assert chosen == choose(table, question)
+    assert str(chosen.option.plan) == "cloud:png"
+
+
 def test_where_the_way_alone_is_too_long_no_plan_is_looked_at() -> None:
     table = [option("local", 0.7), option("cloud:raw", 1.0), option("cloud:png", 1.0)]
     looked_at: list[str] = []
