@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from _common import Summary
+from msgspec.structs import replace
 
 from hybridge.edge.agent import Agent
 from hybridge.edge.question import Question
@@ -43,7 +44,7 @@ def as_many(options: Sequence[Option], number: int) -> list[Option]:
     remote = [option for option in options if option.plan.kind is not PlanKind.LOCAL]
     wanted = number - len(local)
     repeated = (
-        remote[at % len(remote)]._replace(size_bytes=remote[at % len(remote)].size_bytes + at)
+        replace(remote[at % len(remote)], size_bytes=remote[at % len(remote)].size_bytes + at)
         for at in range(wanted)
     )
     return [*local, *repeated]

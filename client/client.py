@@ -21,6 +21,7 @@ from ..shared.errors import (
     RequestError,
     from_rpc,
 )
+from ..shared.instant import tell
 from ..shared.security import Address, Security
 from ..shared.side import as_declared
 from ..shared.tensor import TensorSpec
@@ -218,6 +219,8 @@ class Client:
 
     def _send(self, request: pb.ModelInferRequest, *, timeout_s: float | None) -> Answer:
         start_s = time.monotonic()
+        if told := tell(start_s):
+            messages.set_parameters(request.parameters, {messages.SENT_AT: told})
         try:
             response = self._infer(request, timeout=timeout_s)
         except grpc.RpcError as error:

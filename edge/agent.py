@@ -116,12 +116,14 @@ class Agent:
         *,
         demand: Demand | None = None,
         on_final: OnFinal | None = None,
+        way_in_ms: float | None = None,
     ) -> Answer:
         """The best answer the deadline allows, for an encoded picture or RGB uint8 [h, w, 3].
 
         `beside` goes to the cloud as it is; the light model sees the picture alone. Outputs that
         are wanted by name make the cloud's plans the only ones, as long as one of them fits. With
         `on_final` a provisional answer, or one for want of a cloud, is followed by a final one.
+        `way_in_ms` of the budget had passed before the request was here; None if nobody knows.
         Raises PictureError or TensorError for what is no picture, Overloaded if too many requests
         are under way. A cloud that fails raises nothing: the device answers.
         """
@@ -135,7 +137,7 @@ class Agent:
         self._under_way += 1
         self._came.count(now_s=self.clock())
         try:
-            run = Run(self, deadline, beside, demand, on_final)
+            run = Run(self, deadline, beside, demand, on_final, way_in_ms)
             return await run.answer(picture)
         finally:
             self._under_way -= 1
@@ -175,6 +177,7 @@ class Agent:
         return self._outlook.options(
             device=self.times.whole,
             transfer=link.forecast,
+            transfer_ms=link.least_ms,
             cloud=lambda contract: cloud.forecast(contract, now_s=now_s),
             precision=cloud.precision,
             waits=self._waits(deadline, now_s),

@@ -61,7 +61,9 @@ class CloudTimes:
 
         A queue is served while one looks away: what was forecast is what is left of it.
         """
-        computing = self._compute.get(contract) or max(self._compute.values(), default=NEVER)
+        computing = self._compute.get(contract)
+        if computing is None:
+            computing = max(self._compute.values(), key=_mean_ms, default=NEVER)
         waiting_ms = self._queue_ms - max(now_s - self._queue_at_s, 0.0) * 1e3
         if waiting_ms <= 0.0:
             return computing
@@ -71,6 +73,10 @@ class CloudTimes:
         """What a tail computes in; a tail still to be loaded will be as the others are."""
         found = self._precision.get(contract)
         return found or next(iter(self._precision.values()), Precision.FLOAT32)
+
+
+def _mean_ms(computing: Duration) -> float:
+    return computing.mean_ms
 
 
 def _through(p50_ms: float, p95_ms: float) -> Duration:

@@ -6,14 +6,15 @@ scatter transmission systems", 1960): times are positive and their tails are on 
 """
 
 import math
-from typing import NamedTuple
+
+import msgspec
 
 _SQRT_HALF = math.sqrt(0.5)
 _NOTHING_MS = 1e-6
 """A nanosecond: below it there is nothing to be spread."""
 
 
-class Duration(NamedTuple):
+class Duration(msgspec.Struct, frozen=True, gc=False):
     """A time in ms; `variance` in ms squared. An infinite mean never comes."""
 
     mean_ms: float
@@ -35,7 +36,7 @@ class Duration(NamedTuple):
         >>> round(Duration(10.0, 25.0).within(20.0), 3)
         0.956
         """
-        mean, variance = self
+        mean, variance = self.mean_ms, self.variance
         if ms <= 0.0 < mean or mean == math.inf:
             return 0.0
         if variance <= 0.0 or mean <= _NOTHING_MS:

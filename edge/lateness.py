@@ -11,7 +11,7 @@ _UNKNOWN_MS = 20.0
 _KNOWN = 32
 """So many waits and answers make one known."""
 _WAYS = 2.0
-"""A request takes as long on its way in, which nobody here sees, as its answer on the way out."""
+"""A request takes as long on its way in as its answer on the way out, where nobody tells."""
 _SERVICE = 2.0
 """An answer passes through as much again, between the agent and the wire, as within the agent."""
 
@@ -38,7 +38,9 @@ class Lateness:
 
     def __init__(self) -> None:
         self._late_ms, self._out_ms, self._beside_ms = _Window(), _Window(), _Window()
-        self._reserve_ms, self._overhead_ms = (1 + _WAYS) * _UNKNOWN_MS, 0.0
+        self._in_ms = _Window()
+        self._after_ms, self._reserve_ms = 2 * _UNKNOWN_MS, (1 + _WAYS) * _UNKNOWN_MS
+        self._overhead_ms = 0.0
 
     def woke(self, late_ms: float) -> None:
         """A wait ended so much after its time."""
@@ -50,9 +52,16 @@ class Lateness:
         self._out_ms.add(max(out_ms, 0.0))
         self._reckon()
 
+    def arrived(self, in_ms: float) -> None:
+        """A request that told when it was sent had been under way for so long."""
+        self._in_ms.add(max(in_ms, 0.0))
+        self._reckon()
+
     def _reckon(self) -> None:
-        late_ms, out_ms = self._late_ms.ordered, self._out_ms.ordered
-        self._reserve_ms = _expected(late_ms) + _WAYS * _expected(out_ms)
+        in_ms, out_ms = self._in_ms.ordered, _expected(self._out_ms.ordered)
+        self._after_ms = _expected(self._late_ms.ordered) + out_ms
+        told = len(in_ms) >= _KNOWN
+        self._reserve_ms = self._after_ms + (_expected(in_ms) if told else (_WAYS - 1) * out_ms)
 
     def took(self, beside_ms: float) -> None:
         """A local answer took so much more than its stages."""
@@ -62,8 +71,13 @@ class Lateness:
 
     @property
     def reserve_ms(self) -> float:
-        """What an answer needs from the instant it is due until it has left."""
+        """What a request needs on its way in, and its answer from when it is due till it left."""
         return self._reserve_ms
+
+    @property
+    def after_ms(self) -> float:
+        """The same without the way in: for a request that told when it was sent."""
+        return self._after_ms
 
     @property
     def overhead_ms(self) -> float:

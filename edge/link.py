@@ -34,10 +34,11 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 from .duration import NEVER, Duration
-from .rate import Rate, crowd_ms
+from .rate import MOST_LOAD, Rate
 
 _RTT, _UP, _DOWN = range(3)
 _PRIOR = (60.0, 2.0, 2.0)
@@ -100,7 +101,7 @@ class LinkReading:
     stalled_ms: float
 
 
-class Transfer(NamedTuple):
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """The link at one instant: how long an exchange begun now would take, by its size.
 
     Variances and the covariance are those of the coefficients' logarithms.
@@ -125,31 +126,36 @@ class Transfer(NamedTuple):
 
     def forecast(self, up_p50: float, up_p95: float) -> Duration:
         """The same for a number of bytes that is not known yet but for its median and its p95."""
-        rtt_ms, ahead_ms, up_ms_per_kb, _, rtt_var, up_var, cov, *rest = self
-        fixed_noise2, up_noise2, stall_ms, rate_hz, reach_kb = rest
-        if rtt_ms == math.inf:
+        if self.rtt_ms == math.inf:
             return NEVER
-        own_ms = up_ms_per_kb * up_p50 / 1e3
-        if (beyond := up_p50 / (1e3 * reach_kb)) > 1.0:
+        own_ms = self.up_ms * up_p50 / 1e3
+        if (beyond := up_p50 / (1e3 * self.reach_kb)) > 1.0:
             own_ms *= beyond**_BEYOND
-        # A size is judged by what becomes of the link when every request takes it: what suits one
-        # may stand before all the others.
-        up_ms = ahead_ms + own_ms + crowd_ms(own_ms, load=rate_hz * own_ms / 1e3)
-        ms = rtt_ms + up_ms
+        # A size is judged by what becomes of the link when every request takes it (rate.crowd_ms):
+        # what suits one may stand before all the others.
+        load = self.rate_hz * own_ms / 1e3
+        if load > MOST_LOAD:
+            load = MOST_LOAD
+        up_ms = self.ahead_ms + own_ms + own_ms * load / (1.0 - load)
+        ms = self.rtt_ms + up_ms
         up = up_ms / ms
         fixed = 1.0 - up
         spread2 = (
-            fixed * fixed * (rtt_var + fixed_noise2)
-            + 2.0 * fixed * up * cov
-            + up * up * (up_var + up_noise2)
+            fixed * fixed * (self.rtt_var + self.fixed_noise2)
+            + 2.0 * fixed * up * self.rtt_up_cov
+            + up * up * (self.up_var + self.up_noise2)
         )
         # ms is the median; a lognormal's mean lies above it.
         mean_ms = ms * math.exp(0.5 * spread2)
-        spread_ms = up_ms_per_kb * ((up_p95 - up_p50) / _Z_95) / 1e3
+        spread_ms = self.up_ms * ((up_p95 - up_p50) / _Z_95) / 1e3
+        stall_ms, own_variance = self.stall_ms, mean_ms * mean_ms * math.expm1(spread2)
         return Duration(
-            mean_ms + stall_ms,
-            mean_ms * mean_ms * math.expm1(spread2) + stall_ms * stall_ms + spread_ms * spread_ms,
+            mean_ms + stall_ms, own_variance + stall_ms * stall_ms + spread_ms * spread_ms
         )
+
+    def least_ms(self, up_p50: float) -> float:
+        """What no forecast for so many bytes lies below."""
+        return self.rtt_ms + self.ahead_ms + self.stall_ms + self.up_ms * up_p50 / 1e3
 
     @property
     def way_back_ms(self) -> float:
@@ -390,14 +396,20 @@ class LinkEstimate:
 
         With `noise`, a standard deviation of its logarithm, it teaches less, and is no surprise.
         """
-        parts_ms = [size[i] * math.exp(self._x[i]) for i in range(3)]
-        expected_ms = sum(parts_ms)
-        h = [part / expected_ms for part in parts_ms]
-        p = self._p
-        ph = [p[i][0] * h[0] + p[i][1] * h[1] + p[i][2] * h[2] for i in range(3)]
-        fixed_var = (h[_RTT] + h[_DOWN]) ** 2 * self._fixed_noise2
-        up_var = h[_UP] ** 2 * self._up_noise2
-        known2 = h[0] * ph[0] + h[1] * ph[1] + h[2] * ph[2]
+        # Written out: three by three loops would take four times as long.
+        (x0, x1, x2), p = self._x, self._p
+        p0, p1, p2 = p
+        rtt_ms, up_ms, down_ms = (
+            size[0] * math.exp(x0), size[1] * math.exp(x1), size[2] * math.exp(x2)
+        )  # fmt: skip
+        expected_ms = rtt_ms + up_ms + down_ms
+        h0, h1, h2 = rtt_ms / expected_ms, up_ms / expected_ms, down_ms / expected_ms
+        ph0 = p0[0] * h0 + p0[1] * h1 + p0[2] * h2
+        ph1 = p1[0] * h0 + p1[1] * h1 + p1[2] * h2
+        ph2 = p2[0] * h0 + p2[1] * h1 + p2[2] * h2
+        fixed_var = (h0 + h2) ** 2 * self._fixed_noise2
+        up_var = h1**2 * self._up_noise2
+        known2 = h0 * ph0 + h1 * ph1 + h2 * ph2
         spread2 = known2 + fixed_var + up_var + noise * noise
         off = math.log(ms / expected_ms)
         surprise = off if abs(off) > _SURPRISE * math.sqrt(spread2) else 0.0
@@ -414,10 +426,13 @@ class LinkEstimate:
         self._surprise = surprise if not noise else self._surprise
         self._fixed_noise2 = _noise2(self._fixed_noise2, fixed_var, spread2, off * off)
         self._up_noise2 = _noise2(self._up_noise2, up_var, spread2, off * off)
-        gain = [each / spread2 for each in ph]
-        self._x = [self._x[i] + gain[i] * off for i in range(3)]
-        self._x[_RTT] = min(self._x[_RTT], math.log(self._most_rtt_ms))
-        self._p = [[p[i][j] - gain[i] * ph[j] for j in range(3)] for i in range(3)]
+        g0, g1, g2 = ph0 / spread2, ph1 / spread2, ph2 / spread2
+        self._x = [min(x0 + g0 * off, math.log(self._most_rtt_ms)), x1 + g1 * off, x2 + g2 * off]
+        self._p = [
+            [p0[0] - g0 * ph0, p0[1] - g0 * ph1, p0[2] - g0 * ph2],
+            [p1[0] - g1 * ph0, p1[1] - g1 * ph1, p1[2] - g1 * ph2],
+            [p2[0] - g2 * ph0, p2[1] - g2 * ph1, p2[2] - g2 * ph2],
+        ]
 
 
 def _aged(variance: float, seconds: float, wander: float) -> float:

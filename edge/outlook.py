@@ -1,6 +1,6 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ DeviceForecast = Callable[[tuple[str, ...]], Duration]
 """How long stages of the device take one after the other, by their names."""
 TransferForecast = Callable[[int, int], Duration]
 """How long it takes to send bytes and hear back, by the median of their number and its p95."""
+LeastTransfer = Callable[[int], float]
+"""How long, in ms, it takes at least, by the median of the number of bytes."""
 CloudForecast = Callable[[str], Duration]
 """How long the cloud takes with waiting and computing, by contract id."""
 CloudPrecision = Callable[[str], Precision]
@@ -25,6 +27,8 @@ CloudPrecision = Callable[[str], Precision]
 
 _STEADY = 0.5
 """Of the wait behind others, where each takes as long as the next (M/D/1 instead of M/M/1)."""
+_ROUNDED = 1.0 - 1e-9
+"""Added up in another order a sum may be less in its last digits."""
 
 
 def in_float32(contract: str) -> Precision:
@@ -33,6 +37,10 @@ def in_float32(contract: str) -> Precision:
 
 
 def _nothing(stage: str) -> float:
+    return 0.0
+
+
+def _no_time(size_bytes: int) -> float:
     return 0.0
 
 
@@ -51,6 +59,13 @@ class _Row(NamedTuple):
     similarity: float | None
     parts: tuple[tuple[int, float, int, int], ...] = ()
     """Those that are worth an answer: layers, agreement, bytes."""
+
+
+class _Table(NamedTuple):
+    """The rows, the best first, and how often each agrees."""
+
+    rows: list[_Row]
+    agreements: list[Rate]
 
 
 class Waits(NamedTuple):
@@ -72,8 +87,8 @@ class Waits(NamedTuple):
     def among_others_ms(self, alone_ms: float) -> float:
         """How long a remote plan that takes so long alone takes among others like itself."""
         whole_ms = alone_ms + self.overhead_ms
-        load = max(self.busy + self.remote_hz * whole_ms / 1e3, self.used)
-        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
+        load = self.busy + self.remote_hz * whole_ms / 1e3
+        return alone_ms + _STEADY * crowd_ms(whole_ms, load=max(load, self.used))
 
 
 NO_WAITS = Waits()
@@ -98,7 +113,7 @@ class Outlook:
         self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
         self._alone = max(r.agreement.value for r in self._rows if not r.contract)
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
-        self._ordered: dict[tuple[Precision, ...], list[_Row]] = {}
+        self._ordered: dict[tuple[Precision, ...], _Table] = {}
 
     def options(
         self,
@@ -106,6 +121,7 @@ class Outlook:
         device: DeviceForecast,
         transfer: TransferForecast,
         cloud: CloudForecast,
+        transfer_ms: LeastTransfer = _no_time,
         precision: CloudPrecision = in_float32,
         waits: Waits = NO_WAITS,
         margin_ms: float = 0.0,
@@ -116,20 +132,20 @@ class Outlook:
         cloud answers from what has come.
         """
         precisions = tuple(map(precision, self._contracts))
-        rows = self._ordered.get(precisions)
-        if rows is None:
-            rows = self._ordered[precisions] = self._order(precisions)
-        items = self._options(rows, device, transfer, cloud, waits, margin_ms)
-        return BestFirst(items, count=len(rows))
+        table = self._ordered.get(precisions)
+        if table is None:
+            table = self._ordered[precisions] = self._order(precisions)
+        return self._options(table, device, transfer, transfer_ms, cloud, waits, margin_ms)
 
-    def _order(self, precisions: tuple[Precision, ...]) -> list[_Row]:
+    def _order(self, precisions: tuple[Precision, ...]) -> _Table:
         """The rows with a cloud that computes in these, by contract."""
         computed_in = dict(zip(self._contracts, precisions, strict=True))
         rows = [
             self._computed_in(computed_in[row.contract], row, of_table) if row.contract else row
             for row, of_table in zip(self._rows, self._table, strict=True)
         ]
-        return sorted(rows, key=lambda row: (row.contract != "", -row.agreement.value))
+        rows.sort(key=lambda row: (row.contract != "", -row.agreement.value))
+        return _Table(rows, [row.agreement for row in rows])
 
     def _computed_in(self, precision: Precision, row: _Row, of_table: PlanRow) -> _Row:
         """A row with what it gives in a precision, and the parts that are worth an answer.
@@ -148,34 +164,55 @@ class Outlook:
 
     def _options(
         self,
-        rows: list[_Row],
+        table: _Table,
         device: DeviceForecast,
         transfer: TransferForecast,
+        transfer_ms: LeastTransfer,
         cloud: CloudForecast,
         waits: Waits,
         margin_ms: float,
-    ) -> Iterator[Option]:
+    ) -> BestFirst[Option]:
+        rows = table.rows
+        owns: dict[int, tuple[float, float, float]] = {}
         clouds: dict[str, Duration] = {}
         joules_per_ms = self._prices.device_w / 1e3
         money_per_ms = self._prices.per_cloud_hour / 3.6e6
-        wait_ms, wait_variance = waits.remote
+        wait_ms, wait_variance = waits.remote.mean_ms, waits.remote.variance
         crowded, overhead_ms = waits.remote_hz > 0.0, waits.overhead_ms
-        for row in rows:
+
+        def of_device(row: _Row) -> tuple[float, float, float]:
+            """Until a row's frame is ready, its variance, and how long its stages alone take."""
+            own = device(row.stages)
+            own_ms = own.mean_ms
+            if crowded and (among_ms := waits.among_others_ms(row.alone_ms)) > own_ms:
+                return among_ms + wait_ms, own.variance, own_ms
+            return own_ms + wait_ms, own.variance, own_ms
+
+        def of_cloud(contract: str) -> Duration:
+            computing = clouds.get(contract)
+            if computing is None:
+                computing = clouds[contract] = cloud(contract)
+            return computing
+
+        def soonest_ms(at: int) -> float:
+            row = rows[at]
+            if not row.contract:
+                return 0.0
+            own = owns[at] = of_device(row)
+            ms = own[0] + transfer_ms(row.bytes_p50) + of_cloud(row.contract).mean_ms
+            return _ROUNDED * ms
+
+        def option(at: int) -> Option:
+            row = rows[at]
             plan, stages, alone_ms, contract, agreement, p50, p95, energy_j, money, alike, of = row
-            own_ms, variance = device(stages)
-            energy_j += joules_per_ms * own_ms
             if not contract:
-                device_ms, variance = waits.light.then(Duration(own_ms, variance))
-                yield Option(plan, agreement, 0, device_ms, 0.0, 0.0, variance, energy_j)
-                continue
-            network_ms, network_variance = transfer(p50, p95)
-            if contract not in clouds:
-                clouds[contract] = cloud(contract)
-            cloud_ms, cloud_variance = clouds[contract]
-            if crowded:
-                own_ms = max(own_ms, waits.among_others_ms(alone_ms))
-            device_ms = own_ms + wait_ms
-            variance += wait_variance + cloud_variance
+                ready = waits.light.then(own := device(stages))
+                energy_j += joules_per_ms * own.mean_ms
+                return Option(plan, agreement, 0, ready.mean_ms, 0.0, 0.0, ready.variance, energy_j)
+            device_ms, variance, own_ms = owns.get(at) or of_device(row)
+            network, computing = transfer(p50, p95), of_cloud(contract)
+            cloud_ms = computing.mean_ms
+            variance += wait_variance + computing.variance
             parts: tuple[Part, ...] = ()
             if of:
                 least_ms = device_ms + cloud_ms + margin_ms
@@ -183,20 +220,22 @@ class Outlook:
                     Part(layers, value, transfer(*sizes).then(Duration(least_ms, variance)))
                     for layers, value, *sizes in of
                 )
-            yield Option(
+            return Option(
                 plan,
                 agreement,
                 p95,
                 device_ms,
-                network_ms,
+                network.mean_ms,
                 cloud_ms,
-                variance + network_variance,
-                energy_j,
+                variance + network.variance,
+                energy_j + joules_per_ms * own_ms,
                 money + money_per_ms * cloud_ms,
                 alone_ms + overhead_ms,
                 alike,
                 parts,
             )
+
+        return BestFirst(option, agreements=table.agreements, soonest_ms=soonest_ms)
 
 
 @cache

@@ -27,6 +27,8 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import NamedTuple
 
+import msgspec
+
 from ..shared.manifest import Rate
 from ..shared.objective import Objective
 from ..shared.plan import Plan, PlanKind
@@ -46,7 +48,7 @@ _SURE = 1.2816
 """Standard deviations up to which the light model is allowed for where it goes first: 9 of 10."""
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True):
     """The first layers of an option's frame: what their answer is worth, and when it is there."""
 
     layers: int
@@ -54,7 +56,7 @@ class Part(NamedTuple):
     total: Duration
 
 
-class Option(NamedTuple):
+class Option(msgspec.Struct, frozen=True):
     """One plan with what it is expected to give and to take.
 
     Times in ms, means; `variance` in ms squared is that of their sum, 0 for times that are sure.
@@ -83,8 +85,7 @@ class Option(NamedTuple):
 
     @property
     def total(self) -> Duration:
-        device_ms, network_ms, cloud_ms, variance = self[3:7]
-        return Duration(device_ms + network_ms + cloud_ms, variance)
+        return Duration(self.device_ms + self.network_ms + self.cloud_ms, self.variance)
 
     @property
     def least(self) -> Duration:
@@ -103,6 +104,14 @@ class Option(NamedTuple):
         there = [part.layers for part in self.parts if part.total.within(left_ms) >= _TRIED]
         return max(there, default=self.least_layers)
 
+    def sure_part(self, left_ms: float) -> Part | None:
+        """What is answered where the whole never is in time, and what comes is no chance."""
+        if self.parts and self.total.within(left_ms) == 0.0:
+            for part in reversed(self.parts):
+                if within := part.total.within(left_ms):
+                    return part if within == 1.0 else None
+        return None
+
     def expected(self, left_ms: float, floor: float) -> tuple[float, float, float]:
         """P(whole in time), P(anything in time), and how much more it agrees than `floor` does.
 
@@ -116,8 +125,8 @@ class Option(NamedTuple):
     def with_parts(self, whole: float, left_ms: float, floor: float) -> tuple[float, float]:
         """The last two of `expected`, where the first is not as good as sure."""
         anything, gained = whole, whole * (self.agreement.value - floor)
-        for _, agreement, total in self.parts[::-1]:
-            within = total.within(left_ms)
+        for part in self.parts[::-1]:
+            agreement, within = part.agreement, part.total.within(left_ms)
             if within > anything:
                 if agreement > floor:
                     gained += (within - anything) * (agreement - floor)
@@ -150,7 +159,7 @@ class Decision(NamedTuple):
         return self.in_time > 0.0
 
 
-class _Candidate(NamedTuple):
+class _Candidate(msgspec.Struct, frozen=True):
     option: Option
     finish_ms: float
     in_time: float
@@ -203,25 +212,37 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
     """What may be taken and may come in time, with what it adds to the device's own answer.
 
     The local option, if it is among them, stands first. Of options that stand in order, those are
-    left out that agree too little to be taken whatever time they need.
+    left out that agree too little to be taken whatever time they need, and those that are done
+    later than the soonest so far and add no more than that even if they are surely in time.
     """
     left_ms, demand, sight = question.left_ms, question.demand, question.sight
     scale = _left_to_gain(sight, local)
     found: list[_Candidate] = []
     in_time = 1.0 if sight is not None else local.total.within(left_ms)
     floor = in_time * local.agreement.value
-    most = error = least = 0.0
+    most = error = least = soon_gain = soon_error = 0.0
+    soon_ms = math.inf
     if in_time > 0.0:
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0, in_time))
     free, price = demand is ANYTHING, question.price_per_ms
-    ordered = isinstance(options, BestFirst) and demand.objective is Objective.ACCURACY
-    for option in options:
+    in_order = options if isinstance(options, BestFirst) else None
+    if demand.objective is not Objective.ACCURACY:
+        in_order = None
+    for at in range(len(options)):
+        if in_order is not None and most > 0.0:
+            rate = in_order.agreements[at]
+            surely = scale * max(rate.value - floor, 0.0)
+            if rate.value < least and surely < most - error:
+                break
+            # One that adds as much and is surer of it would say what is a tie.
+            beaten = surely <= soon_gain and rate.standard_error >= soon_error
+            if beaten and in_order.soonest_ms(at) > soon_ms:
+                continue
+        option = options[at]
         if option is local:
             continue
         agreement = option.agreement.value
-        if ordered and agreement < least and scale * max(agreement - floor, 0.0) < most - error:
-            break
         if not free and _forbidden(option, question):
             continue
         total = option.total
@@ -235,6 +256,9 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
             if gain > most:
                 most, error = gain, option.agreement.standard_error
                 least = agreement - error
+            if total.mean_ms < soon_ms:
+                soon_ms, soon_gain = total.mean_ms, gain
+                soon_error = option.agreement.standard_error
     return found
 
 
@@ -351,17 +375,22 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
         return "the light model's answer is good enough"
     if local and demand.outputs:
         return "makes none of the outputs asked for"
-    gap = taken.agreement.value - option.agreement.value
+    if part := option.sure_part(left_ms):
+        return f"{_first(part)} in time, agreeing with {part.agreement:.1%} then"
     if in_time > whole:
         return f"answers from what has come, agreeing with {gained / in_time:.1%} then"
+    best, done_ms = taken.agreement.value, taken.total_ms
+    if part := taken.sure_part(left_ms):
+        best, done_ms = part.agreement, part.total.mean_ms
+    gap = best - option.agreement.value
     if in_time < decision.in_time - 0.01:
         return f"in time with {in_time:.0%} only, {option.total_ms:.0f} of {left_ms:.0f} ms"
     if demand.objective is not Objective.ACCURACY:
         return f"not the best in {demand.objective}"
     if gap > 0:
         return f"agrees {gap * 100:.1f} points less"
-    if option.total_ms > taken.total_ms:
-        return f"as good within the standard error, {option.total_ms - taken.total_ms:.0f} ms later"
+    if option.total_ms > done_ms:
+        return f"as good within the standard error, {option.total_ms - done_ms:.0f} ms later"
     return "as good within the standard error, more bytes"
 
 
@@ -375,6 +404,8 @@ def _why_taken(decision: Decision, question: Question) -> str:
     if demand.objective is not Objective.ACCURACY:
         return f"taken: the best in {demand.objective} that agrees often enough"
     option, left_ms = decision.option, question.left_ms
+    if part := option.sure_part(left_ms):
+        return f"taken: the best agreement that fits, {part.agreement:.1%}; {_first(part)} in time"
     whole, in_time, gained = option.expected(left_ms, 0.0)
     if in_time > whole:
         parts = f"all of it in time with {whole:.0%}, layers to answer from with {in_time:.0%}"
@@ -382,3 +413,7 @@ def _why_taken(decision: Decision, question: Question) -> str:
     if decision.in_time < _SAFE:
         return f"taken: the best expected agreement, in time with {decision.in_time:.0%}"
     return "taken: the best agreement that fits"
+
+
+def _first(part: Part) -> str:
+    return f"its first {part.layers} layers are" if part.layers > 1 else "its first layer is"

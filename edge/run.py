@@ -101,10 +101,12 @@ class Run:
     beside: Beside
     demand: Demand
     on_final: OnFinal | None
+    way_in_ms: float | None = None
     steps_ms: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
     _picture: Array = field(init=False)
     _reserve_ms: float = field(init=False)
+    _light_at_s: float | None = None
     _sight: Sight | None = None
     _light: "asyncio.Future[Lit] | None" = None
     _waiting: "asyncio.Future[bool] | None" = None
@@ -124,14 +126,20 @@ class Run:
 
     async def answer(self, picture: bytes | Array) -> Answer:
         """The best answer the deadline allows."""
-        self._reserve_ms = reserve_ms(self.deadline, lateness_ms=self.agent.lateness.reserve_ms)
+        lateness = self.agent.lateness
+        if self.way_in_ms is None:
+            late_ms = lateness.reserve_ms
+        else:
+            lateness.arrived(self.way_in_ms)
+            late_ms = lateness.after_ms
+        self._reserve_ms = reserve_ms(self.deadline, lateness_ms=late_ms)
         self.agent.unlit += 1
         try:
             self._picture = await self._pixels(picture)
             decision = self._ask()
             self._alone = decision.alone
             # Where the last moment for the light model is now, nothing may run beside it.
-            if decision.light is Light.FIRST or self.left_ms <= self._light_needs_ms():
+            if decision.light is Light.FIRST or self._light_due_ms() <= 0:
                 self._start_light()
                 if decision.option.plan.kind is PlanKind.LOCAL:
                     self._fallback = self.agent.unreachable
@@ -150,19 +158,22 @@ class Run:
         """What may still be spent, the reserve taken off."""
         return self.deadline.left_ms(self.agent.clock()) - self._reserve_ms
 
-    def _light_needs_ms(self) -> float:
-        """How long before its end the light model has to start, those before it included.
+    def _light_due_ms(self) -> float:
+        """In how long the light model has to start, those before it included.
 
         One usual run is added to its p99.9, and what this process was seen to be late by: a run
         after a wait finds cold caches and a sleeping thread, which no profile measured in a loop
-        has seen.
+        has seen. The instant is worked out anew when something has happened.
         """
-        times = self.agent.times
-        careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
-        usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
-        waiting = self.agent.bench.waits(self.deadline).light
-        late_ms = self.agent.lateness.reserve_ms
-        return careful_ms + usual_ms + waiting.mean_ms + late_ms
+        if self._light_at_s is None:
+            times = self.agent.times
+            careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
+            usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
+            waiting = self.agent.bench.waits(self.deadline).light
+            late_ms = self.agent.lateness.reserve_ms
+            needs_ms = careful_ms + usual_ms + waiting.mean_ms + late_ms
+            self._light_at_s = self.deadline.at_s - (self._reserve_ms + needs_ms) / 1e3
+        return (self._light_at_s - self.agent.clock()) * 1e3
 
     # Starting things.
 
@@ -264,7 +275,9 @@ class Run:
     async def _first_good(self) -> Answer:
         while (answer := self._look()) is None:
             pause_s, began_s = self._pause_s(), self.agent.clock()
-            if not await self._happened(pause_s) and pause_s is not None:
+            happened = await self._happened(pause_s)
+            self._light_at_s = None
+            if not happened and pause_s is not None:
                 self.agent.lateness.woke((self.agent.clock() - began_s - pause_s) * 1e3)
         return answer
 
@@ -307,7 +320,7 @@ class Run:
                 self._ask_again()
         over = self.left_ms <= 0
         if self._light is None:
-            if over or self.left_ms <= self._light_needs_ms() or self._overdue():
+            if over or self._light_due_ms() <= 0 or self._overdue():
                 self._start_light()
             return None
         if not self._light.done() or not (over or self._no_use_waiting()):
@@ -322,7 +335,7 @@ class Run:
             return None  # whatever comes first now is the least late
         pauses_ms = [left_ms]
         if self._light is None:
-            pauses_ms.append(left_ms - self._light_needs_ms())
+            pauses_ms.append(self._light_due_ms())
         if self._sent is not None and (self._light is None or self._sight is not None):
             pauses_ms.append((self._sent.asked_again_s - self.agent.clock()) * 1e3)
         return (max(min(pauses_ms), 0.0) + _TICK_MS) / 1e3
@@ -445,7 +458,8 @@ class Run:
         local = plan.kind is PlanKind.LOCAL
         total_ms = self.deadline.spent_ms(self.agent.clock())
         if local and not self._asked:
-            self.agent.lateness.took(total_ms - sum(self.steps_ms.values()))
+            before_ms = self.way_in_ms or 0.0
+            self.agent.lateness.took(total_ms - before_ms - sum(self.steps_ms.values()))
         return Answer(
             probabilities=given.probabilities,
             plan=plan,

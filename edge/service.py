@@ -12,6 +12,7 @@ from ..shared.answer import top_classes
 from ..shared.bundle import Bundle
 from ..shared.deadline import Clock, Deadline
 from ..shared.errors import RequestError, TensorError, UnknownModel
+from ..shared.instant import since_ms
 from ..shared.manifest import Large
 from ..shared.oip import LABELS, PICTURE, PIXELS, PROBABILITIES
 from ..shared.side import read_sides, split_inputs, wanted_outputs
@@ -127,18 +128,16 @@ class EdgeService(oip.Servicer):
         parameters = messages.get_parameters(request.parameters)
         top_k = read_top_k(parameters)
         follow = read_follow(parameters, request_id=request.id)
-        deadline = Deadline.after_ms(
-            messages.requested_budget_ms(
-                parameters,
-                rpc_left_s=context.time_remaining(),
-                default_ms=self._bundle.manifest.default_budget_ms,
-            ),
+        deadline, way_in_ms = read_deadline(
+            parameters,
+            rpc_left_s=context.time_remaining(),
+            default_ms=self._bundle.manifest.default_budget_ms,
             now_s=arrived_s,
         )
         on_final = self._keep_final(request.id, follow, top_k=top_k) if follow else None
         demand = read_demand(parameters, self._agent.demand)
         answer = await self._agent.answer(
-            picture, deadline, beside, demand=demand, on_final=on_final
+            picture, deadline, beside, demand=demand, on_final=on_final, way_in_ms=way_in_ms
         )
         self._monitor.record(answer, now_s=self._clock())
         response = self._response(request.id, answer, top_k=top_k)
@@ -209,6 +208,37 @@ def answer_parameters(answer: Answer) -> dict[str, messages.Value]:
         **({messages.MISSING_OUTPUTS: ",".join(answer.missing)} if answer.missing else {}),
         **{f"step_{name}_ms": ms for name, ms in answer.steps_ms.items()},
     }
+
+
+def read_deadline(
+    parameters: Mapping[str, messages.Value],
+    *,
+    rpc_left_s: float | None,
+    default_ms: float,
+    now_s: float,
+) -> tuple[Deadline, float | None]:
+    """When a request's budget ends, and how long it was under way; None if it does not tell.
+
+    A budget runs from when the request was sent, if that was on this machine. Longer ago than its
+    budget it was not, as far as anybody could still care: such an instant is another clock's.
+    RequestError for what is no instant, BudgetError for what is no budget.
+    """
+    sent_at = parameters.get(messages.SENT_AT)
+    if sent_at is not None and not isinstance(sent_at, str):
+        raise RequestError(f"parameter {messages.SENT_AT} must be text, not {sent_at!r}")
+    way_in_ms = since_ms(sent_at, now_s=now_s) if sent_at else None
+    if way_in_ms is not None:
+        # A gRPC deadline is told by what is left of it.
+        left_s = None if rpc_left_s is None else rpc_left_s + way_in_ms / 1e3
+        budget_ms = messages.requested_budget_ms(
+            parameters, rpc_left_s=left_s, default_ms=default_ms
+        )
+        if way_in_ms < budget_ms:
+            return Deadline.after_ms(budget_ms, now_s=now_s - way_in_ms / 1e3), way_in_ms
+    budget_ms = messages.requested_budget_ms(
+        parameters, rpc_left_s=rpc_left_s, default_ms=default_ms
+    )
+    return Deadline.after_ms(budget_ms, now_s=now_s), None
 
 
 def read_top_k(parameters: Mapping[str, messages.Value]) -> int:

@@ -72,15 +72,17 @@ class _Stage:
 class _Parts(NamedTuple):
     """Some stages: the profile's times of those that were never seen, added up, and the others."""
 
-    profiled: Duration
+    mean_ms: float
+    variance: float
     seen: tuple[str, ...]
 
 
 class _Forecast(NamedTuple):
     """A run of a stage, as it is now."""
 
+    mean_ms: float
+    variance: float
     p95_ms: float
-    duration: Duration
 
 
 class StageTimes:
@@ -117,15 +119,12 @@ class StageTimes:
 
     def whole(self, stages: tuple[str, ...]) -> Duration:
         """What a run of each of these takes now, one after the other."""
-        parts = self._parts.get(stages)
-        if parts is None:
-            parts = self._parts[stages] = self._part(stages)
-        (mean_ms, variance), seen = parts
-        slowness = self._slowness
+        mean_ms, variance, seen = self._parts.get(stages) or self._part(stages)
+        slowness, forecasts = self._slowness, self._forecasts
         mean_ms *= slowness
         variance = variance * slowness * slowness
         for stage in seen:
-            _, (stage_ms, stage_variance) = self._forecasts.get(stage) or self._forecast(stage)
+            stage_ms, stage_variance, _ = forecasts.get(stage) or self._forecast(stage)
             mean_ms += stage_ms
             variance += stage_variance
         return Duration(mean_ms, variance)
@@ -136,7 +135,9 @@ class StageTimes:
         for stage in unseen:
             known = self._profile[stage]
             profiled = profiled.then(_through(known.p50_ms, known.p95_ms))
-        return _Parts(profiled, tuple(each for each in stages if each not in unseen))
+        seen = tuple(each for each in stages if each not in unseen)
+        parts = self._parts[stages] = _Parts(profiled.mean_ms, profiled.variance, seen)
+        return parts
 
     def alone_ms(self, stage: str) -> float:
         """What the profile says a run takes when nothing else runs; 0 if it knows nothing."""
@@ -167,7 +168,8 @@ class StageTimes:
 
     def _forecast(self, stage: str) -> _Forecast:
         p50_ms, p95_ms = self._quantiles_ms(stage)
-        found = self._forecasts[stage] = _Forecast(p95_ms, _through(p50_ms, p95_ms))
+        run = _through(p50_ms, p95_ms)
+        found = self._forecasts[stage] = _Forecast(run.mean_ms, run.variance, p95_ms)
         return found
 
     def _quantiles_ms(self, stage: str) -> tuple[float, float]:
@@ -181,14 +183,23 @@ class StageTimes:
             return known.p50_ms * machine, known.p95_ms * machine
         stale = self._fixed_runs - seen.at >= _STALE
         since = machine / seen.slowness if stale else 1.0
-        own = [ms / known.p50_ms for ms in seen.last_ms(_RECENT)] if known.p50_ms > 0 else []
-        slowness = _median([*own, *[machine] * min(_TRUSTED, _RECENT - len(own))]) * since
+        slowness = self._slowness_of(seen, known) * since
         runs = len(seen.now_ms)
         weight = runs / (runs + _PROFILE_RUNS)
         return (
             (1 - weight) * (known.p50_ms * slowness) + weight * _quantile(seen.now_ms, 0.5) * since,
             (1 - weight) * (known.p95_ms * slowness) + weight * seen.upper_ms() * since,
         )
+
+    def _slowness_of(self, seen: _Stage, known: StageTime) -> float:
+        """The median of a stage's last runs over its profile's, other stages having their say."""
+        recent_ms, machine = seen.last_ms(_RECENT), self._slowness
+        if known.p50_ms <= 0:
+            return machine
+        if len(recent_ms) == _RECENT:
+            return recent_ms[_RECENT // 2] / known.p50_ms
+        own = [ms / known.p50_ms for ms in recent_ms]
+        return _median([*own, *[machine] * min(_TRUSTED, _RECENT - len(own))])
 
 
 def _through(p50_ms: float, p95_ms: float) -> Duration:

@@ -163,15 +163,21 @@ def test_now_and_later(edge: ScriptedEdge, client: Client) -> None:
         client.finals.wait(answer)
 
 
-def test_what_the_edge_is_asked(edge: ScriptedEdge, client: Client) -> None:
+def test_what_the_edge_is_asked(
+    edge: ScriptedEdge, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edge.follows = False
+    monkeypatch.setattr("hybridge.client.client.tell", lambda now_s: "boot:5.0")
     answer = ask(client, "one")
     assert client.finals.wait(answer) is answer  # none follows: it is the last word
     assert list(client.finals.rest()) == []
     client.infer(picture(0), model=NAME, request_id="two")
+    monkeypatch.setattr("hybridge.client.client.tell", lambda now_s: "")  # an unnamed boot
+    client.infer(picture(0), model=NAME, request_id="three")
     edge.stream(edge.opened())
     said = [messages.get_parameters(request.parameters) for request in edge.requests]
-    assert said == [{"follow": True, "client_id": "me"}, {}]
+    at = {"sent_at": "boot:5.0"}
+    assert said == [{"follow": True, "client_id": "me"} | at, at, {}]
 
 
 def test_a_stream_that_breaks_goes_on_where_it_was(edge: ScriptedEdge, client: Client) -> None:

@@ -1,7 +1,11 @@
 """Options as a router meets them: by hand, and drawn."""
 
-from hypothesis import strategies as st
+from collections.abc import Sequence
 
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from hybridge.edge.best_first import BestFirst
 from hybridge.edge.demand import Demand
 from hybridge.edge.duration import Duration
 from hybridge.edge.question import Question, Sight
@@ -54,6 +58,21 @@ def option(
     )
 
 
+def best_first(in_order: Sequence[Option], looked_at: list[str] | None = None) -> BestFirst[Option]:
+    """These, noting the plans that are worked out."""
+
+    def work_out(at: int) -> Option:
+        if looked_at is not None:
+            looked_at.append(str(in_order[at].plan))
+        return in_order[at]
+
+    return BestFirst(
+        work_out,
+        agreements=[each.agreement for each in in_order],
+        soonest_ms=lambda at: in_order[at].total_ms,
+    )
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> list[Option]:
     """A local option, which needs no network, and others; all times are sure."""
@@ -83,7 +102,8 @@ def unsure_tables(draw: st.DrawFn) -> list[Option]:
     """The same with times that vary, prices, and cuts among the plans."""
     options = draw(tables())
     return [
-        each._replace(
+        replace(
+            each,
             plan=draw(st.sampled_from([each.plan, Plan.split(f"c{at}", head="int8", codec="raw")]))
             if each.plan.kind is PlanKind.CLOUD
             else each.plan,

@@ -64,8 +64,8 @@ def check_sound(estimate: LinkEstimate, *, now_s: float) -> None:
     transfer = estimate.transfer(now_s=now_s)
     asked = (0, 100, 24_000, HUGE)
     durations = [transfer.duration(each) for each in asked]
-    for duration in durations:
-        assert duration.mean_ms >= 0.0
+    for each, duration in zip(asked, durations, strict=True):
+        assert 0.0 <= (1 - 1e-9) * transfer.least_ms(each) <= duration.mean_ms
         assert duration.variance >= 0.0
         assert 0.0 <= duration.within(500.0) <= 1.0
     # An outage adds a spread that is the smaller, relatively, the longer the whole takes.

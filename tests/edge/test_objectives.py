@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hybridge.edge.demand import ANYTHING, Demand
 from hybridge.edge.policy import RouterPolicy
@@ -133,7 +134,7 @@ def test_what_is_asked_of_a_plan_is_told() -> None:
     assert told["split:b2/int8/affine4"].startswith("taken")
     for plan in ("cloud:raw", "split:b1/int8/affine4"):
         assert told[plan] == "more than what is left of 1,000 bytes an hour"
-    measured = [table[0], table[1], table[2]._replace(similarity=0.62), table[3]]
+    measured = [table[0], table[1], replace(table[2], similarity=0.62), table[3]]
     assert reasons(measured, Question(left_ms=100, demand=Demand(max_similarity=0.4))) == {
         "local": "taken: the best agreement that fits",
         "cloud:raw": "the picture itself is alike to 1.00, 0.40 is allowed",

@@ -103,6 +103,28 @@ def test_who_comes_later_waits(
         assert option.network_ms == at_once[plan].network_ms
 
 
+@given(st.floats(0.1, 500), st.floats(0, 30), st.floats(0, 1.2), st.booleans())
+def test_nothing_is_done_sooner_than_was_said_before(
+    small: Small, ms: float, hz: float, used: float, first: bool
+) -> None:
+    manifest = manifest_of(small)
+    options = Outlook(manifest, alone=lambda _: ms / 2).options(
+        device=in_turn(lambda stage: Duration(ms, ms)),
+        transfer=lambda p50, p95: Duration(ms + p50 / 1e3, ms),
+        transfer_ms=lambda p50: ms + p50 / 1e3,
+        cloud=lambda contract: Duration(3.0 * ms, 1.0),
+        waits=Waits(light=Duration(3.0), remote=Duration(5.0, 1.0), remote_hz=hz, used=used),
+    )
+    for at in range(len(options)):
+        if first:
+            whole_ms, soonest_ms = options[at].total_ms, options.soonest_ms(at)
+        else:
+            soonest_ms, whole_ms = options.soonest_ms(at), options[at].total_ms
+        assert soonest_ms <= whole_ms
+        if options[at].plan != LOCAL:
+            assert soonest_ms == pytest.approx(whole_ms)
+
+
 def test_energy_and_money(small: Small) -> None:
     prices = Prices(device_w=3.0, joules_per_mb=7.0, per_gb=11.0, per_cloud_hour=13.0)
     options = options_of(Outlook(manifest_of(small), prices=prices), ms=10.0)

@@ -1,13 +1,11 @@
 """What is always true of a choice."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.best_first import BestFirst
 from hybridge.edge.demand import Demand
 from hybridge.edge.duration import Duration
 from hybridge.edge.question import Question, Sight
@@ -24,6 +22,7 @@ from hybridge.shared.plan import Plan, PlanKind
 
 from .tables import (
     ROUNDING,
+    best_first,
     fitting,
     inf,
     left,
@@ -79,43 +78,52 @@ def test_options_in_order_need_not_all_be_looked_at(
     in_order = sorted(
         options, key=lambda o: (o.plan.kind is not PlanKind.LOCAL, -o.agreement.value)
     )
-    taken = choose(BestFirst(iter(in_order), count=len(options)), question)
-    assert taken == choose(in_order, question)
+    assert choose(best_first(in_order), question) == choose(in_order, question)
 
 
 def test_what_agrees_less_than_what_fits_is_not_looked_at() -> None:
+    table = [
+        option("local", 0.7),
+        option("cloud:raw", 1.0, network_ms=5.0),
+        option("cloud:png", 0.995, network_ms=4.0),
+        option("cloud:jpeg-90", 0.9, network_ms=3.0),
+        option("cloud:jpeg-75", 0.89, network_ms=2.0),
+    ]
     looked_at: list[str] = []
-
-    def table() -> Iterator[Option]:
-        for plan, agreement in (("local", 0.7), ("raw", 1.0), ("png", 0.995), ("jpeg-90", 0.9)):
-            looked_at.append(plan)
-            name = plan if plan == "local" else f"cloud:{plan}"
-            yield option(name, agreement, network_ms=5.0)
-
-    chosen = choose(BestFirst(table(), count=9), Question(left_ms=1000.0))
+    chosen = choose(best_first(table, looked_at), Question(left_ms=1000.0))
     assert str(chosen.option.plan) == "cloud:png"
-    assert looked_at == ["local", "raw", "png", "jpeg-90"]
+    assert looked_at == ["local", "cloud:raw", "cloud:png"]
     looked_at.clear()
     sure = Question(left_ms=1000.0, sight=Sight(0.99, enough=True))
-    assert choose(BestFirst(table(), count=9), sure).option.plan == Plan.local()
+    assert choose(best_first(table, looked_at), sure).option.plan == Plan.local()
     assert looked_at == ["local"]
 
 
-def test_where_the_way_alone_is_too_long_no_plan_is_looked_at() -> None:
+def test_what_is_later_than_a_plan_that_adds_as_much_is_not_worked_out() -> None:
+    table = [
+        option("local", 0.7),
+        option("cloud:raw", 1.0, network_ms=50.0),
+        option("cloud:png", 1.0, network_ms=60.0),
+        option("cloud:webp-75", 1.0, network_ms=70.0, error=0.001),
+        option("cloud:jpeg-90", 0.995, network_ms=80.0),
+        option("cloud:jpeg-75", 0.995, network_ms=40.0),
+    ]
     looked_at: list[str] = []
+    chosen = choose(best_first(table, looked_at), Question(left_ms=1000.0))
+    assert chosen == choose(table, Question(left_ms=1000.0))
+    assert looked_at == ["local", "cloud:raw", "cloud:webp-75", "cloud:jpeg-75"]
 
-    def table() -> Iterator[Option]:
-        for plan in ("local", "cloud:raw", "cloud:png"):
-            looked_at.append(plan)
-            yield option(plan, 0.7 if plan == "local" else 1.0)
 
+def test_where_the_way_alone_is_too_long_no_plan_is_looked_at() -> None:
+    table = [option("local", 0.7), option("cloud:raw", 1.0), option("cloud:png", 1.0)]
+    looked_at: list[str] = []
     far = Question(left_ms=100.0, way=Duration(200.0, 100.0))
-    decision = choose(BestFirst(table(), count=3), far)
+    decision = choose(best_first(table, looked_at), far)
     assert decision.option.plan == Plan.local()
     assert decision.alone
     assert looked_at == ["local"]
     near = far._replace(way=Duration(50.0, 100.0))
-    assert choose(BestFirst(table(), count=3), near).option.plan.kind is PlanKind.CLOUD
+    assert choose(best_first(table), near).option.plan.kind is PlanKind.CLOUD
 
 
 @given(tables(), left, st.floats(0, 500))

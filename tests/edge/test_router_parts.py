@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hybridge.edge.demand import Demand
 from hybridge.edge.duration import Duration
@@ -24,15 +25,17 @@ def layered(
     error: float = 0.0,
 ) -> Option:
     """Parts as (agreement, when), the shortest first; `spread` of each time, in its own share."""
-    return option(
+    whole = option(
         LAYERED, agreement, device_ms=0.0, network_ms=whole_ms, spread_ms=spread * whole_ms,
         error=error,
-    )._replace(
+    )  # fmt: skip
+    return replace(
+        whole,
         parts=tuple(
             Part(layers, value, Duration(ms, (spread * ms) ** 2))
             for layers, (value, ms) in enumerate(parts, start=1)
-        )
-    )  # fmt: skip
+        ),
+    )
 
 
 @st.composite
@@ -84,7 +87,7 @@ def test_where_times_are_sure_it_is_what_the_longest_part_in_time_is_worth(
 
 @given(layered_options(), lefts, floors)
 def test_parts_only_add(each: Option, left_ms: float, floor: float) -> None:
-    without = each._replace(parts=())
+    without = replace(each, parts=())
     assert each.expected(left_ms, floor)[2] >= without.expected(left_ms, floor)[2] - ROUNDING
     assert each.expected(left_ms, floor)[1] >= without.expected(left_ms, floor)[1]
 
@@ -169,7 +172,7 @@ def test_the_light_model_goes_first_where_parts_lose_nothing_by_it() -> None:
 def test_it_is_said_in_words() -> None:
     parts = layered(*PARTS, whole_ms=200.0, spread=0.4)
     other = layered((0.82, 30.0), agreement=0.99, whole_ms=150.0, spread=0.4)
-    other = other._replace(plan=Plan.parse("split:b9/int8/layers-30"))
+    other = replace(other, plan=Plan.parse("split:b9/int8/layers-30"))
     said = {str(o.plan): why for o, why in explain([LOCAL, parts, other], Question(left_ms=100.0))}
     whole, anything, gained = parts.expected(100.0, 0.0)
     assert said[LAYERED] == (

@@ -16,11 +16,14 @@ import tritonclient.grpc as triton  # type: ignore[import-untyped]
 from PIL import Image
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
+from hybridge.client import Answer, Client
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
+from hybridge.edge.service import read_deadline
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared import oip
+from hybridge.shared.instant import tell
 from hybridge.shared.security import MAX_MESSAGE_BYTES, Address, Security
 
 from ..bundles import CLASSES, NAME, Small, picture
@@ -265,6 +268,8 @@ CASES: dict[str, tuple[pb.ModelInferRequest, Code, str]] = {
     },
     "budget soon": (request_of(latency_budget_ms="soon"), BAD, "must be a number, not 'soon'"),
     "budget true": (request_of(latency_budget_ms=True), BAD, "must be a number, not True"),
+    "sent long ago": (request_of(sent_at="long ago"), BAD, "'long ago' is no instant"),
+    "sent at 9.5": (request_of(sent_at=9.5), BAD, "parameter sent_at must be text, not 9.5"),
     "timeout -1": (request_of(timeout=-1), BAD, "bad latency budget"),
     **{
         f"top_k {value}": (request_of(top_k=value), BAD, "parameter top_k must be")
@@ -299,6 +304,52 @@ async def test_how_many_labels(small: Small, edge: EdgeDaemon) -> None:
         for top_k, expected in ((1, 1), (3, 3), ("2", 2), (1e9, CLASSES)):
             response = await Stub(channel).ModelInfer(request_of(top_k=top_k), timeout=20)
             assert len(oip.output_elements(response, "labels")) == expected
+
+
+async def test_a_budget_runs_from_when_the_request_was_sent(
+    edge: EdgeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridge.client.client.tell", lambda now_s: tell(now_s - 9.0))
+
+    def ask() -> Answer:
+        with Client(str(edge.address)) as client:
+            return client.infer(encoded(), budget_ms=60_000)
+
+    answer = await asyncio.to_thread(ask)
+    assert 9_000.0 <= answer.total_ms < 9_000.0 + answer.round_trip_ms
+    assert answer.budget_ms == 60_000.0
+
+
+BUDGET: dict[str, oip.Value] = {"latency_budget_ms": 600.0}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rpc_left_s", "left_ms", "way_in_ms"),
+    [
+        (BUDGET, None, 600.0, None),
+        (BUDGET | {"sent_at": ""}, 5.0, 600.0, None),
+        (BUDGET | {"sent_at": tell(999.9)}, None, 500.0, 100.0),
+        (BUDGET | {"sent_at": tell(999.9)}, 5.0, 500.0, 100.0),
+        (BUDGET | {"sent_at": tell(999.9)}, 0.3, 300.0, 100.0),
+        ({"sent_at": tell(999.9)}, 0.3, 300.0, 100.0),
+        ({"sent_at": tell(999.9)}, None, 150.0, 100.0),
+        (BUDGET | {"sent_at": tell(1000.1)}, None, 600.0, None),
+        (BUDGET | {"sent_at": "another-boot:999.9"}, None, 600.0, None),
+        (BUDGET | {"sent_at": tell(0.0)}, 5.0, 600.0, None),
+        (BUDGET | {"sent_at": tell(0.0)}, 0.3, 300.0, None),
+    ],
+)
+def test_when_a_budget_ends(
+    parameters: dict[str, oip.Value],
+    rpc_left_s: float | None,
+    left_ms: float,
+    way_in_ms: float | None,
+) -> None:
+    deadline, under_way_ms = read_deadline(
+        parameters, rpc_left_s=rpc_left_s, default_ms=250.0, now_s=1000.0
+    )
+    assert deadline.left_ms(1000.0) == pytest.approx(left_ms, abs=0.01)
+    assert under_way_ms == (None if way_in_ms is None else pytest.approx(way_in_ms, abs=0.01))
 
 
 async def test_a_budget_nobody_could_keep_is_answered_and_marked(edge: EdgeDaemon) -> None:
