@@ -15,7 +15,7 @@ from .options import add_bundles, add_tls, security, trust
 if TYPE_CHECKING:
     from ..cloud.remote import RemoteUrl
 
-_SAGEMAKER = "127.0.0.1:8080"
+_LISTEN, _SAGEMAKER = "127.0.0.1:8500", "127.0.0.1:8080"
 ENGINES = ("local", "ray")
 _MOST_ACTORS = 8
 
@@ -25,7 +25,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = commands.add_parser(
         "cloud", help="serve bundles: whole models and tails, over the Open Inference Protocol"
     )
-    parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument(
+        "--listen", default=_LISTEN, metavar="HOST:PORT", help=f"where gRPC is served ({_LISTEN})"
+    )
     parser.add_argument(
         "--http", metavar="HOST:PORT", help="speak the protocol over HTTP there too (off)"
     )
@@ -40,14 +42,19 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there (off)"
     )
     parser.add_argument(
-        "--instances", type=int, default=None, help="parallel runs, in each worker if there are any"
+        "--instances",
+        type=int,
+        default=None,
+        metavar="N",
+        help="parallel runs, in each worker if there are any (one for each core; of Ray, 1)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=None,
         metavar="N",
-        help="compute in N processes beneath this one (0: in this one); of Ray, at most N actors",
+        help="compute in N processes beneath this one (0: in this one); of Ray, at most N actors "
+        "(8)",
     )
     parser.add_argument(
         "--engine",
@@ -68,7 +75,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of Ray: the cluster to join (one of its own)"
     )
-    parser.add_argument("--queue", type=int, default=64, help="requests waiting per model")
+    parser.add_argument(
+        "--queue", type=int, default=64, metavar="N", help="requests waiting per model (64)"
+    )
     parser.add_argument(
         "--share",
         action="append",
@@ -76,12 +85,18 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="MODEL=WEIGHT",
         help="under overload models have the instances by their weights (1 each); may be repeated",
     )
-    parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument(
+        "--max-batch",
+        type=int,
+        default=8,
+        metavar="N",
+        help="items computed together, and in one request (8)",
+    )
     parser.add_argument(
         "--precision",
         choices=[str(each) for each in Precision],
         default=str(Precision.FLOAT32),
-        help="arithmetic of whole models and tails; a bundle has what its recipe asked for",
+        help="arithmetic of models and tails (float32); a bundle has what its recipe asked for",
     )
     parser.add_argument(
         "--runtime",

@@ -21,14 +21,16 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = commands.add_parser(
         "rollback", help="let an older version of a model answer, now and after restarts"
     )
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", help="its name, as the repository index has it")
     parser.add_argument(
         "--to",
         default="previous",
         metavar="VERSION",
         help="a version, or `newest` to follow new versions again (the one before the present)",
     )
-    parser.add_argument("--at", default="127.0.0.1:8500", metavar="HOST:PORT", help="the cloud")
+    parser.add_argument(
+        "--at", default="127.0.0.1:8500", metavar="HOST:PORT", help="the cloud (127.0.0.1:8500)"
+    )
     add_tls(parser)
     parser.set_defaults(run=run)
 

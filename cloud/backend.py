@@ -13,10 +13,10 @@ import onnxruntime
 from ..shared.errors import BundleError
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
+from .leash import may_loop, run_leashed
 from .weights import SessionSettings, Weights, open_session
 
 _CPU = "CPUExecutionProvider"
-_LOOPS = (b"Loop", b"Scan")
 
 Output = npt.NDArray[np.float32]
 
@@ -110,8 +110,8 @@ class OnnxBackend(Backend):
         self._outputs = [the_other(given, self._further, "outputs"), *self._further]
         self._single = taken[self._input][0] == 1
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
-        # Without a look at every node: an operator's name stands in the bytes as it is.
-        self.bounded = self.device == "cpu" and not any(word in graph for word in _LOOPS)
+        self._loops = may_loop(graph)
+        self.bounded = self.device == "cpu" and not self._loops
 
     def run(self, batch: Array, sides: Tensors) -> Result:
         if self._single and len(batch) > 1:
@@ -119,7 +119,11 @@ class OnnxBackend(Backend):
         return self._run(batch, sides)
 
     def _run(self, batch: Array, sides: Tensors) -> Result:
-        answer, *further = self._session.run(self._outputs, {self._input: batch, **sides})
+        fed = {self._input: batch, **sides}
+        if self._loops:
+            answer, *further = run_leashed(self._session, self._outputs, fed)
+        else:
+            answer, *further = self._session.run(self._outputs, fed)
         return Result(cast(Output, answer), dict(zip(self._further, further, strict=True)))
 
 

@@ -116,6 +116,8 @@ class CloudConfig:
             raise ConfigError(
                 "a memory limit is that of one process: it cannot be had with workers"
             )
+        if self.engine is not Engine.RAY and (self.ray_address or self.least_workers):
+            raise ConfigError("--ray-address and --least-workers are of --engine ray")
         if self.engine is Engine.RAY and not self.workers:
             raise ConfigError("the engine ray needs to know how many workers there may be")
         if self.poll_s is not None and not self.poll_s > 0:

@@ -15,7 +15,12 @@ from .shared_memory import SharedMemory
 from .upload import Upload
 
 SERVER_NAME = "hybridge-cloud"
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+EXTENSIONS = (
+    *("binary_tensor_data", "model_configuration", "model_repository", "schedule_policy"),
+    "statistics",
+)
+SHARED_MEMORY = "system_shared_memory"
+"""Where it is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,9 @@ class Front:
 
     def metadata(self) -> dict[str, Any]:
         """The fields of ServerMetadataResponse."""
-        return {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
+        shares = self.now is not None and self.now.shared_memory.allowed
+        extensions = (*EXTENSIONS, SHARED_MEMORY) if shares else EXTENSIONS
+        return {"name": SERVER_NAME, "version": __version__, "extensions": extensions}
 
     def model_ready(self, name: str, version: str) -> bool:
         """Whether a model answers requests now."""

@@ -99,7 +99,7 @@ async def read_input(
             model=model,
             stage=model.whole,
             items=len(first),
-            load=lambda: first,
+            load=partial(_as_it_is, first),
             at_hand=True,
             sides=others,
         )

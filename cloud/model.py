@@ -10,7 +10,9 @@ from ..protos import model_config_pb2 as pb
 from ..shared import oip
 from ..shared.bundle import Bundle
 from ..shared.contract import Contract
+from ..shared.errors import TensorError
 from ..shared.manifest import Blob, Large, Precision, Runtime
+from ..shared.security import MAX_MESSAGE_BYTES
 from ..shared.side import wanted_outputs
 from ..shared.tensor import Array, TensorSpec
 from .backend import Backend
@@ -100,7 +102,7 @@ class Model(ABC):
 
     @abstractmethod
     def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
-        """The outputs of a response."""
+        """The outputs of a response; TensorError for more than a message holds."""
 
     @property
     def whole(self) -> Stage:
@@ -224,7 +226,7 @@ class ServedModel(Model):
     def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
         assert answer.probabilities is not None
         beside = {name: answer.outputs[name] for name in wanted}
-        return {oip.PROBABILITIES: answer.probabilities, **beside}
+        return sendable({oip.PROBABILITIES: answer.probabilities, **beside})
 
     @property
     def size_px(self) -> int:
@@ -233,6 +235,17 @@ class ServedModel(Model):
     @cached_property
     def by_contract(self) -> dict[bytes, Stage]:
         return {stage.contract.digest: stage for stage in self.stages}
+
+
+def sendable(outputs: dict[str, Array]) -> dict[str, Array]:
+    """The same; TensorError if no message holds them."""
+    size_bytes = sum(array.nbytes for array in outputs.values())
+    if size_bytes > MAX_MESSAGE_BYTES:
+        raise TensorError(
+            f"the answer takes {size_bytes} bytes, and a message holds {MAX_MESSAGE_BYTES}; "
+            "send fewer items, or name the outputs that are wanted"
+        )
+    return outputs
 
 
 def _beside(spec: TensorSpec) -> Told:

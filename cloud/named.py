@@ -17,17 +17,20 @@ from ..shared.contract import Contract
 from ..shared.errors import ModelFault, TensorError
 from ..shared.manifest import OutputKind, Precision
 from ..shared.oip import InputTensor, RequestedOutput
+from ..shared.security import MAX_MESSAGE_BYTES
 from ..shared.side import Tensors, wanted_outputs
 from ..shared.tensor import DTYPES, Array, datatype_of
 from .backend import Backend, Result
 from .cost import Cost
 from .job import StageKey
-from .model import Model, Told
+from .model import Model, Told, sendable
 from .priorities import Priorities
 from .stage import Computed, Stage
 from .triton_config import priorities_of
 from .work import Answer
 
+_MEASURED_ITEMS = 8
+"""What config.pbtxt allows a request may be far more than anybody sends."""
 _BUDGET_MS = 60_000.0
 """Where neither the request nor config.pbtxt says one."""
 
@@ -155,6 +158,10 @@ class NamedStage(Stage):
         first, *others = self.takes
         return first.zeros(items), {slot.name: slot.zeros(items) for slot in others}
 
+    @property
+    def _measured_items(self) -> int:
+        return min(self.max_batch, max(self.together, _MEASURED_ITEMS))
+
     def _measure(self) -> Cost:
         cost = super()._measure()
         batch_items = min(cost.batch_items, self.together)
@@ -220,7 +227,7 @@ class NamedModel(Model):
 
     def answered(self, answer: Answer, *, wanted: Iterable[str]) -> dict[str, Array]:
         made = answer.outputs
-        return {name: made[name] if self.batches else made[name][0] for name in wanted}
+        return sendable({name: made[name] if self.batches else made[name][0] for name in wanted})
 
     def read(self, sent: Iterable[InputTensor]) -> tuple[Array, Tensors]:
         """The first input and the others, [items, ...] each; TensorError unless all fit."""
@@ -257,6 +264,11 @@ class NamedModel(Model):
         return Told(slot.name, slot.datatype, (-1, *slot.dims) if self.batches else slot.dims)
 
 
+def _most_items(takes: Iterable[Slot]) -> int:
+    """More do not come in one message."""
+    return MAX_MESSAGE_BYTES // max(1, sum(slot.zeros(1).nbytes for slot in takes))
+
+
 def named_stage(
     key: StageKey,
     config: pb.ModelConfig,
@@ -281,7 +293,7 @@ def named_stage(
     return NamedStage(
         key=key,
         contract=Contract(tensor=first.name, shape=shape, dtype=first.datatype, model=str(key)),
-        max_batch=max(config.max_batch_size, 1),
+        max_batch=max(1, min(config.max_batch_size, _most_items(takes))),
         own_bytes=own_bytes,
         open=partial(
             _backend,

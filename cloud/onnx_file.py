@@ -7,6 +7,7 @@ import onnxruntime
 
 from ..shared.errors import BundleError
 from ..shared.side import Tensors
+from .leash import file_may_loop, run_leashed
 from .named import Slot, Source
 
 _DATATYPES = {
@@ -42,9 +43,14 @@ class OnnxFile(Source):
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
         self.takes = {slot.name: slot for slot in map(_slot, self._session.get_inputs())}
         self.gives = {slot.name: slot for slot in map(_slot, self._session.get_outputs())}
+        self._loops = file_may_loop(file)
 
     def run(self, fed: Tensors, *, outputs: Sequence[str]) -> Tensors:
-        return dict(zip(outputs, self._session.run(list(outputs), dict(fed)), strict=True))
+        if self._loops:
+            made = run_leashed(self._session, list(outputs), dict(fed))
+        else:
+            made = self._session.run(list(outputs), dict(fed))
+        return dict(zip(outputs, made, strict=True))
 
 
 def _slot(value: onnxruntime.NodeArg) -> Slot:

@@ -38,11 +38,11 @@ from ..shared.manifest import Large, OutputKind
 from ..shared.security import Address, Security
 from ..shared.side import Tensors
 from ..shared.tensor import DTYPES, Array
+from .audience import audience
 from .backend import Backend, Output, Result, the_other
 from .named import Slot, Source
 from .priorities import Priorities
 from .triton_config import priorities_of
-from .work import audience
 
 _SCHEMES = ("grpc", "grpcs")
 _ABOUT_S = 10.0

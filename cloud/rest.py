@@ -102,8 +102,8 @@ class _Rest:
 
     async def model_ready(self, request: web.Request) -> web.Response:
         repository = served_now(self._front).inference.repository
-        repository.model(_model(request), _version(request))
-        return _json({"name": _model(request), "ready": True})
+        ready = repository.model(_model(request), _version(request)).ready
+        return _json({"name": _model(request), "ready": ready}, status=200 if ready else 503)
 
     async def config(self, request: web.Request) -> web.Response:
         repository = served_now(self._front).inference.repository
@@ -129,7 +129,9 @@ class _Rest:
         return infer_response(body)
 
     async def index(self, request: web.Request) -> web.Response:
-        ready_only = bool((await _fields(request)).get("ready"))
+        ready_only = (await _fields(request)).get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise RequestError(f"ready must be true or false, not {ready_only!r}")
         return _json(await served_now(self._front).control.index(ready_only=ready_only))
 
     async def load(self, request: web.Request) -> web.Response:

@@ -33,7 +33,8 @@ _TOP = 5
 
 def sagemaker_app(front: Front) -> web.Application:
     """Answers as a SageMaker container does."""
-    app, container = application(front.room), _Container(front)
+    app = application(front.room, fault_names=("error", "message"))  # boto3 shows the second
+    container = _Container(front)
     app.add_routes(
         [
             web.get("/ping", container.ping),

@@ -338,7 +338,9 @@ class Scheduler:
         done_ms = (after_s[job.id] - now_s) * 1e3
         left_ms = (job.deadline_s - now_s) * 1e3
         own_ms = queue.cost.at(now_s).surely_ms(job.items)
-        forecast = f"{done_ms - own_ms:.1f} ms of waiting and {own_ms:.1f} ms of computing"
+        forecast = (
+            f"{max(0.0, done_ms - own_ms):.1f} ms of waiting and {own_ms:.1f} ms of computing"
+        )
         if done_ms > left_ms:
             raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
         late = [other for other in self._waiting(job.rank) if after_s[other.id] > other.deadline_s]

@@ -15,6 +15,7 @@ from ..shared.daemon import OnListening
 from ..shared.deadline import monotonic
 from ..shared.discovery import Advertisement
 from ..shared.errors import ConfigError
+from ..shared.oip_wire import parse_infer
 from ..shared.rpc import guarded
 from ..shared.security import SERVER_OPTIONS, Address
 from .config import CloudConfig
@@ -116,6 +117,8 @@ class CloudServer:
         self._health.set(serving=True)
         for name in self.config.shares.keys() - {model.name for model in opened.repository}:
             log.warning("a share is kept for %s, which is not served", name)
+        for name in self.config.remotes.keys() - {model.name for model in opened.repository}:
+            log.warning("a remote is given for %s, which is not served", name)
         log.info("ready: %s", ", ".join(str(model.whole.key) for model in opened.repository))
         await self._advertise()
 
@@ -153,7 +156,7 @@ class CloudServer:
         )
         services = guarded(self._server, doors_of(front.room))
         inference = InferenceService(front)
-        add_servicer(services, inference, infer=inference.infer)
+        add_servicer(services, inference, infer=inference.infer, parse=parse_infer)
         add_FleetServicer_to_server(FleetService(front), services)
         add_HealthServicer_to_server(self._health, services)
         add_reflection(services)

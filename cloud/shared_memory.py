@@ -34,7 +34,7 @@ class SharedMemory:
     """The regions that clients have named. All methods belong to one event loop."""
 
     def __init__(self, *, allowed: bool) -> None:
-        self._allowed = allowed
+        self.allowed = allowed
         self._objects: dict[str, _Object] = {}
 
     def register(self, name: str, *, key: str, offset: int, size_bytes: int) -> None:
@@ -99,7 +99,12 @@ class SharedMemory:
                     f"output {name!r} takes {array.nbytes} bytes, not {region.size_bytes}"
                 )
             at = self._find(region)
-            os.pwrite(at.file, array.tobytes(), at.offset + region.offset)
+            try:
+                written = os.pwrite(at.file, array.tobytes(), at.offset + region.offset)
+            except OSError as error:  # it has shrunk, and memory is full
+                raise TensorError(f"region {region.name!r} cannot be written: {error}") from error
+            if written != array.nbytes:
+                raise TensorError(f"region {region.name!r} has shrunk; register it anew")
         return msgspec.structs.replace(response, placed=placed) if placed else response
 
     def _read(self, region: Region) -> bytes:
@@ -124,5 +129,5 @@ class SharedMemory:
         return at
 
     def _allow(self) -> None:
-        if not self._allowed:
+        if not self.allowed:
             raise NotAllowed("this server shares no memory; start it with --shared-memory")

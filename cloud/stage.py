@@ -153,12 +153,18 @@ class Stage:
                 f"instead of {dtype} {list(shape)}"
             )
 
+    @property
+    def _measured_items(self) -> int:
+        """The largest batch that is measured; of others the cost is reckoned from it."""
+        return self.max_batch
+
     def _measure(self) -> Cost:
+        items = self._measured_items
         one_ms = self._time_ms(1, _ONE_RUNS)
-        full_ms = self._time_ms(self.max_batch, _FULL_RUNS) if self.max_batch > 1 else one_ms
+        full_ms = self._time_ms(items, _FULL_RUNS) if items > 1 else one_ms
         assert self._backend is not None
         self.offloaded = self._backend.offloaded(*self._zeros(1))
-        return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=self.max_batch)
+        return Cost.fit(one_ms=one_ms, full_ms=full_ms, full_items=items)
 
     def _time_ms(self, items: int, runs: int) -> float:
         batch, sides = self._zeros(items)

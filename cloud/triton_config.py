@@ -74,7 +74,8 @@ def read_config(folder: Path) -> pb.ModelConfig:
     except FileNotFoundError:
         pass
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise BundleError(f"{file} cannot be read: {error}") from error
+        why = str(error).strip() or "it is no text"
+        raise BundleError(f"{file} cannot be read: {why}") from error
     if config.name not in ("", folder.name):
         raise BundleError(f"{file} is of {config.name!r}, and its folder is {folder.name!r}")
     config.name = folder.name
@@ -89,6 +90,8 @@ def check_config(config: pb.ModelConfig) -> None:
         if field.name not in _KNOWN:
             log.warning("%s: config.pbtxt: %s is left aside: %s", config.name, field.name,
                         _ASIDE.get(field.name, "it means nothing here"))  # fmt: skip
+    if config.max_batch_size < 0:
+        raise BundleError(f"config.pbtxt: max_batch_size is {config.max_batch_size}")
     if config.model_transaction_policy.decoupled:
         raise BundleError("config.pbtxt: decoupled models are not served: one answer per request")
     tensors: tuple[pb.ModelInput | pb.ModelOutput, ...] = (*config.input, *config.output)

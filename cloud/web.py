@@ -4,10 +4,11 @@ import asyncio
 import logging
 import socket
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..shared.errors import (
     ConfigError,
@@ -24,6 +25,15 @@ from .statistics import PortFigures
 
 log = logging.getLogger(__name__)
 
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a word of aiohttp is about more than what a stranger sent as HTTP and is none."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_of_ports = log.getChild("port")
+_of_ports.addFilter(_is_ours)
+
 _IDLE_S = 75.0
 _HEADERS_S = 20.0
 """How long the headers of a connection's first request may take to come."""
@@ -36,6 +46,7 @@ _SILENT: web.AppKey[dict[web.RequestHandler, asyncio.TimerHandle]] = web.AppKey(
 """Connections on which no request has come yet, and what ends each."""
 
 _ROOM: web.AppKey[Room] = web.AppKey("room")
+_FAULT_NAMES: web.AppKey[Sequence[str]] = web.AppKey("fault_names")
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -61,6 +72,7 @@ class Site:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_of_ports,
             shutdown_timeout=grace_ms / 1e3,
             keepalive_timeout=_IDLE_S,
             handler_cancellation=True,  # whoever leaves is not computed for
@@ -113,11 +125,15 @@ class Site:
         connection.force_close()
 
 
-def application(room: Room) -> web.Application:
-    """An empty application whose faults and slow readers are dealt with."""
+def application(room: Room, *, fault_names: Sequence[str] = ("error",)) -> web.Application:
+    """An empty application whose faults and slow readers are dealt with.
+
+    What went wrong is told under these names of a JSON object.
+    """
     app = web.Application(middlewares=[_send, _tell_faults], client_max_size=MAX_MESSAGE_BYTES)
     app[_SILENT] = {}
     app[_ROOM] = room
+    app[_FAULT_NAMES] = fault_names
     return app
 
 
@@ -161,7 +177,7 @@ async def _send(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             place = stack.enter_context(_place(request))
         except Overloaded as error:
-            response = _fault(error)
+            response = _fault(request, error)
         else:
             response = await handler(request)
             place.answer(response.content_length or 0)
@@ -195,20 +211,21 @@ async def _tell_faults(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         return await handler(request)
     except HybridgeError as error:
-        return _fault(error)
+        return _fault(request, error)
     except web.HTTPException as error:
-        response = _error(error.status, error.text or error.reason)
+        response = _error(request, error.status, error.text or error.reason)
         if allowed := error.headers.get("Allow"):
             response.headers["Allow"] = allowed
         return response
     except Exception as error:  # nothing may leave as a stack trace
         log.exception("defect in %s %s", request.method, request.path, exc_info=error)
-        return _error(500, "internal error")
+        return _error(request, 500, "internal error")
 
 
-def _fault(error: HybridgeError) -> web.Response:
-    return _error(meaning(error).http_status, public_message(error))
+def _fault(request: web.Request, error: HybridgeError) -> web.Response:
+    return _error(request, meaning(error).http_status, public_message(error))
 
 
-def _error(status: int, message: str) -> web.Response:
-    return web.Response(status=status, body=error_body(message), content_type="application/json")
+def _error(request: web.Request, status: int, message: str) -> web.Response:
+    body = error_body(message, names=request.app[_FAULT_NAMES])
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -3,10 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -22,6 +19,7 @@ from ..shared.errors import (
 )
 from ..shared.side import Tensors, items_of, joined
 from ..shared.tensor import Array
+from .audience import WAITING, Task
 from .job import Job
 from .stage import Computed, Stage
 
@@ -68,25 +66,6 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         self.answer.get_loop().call_soon_threadsafe(self.answer.add_done_callback, act)
 
 
-class Task(Protocol):
-    """A work as whoever carries it out sees it."""
-
-    @property
-    def job(self) -> Job: ...
-
-    @property
-    def load(self) -> Load: ...
-
-    @property
-    def sides(self) -> Tensors: ...
-
-    @property
-    def unwanted(self) -> bool: ...
-
-    def when_done(self, act: Callable[[object], object]) -> None:
-        """Calls `act` on the waiter's event loop once nobody waits any more."""
-
-
 class Errand(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A work whose waiter cannot leave, or cannot say so, while it is carried out."""
 
@@ -97,42 +76,6 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def when_done(self, act: Callable[[object], object]) -> None:
         """Nobody tells; the deadline ends it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Audience:
-    """Those who wait for what the calling thread computes."""
-
-    works: Sequence[Task]
-
-    @property
-    def deadline_s(self) -> float:
-        """The last of theirs, on the clock of `shared/deadline`."""
-        return max(work.job.deadline_s for work in self.works)
-
-    @property
-    def rank(self) -> int:
-        """The first of theirs."""
-        return min(work.job.rank for work in self.works)
-
-    def when_gone(self, act: Callable[[], object]) -> None:
-        """Calls `act` once nobody waits any more, on their event loop."""
-
-        def look(_: object) -> None:
-            if all(work.unwanted for work in self.works):
-                act()
-
-        for work in self.works:
-            work.when_done(look)
-
-
-_WAITING: ContextVar[Sequence[Task]] = ContextVar("waiting", default=())
-
-
-def audience() -> Audience | None:
-    """Who waits for what the calling thread computes; None where a model is tried."""
-    works = _WAITING.get()
-    return Audience(works) if works else None
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -160,11 +103,11 @@ def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
         except Exception as error:  # whatever it is, it belongs to this request alone
             outcomes[at] = error
     decode_ms = (clock() - started_s) * 1e3
-    waiting = _WAITING.set(works)
+    waiting = WAITING.set(works)
     try:
         results = _compute(inputs, stage)
     finally:
-        _WAITING.reset(waiting)
+        WAITING.reset(waiting)
     took_ms = (clock() - started_s) * 1e3
     items = 0
     for at, result in results.items():
@@ -199,7 +142,7 @@ def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | E
     if len(inputs) <= 1:
         return {at: _run([loaded], stage) for at, loaded in inputs.items()}
     computed = _run([*inputs.values()], stage)
-    if isinstance(computed, RemoteUnavailable | RemoteTooLate):
+    if isinstance(computed, RemoteUnavailable | RemoteTooLate | DeadlineUnmet):
         return dict.fromkeys(inputs, computed)
     if isinstance(computed, Exception):
         return {at: _run([loaded], stage) for at, loaded in inputs.items()}

@@ -23,6 +23,7 @@ from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud
 from ..shared.errors import ConfigError, RemoteUnavailable
 from ..shared.manifest import Manifest
+from ..shared.oip_wire import parse_infer
 from ..shared.plan import PlanKind
 from ..shared.privacy import Privacy, read_privacy
 from ..shared.rpc import guarded
@@ -79,7 +80,7 @@ class EdgeDaemon:
             compression=grpc.Compression.NoCompression,
         )
         services = guarded(self._server)
-        oip.add_servicer(services, self._service)
+        oip.add_servicer(services, self._service, parse=parse_infer)
         fleet_pb2_grpc.add_EdgeServicer_to_server(self._watching, services)
         self.address = config.security.bind(self._server, config.listen)
         await self._server.start()

@@ -213,19 +213,23 @@ def add_servicer(
     servicer: Servicer,
     *,
     infer: Callable[[bytes, Context], Awaitable[bytes]] | None = None,
+    parse: Callable[[bytes], pb.ModelInferRequest] = pb.ModelInferRequest.FromString,
 ) -> None:
     """Serve `servicer` on `server`, which must not have been started.
 
-    `infer` answers ModelInfer in the servicer's place, with messages as they are on the wire.
+    `infer` answers ModelInfer in the servicer's place, with messages as they are on the wire;
+    `parse` reads the requests of the others that bring tensors.
     """
-    handlers = {method.name: _handler(servicer, method) for method in METHODS}
+    handlers = {method.name: _handler(servicer, method, parse) for method in METHODS}
     if infer is not None:
         handlers[MODEL_INFER.name] = grpc.unary_unary_rpc_method_handler(infer)
     generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
     server.add_generic_rpc_handlers((generic,))
 
 
-def _handler(servicer: Servicer, method: Method[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    servicer: Servicer, method: Method[Any, Any], parse: Callable[[bytes], pb.ModelInferRequest]
+) -> grpc.RpcMethodHandler[Any, Any]:
     make = (
         grpc.stream_stream_rpc_method_handler
         if method.streaming
@@ -233,7 +237,9 @@ def _handler(servicer: Servicer, method: Method[Any, Any]) -> grpc.RpcMethodHand
     )
     return make(
         getattr(servicer, method.name),
-        request_deserializer=method.request.FromString,
+        request_deserializer=(
+            parse if method.request is pb.ModelInferRequest else method.request.FromString
+        ),
         response_serializer=method.response.SerializeToString,
     )
 

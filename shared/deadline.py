@@ -22,7 +22,7 @@ def check_budget_ms(budget_ms: float) -> float:
     if not math.isfinite(budget_ms) or budget_ms <= 0:
         raise BudgetError(f"{budget_ms:g} ms; it must be above 0")
     if budget_ms > MAX_BUDGET_MS:
-        raise BudgetError(f"{budget_ms:g} ms; at most {MAX_BUDGET_MS:g} ms (an hour) is accepted")
+        raise BudgetError(f"{budget_ms:.10g} ms; at most {MAX_BUDGET_MS:.0f}, an hour, are taken")
     return budget_ms
 
 

@@ -162,6 +162,10 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
 """One line per error; exit codes follow BSD sysexits(3). A test holds that none is missing."""
 
 
+_MOST_CHARACTERS = 1000
+"""gRPC breaks off a call whose status has a longer message than the caller takes, 8 to 16 KB."""
+
+
 def meaning(error: HybridgeError) -> Meaning:
     """The table's line for an error."""
     return MEANINGS[type(error)]
@@ -171,7 +175,8 @@ def public_message(error: HybridgeError) -> str:
     """One line that may be shown to whoever sent the request."""
     detail = str(error)
     text = meaning(error).text
-    return f"{text}: {detail}" if detail else text
+    line = f"{text}: {detail}" if detail else text
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[: _MOST_CHARACTERS - 3]}..."
 
 
 def from_rpc(error: grpc.RpcError) -> RemoteError:

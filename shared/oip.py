@@ -75,6 +75,11 @@ _LISTED = {
 }
 """Where the values of a tensor lie that is not sent raw, by the kind of its dtype."""
 
+_MOST_DIMENSIONS = 64
+"""As numpy has it."""
+_MOST_LISTED = 1 << 20
+"""So many values, listed one by one, take 60 ms to read."""
+
 Value = bool | int | float | str
 Parameters = MutableMapping[str, pb.InferParameter]
 
@@ -255,7 +260,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
                 _Declared(
                     tensor.name,
                     tensor.datatype,
-                    tuple(tensor.shape),
+                    _shape(tensor),
                     get_parameters(tensor.parameters),
                     tensor.contents,
                 )
@@ -277,6 +282,12 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
             inputs=_tensors(self.inputs, contents),
             outputs=self.outputs,
         )
+
+
+def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
+    if len(tensor.shape) > _MOST_DIMENSIONS:
+        raise TensorError(f"input {tensor.name!r} has {len(tensor.shape)} dimensions")
+    return tuple(tensor.shape)
 
 
 def read_request(message: pb.ModelInferRequest) -> InferRequest:
@@ -328,10 +339,12 @@ def _tensors(
 def _listed(tensor: _Declared) -> bytes:
     """The contents of a tensor that came as a list of values, as if they had come raw."""
     if tensor.datatype == "BYTES" and tensor.contents.bytes_contents:
+        _check_listed(tensor, len(tensor.contents.bytes_contents))
         return bytes_to_raw(tensor.contents.bytes_contents)
     dtype = DTYPES.get(tensor.datatype)
     for listed in _LISTED[dtype.kind] if dtype is not None else ():
         if values := getattr(tensor.contents, listed):
+            _check_listed(tensor, len(values))
             try:
                 return to_raw(np.array(list(values), dtype))
             except OverflowError as error:
@@ -340,6 +353,14 @@ def _listed(tensor: _Declared) -> bytes:
         f"input {tensor.name!r} has no contents; send the input in raw_input_contents "
         f"(or in the contents of its datatype)"
     )
+
+
+def _check_listed(tensor: _Declared, count: int) -> None:
+    if count > _MOST_LISTED:
+        raise TensorError(
+            f"input {tensor.name!r} lists {count} values, at most {_MOST_LISTED} are read; "
+            "send it in raw_input_contents"
+        )
 
 
 def add_input(request: pb.ModelInferRequest, name: str, array: Array) -> None:

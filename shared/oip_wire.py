@@ -26,6 +26,10 @@ _ID, _CONTENTS = 3 << 3 | _LENGTH, 7 << 3 | _LENGTH
 _MOST_FIELDS = 64
 """A message of more is left to protobuf, which is faster by field, if not by byte."""
 _FIXED_BYTES = {1: 8, 5: 4}
+_TENSORS = frozenset((5 << 3 | _LENGTH, 6 << 3 | _LENGTH))
+"""The tags of its inputs and of the outputs that it names."""
+_FIELDS_AT_MOST, _WORDS_AT_MOST_BYTES = 4096, 8 << 20
+"""What a message may say beside its raw contents; of tiny fields each byte takes 2 us to read."""
 _KEPT, _KEPT_BYTES = 256, 2048
 """How many pieces of a message are kept, and how long they may be."""
 
@@ -44,12 +48,22 @@ def read_infer(message: bytes) -> InferRequest:
     try:
         split = _split(message)
         if split is None:
-            return read_request(pb.ModelInferRequest.FromString(message))
+            return read_request(parse_infer(message))
         rest, id, contents = split
         words = _words_kept(rest) if len(rest) <= _KEPT_BYTES else _words(rest)
         return words.request(id=id.decode() if id else "", contents=contents)
     except (DecodeError, IndexError, UnicodeDecodeError) as error:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
+
+
+def parse_infer(message: bytes) -> pb.ModelInferRequest:
+    """A ModelInferRequest as protobuf has it.
+
+    RequestError if it says so much that reading it would hold up everybody, DecodeError or
+    IndexError if it is none.
+    """
+    _check_words(message)
+    return pb.ModelInferRequest.FromString(message)
 
 
 def write_infer(response: InferResponse) -> bytes:
@@ -82,7 +96,7 @@ def write_infer(response: InferResponse) -> bytes:
 
 
 def _words(rest: bytes) -> Words:
-    return Words.of(pb.ModelInferRequest.FromString(rest))
+    return Words.of(parse_infer(rest))
 
 
 _words_kept = lru_cache(_KEPT)(_words)
@@ -152,6 +166,36 @@ def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview]] | None:
                 id = message[start:end]
         at = end
     return None
+
+
+def _check_words(message: bytes) -> None:
+    """Counts fields, those of tensors too, and what is no raw contents."""
+    fields = words_bytes = 0
+    parts = [(0, len(message), True)]
+    while parts:
+        at, size, outer = parts.pop()
+        while at < size:
+            fields += 1
+            if fields > _FIELDS_AT_MOST:
+                raise RequestError(f"a message of more than {_FIELDS_AT_MOST} fields")
+            tag, start = _read_varint(message, at)
+            if tag & 7 == _LENGTH:
+                length, start = _read_varint(message, start)
+                end = start + length
+            else:
+                end = _end(message, tag & 7, start)
+            if end > size:
+                raise DecodeError("cut off")
+            if outer and tag != _CONTENTS:
+                words_bytes += end - at
+            if outer and tag in _TENSORS:
+                parts.append((start, end, False))
+            at = end
+    if words_bytes > _WORDS_AT_MOST_BYTES:
+        raise RequestError(
+            f"{words_bytes} bytes beside raw_input_contents, at most {_WORDS_AT_MOST_BYTES} are "
+            "read; send tensors there"
+        )
 
 
 def _end(message: bytes, wire_type: int, at: int) -> int:

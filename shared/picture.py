@@ -70,8 +70,10 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             return image.size
+    except UnidentifiedImageError:
+        raise PictureError(f"{_what_it_is(encoded)}; accepted: {', '.join(FORMATS)}") from None
     except _DAMAGE as error:
-        raise PictureError(f"not a picture ({error})") from error
+        raise PictureError(f"damaged or truncated picture ({error})") from error
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:

@@ -5,7 +5,7 @@ Without the binary tensor extension a body is one JSON object. With it the first
 parameter `binary_data_size` says how many, in the order of the JSON (Triton, "Binary Tensor Data").
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 MAX_JSON_BYTES = 8 << 20
 """A longer JSON text would hold up everybody for tens of milliseconds; tensors may go in binary."""
+_MOST_LISTED = 1 << 20
+"""So many values of an output are as long."""
 
 _BINARY_SIZE, _BINARY, _BINARY_OUTPUT = "binary_data_size", "binary_data", "binary_data_output"
 _TAKES = {"b": "biu", "i": "iu", "u": "iu", "f": "iuf"}
@@ -105,7 +107,7 @@ def encode_response(response: InferResponse, request: InferRequest) -> Body:
             raws.append(to_raw(array))
             told["parameters"] = {_BINARY_SIZE: len(raws[-1])}
         else:
-            told["data"] = array.ravel().tolist()
+            told["data"] = _as_list(name, array)
         outputs.append(told)
     header = msgspec.json.encode(
         {
@@ -117,6 +119,22 @@ def encode_response(response: InferResponse, request: InferRequest) -> Body:
         }
     )
     return Body(b"".join((header, *raws)), len(header)) if raws else Body(header)
+
+
+def _as_list(name: str, array: Array) -> list[Any]:
+    """TensorError for what JSON cannot say, or not in a reasonable time."""
+    if array.size > _MOST_LISTED:
+        raise TensorError(
+            f"output {name!r} has {array.size} values, at most {_MOST_LISTED} are listed; "
+            f'ask for it in binary ("{_BINARY}": true)'
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise TensorError(
+            f"output {name!r} holds NaN or infinity, for which JSON has no word; "
+            f'ask for it in binary ("{_BINARY}": true)'
+        )
+    values: list[Any] = array.ravel().tolist()
+    return values
 
 
 def _inputs(tensors: Iterable[_Tensor], body: bytes, at: int) -> Iterator[InputTensor]:
@@ -138,7 +156,7 @@ def _inputs(tensors: Iterable[_Tensor], body: bytes, at: int) -> Iterator[InputT
 def _binary_size(tensor: _Tensor, *, room: int) -> int:
     size = tensor.parameters[_BINARY_SIZE]
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= room:
-        raise TensorError(f"input {tensor.name!r} is said to have {size} bytes; {room} came")
+        raise TensorError(f"input {tensor.name!r} is said to have {size!r} bytes; {room} came")
     if tensor.data is not None:
         raise TensorError(f"input {tensor.name!r} came as a list and in binary")
     return size
@@ -193,9 +211,9 @@ def _text(value: Any, name: str) -> bytes:
     return value.encode()
 
 
-def error_body(message: str) -> bytes:
-    """The body of a response that is no answer."""
-    return msgspec.json.encode({"error": message})
+def error_body(message: str, *, names: Sequence[str] = ("error",)) -> bytes:
+    """The body of a response that is no answer; the message stands under each of the names."""
+    return msgspec.json.encode(dict.fromkeys(names, message))
 
 
 def json_body(fields: Mapping[str, Any] | list[Any]) -> bytes:

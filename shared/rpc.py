@@ -19,6 +19,11 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+_CARRIERS = frozenset(("ModelInfer", "ModelStreamInfer", "Probe"))
+"""The methods whose messages may be as long as any."""
+_WORDS_BYTES = 1 << 16
+
+
 class Doors(NamedTuple):
     """What is received of calls with one message each, and of streams."""
 
@@ -94,7 +99,7 @@ class _GuardedHandlers(grpc.GenericRpcHandler):
 
 
 def _guard(handler: _Handler, method: str, doors: Doors) -> _Made:
-    parse = handler.request_deserializer
+    parse = _of_words(handler.request_deserializer, method)
     options: dict[str, Any] = {
         "request_deserializer": None,  # gRPC would tell a DecodeError as UNKNOWN
         "response_serializer": handler.response_serializer,
@@ -167,10 +172,25 @@ async def _only(
         raise
 
 
+def _of_words(parse: _Parse, method: str) -> _Parse:
+    """Of a call that carries nothing large, whose words are read on the event loop."""
+    if parse is None or method.rpartition("/")[2] in _CARRIERS:
+        return parse
+
+    def short(message: bytes) -> Any:
+        if len(message) > _WORDS_BYTES:
+            raise RequestError(
+                f"{len(message)} bytes in a call without tensors, at most {_WORDS_BYTES} are read"
+            )
+        return parse(message)
+
+    return short
+
+
 def _parse(message: bytes, parse: _Parse) -> Any:
     try:
         return parse(message) if parse else message
-    except DecodeError as error:
+    except (DecodeError, IndexError) as error:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
 
 

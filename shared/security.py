@@ -4,6 +4,7 @@ Loopback may be plain. Anything wider needs TLS files, or the explicit word that
 """
 
 import ipaddress
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,9 @@ class Security:
                 self._allow_plain(address, "listen on")
                 port = server.add_insecure_port(str(address))
         except RuntimeError as error:
+            why = _why_not(address) or str(error)
             hint = "" if self.certificate is None else " (or the TLS files are no valid pair)"
-            raise ConfigError(f"cannot listen on {address}: {error}{hint}") from error
+            raise ConfigError(f"cannot listen on {address}: {why}{hint}") from error
         if port == 0:
             raise ConfigError(f"cannot listen on {address}: is the port taken?")
         return Address(address.host, port)
@@ -156,6 +158,16 @@ class Security:
                 f"will not {verb} {address} without TLS; give --tls-cert and --tls-key "
                 "(servers) or --tls-ca (clients), or say --insecure"
             )
+
+
+def _why_not(address: Address) -> str:
+    """What the system says of listening there, which gRPC keeps to itself; empty if nothing."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        socket.create_server((address.host, address.port), family=family).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _read(file: Path) -> bytes:

@@ -23,6 +23,7 @@ from ...shared.errors import BuildError
 from ...shared.manifest import FORMAT, Golden, Light, Manifest, encode_manifest
 from ...shared.signing import SigningKey
 from .accuracy import with_accuracy
+from .bottleneck import bottleneck_of
 from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
 from .cloud_side import CloudSide
@@ -174,10 +175,13 @@ def _open(recipe: Recipe, progress: Progress) -> _Inputs:
         checking += f" ({evaluation.labelled} of {len(evaluation)} measured on have a label)"
     check_pictures(calibration, evaluation, count=partial(progress, checking))
     progress("reading models", 0, 0)
+    large = look_at_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle)
+    for file in recipe.large.bottlenecks:  # what is wrong with one is said before the conversion
+        bottleneck_of(file, large_sha256=large.sha256)
     return _Inputs(
         labels=labels,
         light=look_at_source(recipe.light.model, allow_pickle=recipe.light.allow_pickle),
-        large=look_at_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle),
+        large=large,
         calibration=calibration,
         evaluation=evaluation,
     )

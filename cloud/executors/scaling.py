@@ -23,7 +23,8 @@ class Bounds:
     def __post_init__(self) -> None:
         if not 0 <= self.least <= self.most or self.most < 1:
             raise ConfigError(
-                f"from {self.least} to {self.most} workers cannot be; at least 0, at most 1 or more"
+                f"{self.least} to {self.most} workers cannot be: "
+                "0 <= --least-workers <= --workers, and one at least"
             )
         if not (self.idle_s >= 0 and self.wait_ms >= 0):
             raise ConfigError("idle_s and wait_ms must not be negative")

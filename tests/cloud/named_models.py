@@ -1,9 +1,11 @@
 """Small ONNX models with tensors of their own names, in Triton's layout."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper, save_model
+from onnx import NodeProto, TensorProto, helper, numpy_helper, save_model
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -67,3 +69,54 @@ dynamic_batching {
   default_queue_policy { default_timeout_microseconds: 30000000 }
 }
 """
+
+
+def write_count(version: Path) -> None:
+    """k INT64 [1] -> turns FP32 [1], k loops later."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["before", "one_more"], ["after"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", FLOAT, [1]),
+        ],
+        [numpy_helper.from_array(np.ones(1, np.float32), "one_more")],
+    )
+    nodes = [
+        helper.make_node("Squeeze", ["k", "first"], ["often"]),
+        helper.make_node("Loop", ["often", "true", "zero"], ["turns"], body=body),
+    ]
+    constants = {"first": np.zeros(1, np.int64), "true": np.array(True), "zero": _ZERO}
+    _write_from_k(version, nodes, "turns", constants)
+
+
+def write_fill(version: Path) -> None:
+    """k INT64 [1] -> ones FP32 [k]."""
+    nodes = [helper.make_node("Expand", ["one", "k"], ["ones"])]
+    _write_from_k(version, nodes, "ones", {"one": np.ones(1, np.float32)})
+
+
+_ZERO = np.zeros(1, np.float32)
+
+
+def _write_from_k(
+    version: Path, nodes: list[NodeProto], output: str, constants: Mapping[str, Any]
+) -> None:
+    graph = helper.make_graph(
+        nodes,
+        output,
+        [helper.make_tensor_value_info("k", INT64, [1])],
+        [helper.make_tensor_value_info(output, FLOAT, ["n"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    version.mkdir(parents=True)
+    save_model(model, str(version / "model.onnx"))

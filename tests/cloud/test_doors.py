@@ -120,6 +120,17 @@ async def test_who_does_not_wait_for_the_answer_fills_no_log(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+async def test_what_is_no_http_fills_no_log(
+    cloud: Cloud, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    for bad in (b"X: " + b"a" * 20_000, b"X: a\r\n" * 2_000, b"Content-Length: x"):
+        async with connected(cloud, "http") as (reader, writer):
+            writer.write(POST + bad + b"\r\n\r\n")
+            assert b" 400 " in await reader.readline()
+    await check_all_serve(cloud, session)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 @pytest.mark.parametrize("door", ["http", "sagemaker"])
 async def test_a_claim_of_two_gigabytes(
     cloud: Cloud, session: aiohttp.ClientSession, door: str

@@ -203,6 +203,17 @@ async def test_inputs_beside_the_picture(config: CloudConfig, key: SigningKey) -
         await use(cloud, check)
 
 
+async def test_a_model_that_cannot_answer_is_not_ready(
+    cloud: Cloud, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(cloud, "/v2/models/tiny/ready")
+    async with session.get(url) as response:
+        assert (response.status, (await response.json())["ready"]) == (200, True)
+    monkeypatch.setattr(type(whole_stage(cloud)), "ready", False)
+    async with session.get(url) as response:
+        assert (response.status, (await response.json())["ready"]) == (503, False)
+
+
 async def test_any_http_client(cloud: Cloud, session: aiohttp.ClientSession) -> None:
     expected = await whole(cloud, random_pixels(0))
     url = url_of(cloud, "/v2/models/tiny/versions/1/infer")

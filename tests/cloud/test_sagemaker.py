@@ -104,6 +104,7 @@ async def test_the_sdk_is_served(cloud: Cloud) -> None:
         with pytest.raises(client.exceptions.ClientError) as caught:
             invoke(b"{", "application/json")
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+        assert "not the JSON of an inference request" in str(caught.value)
         client.close()
 
     await asyncio.to_thread(check)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import resource
 from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -15,7 +16,10 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 from tritonclient.utils import shared_memory as regions
 
 from hybridge.cloud.config import CloudConfig
+from hybridge.cloud.shared_memory import SharedMemory as Regions
 from hybridge.protos import open_inference_pb2 as pb
+from hybridge.shared.errors import TensorError
+from hybridge.shared.oip import InferResponse, RequestedOutput
 
 from .bundles import CLASSES, random_pixels
 from .conftest import Cloud, run_cloud
@@ -169,6 +173,26 @@ async def test_objects_that_are_none(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await cloud.stub.SystemSharedMemoryRegister(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_memory_that_cannot_be_written(memory: SharedMemory) -> None:
+    shared = Regions(allowed=True)
+    shared.register("mine", key=memory.name, offset=0, size_bytes=4096)
+    wanted = {"shared_memory_region": "mine", "shared_memory_byte_size": 4096}
+    response = InferResponse(
+        model_name="m", model_version="1", id="", parameters={}, outputs={"y": np.ones(1024, "f4")}
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most, words in ((1000, "has shrunk"), (0, "cannot be written")):
+        os.truncate(f"/dev/shm/{memory.name}", 0)  # as full as if there were no memory left
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            with pytest.raises(TensorError, match=words):
+                shared.place(response, [RequestedOutput(name="y", parameters=wanted)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    os.truncate(f"/dev/shm/{memory.name}", 4096)
+    shared.unregister("")
 
 
 async def test_names_are_taken_once(cloud: Cloud, memory: SharedMemory) -> None:

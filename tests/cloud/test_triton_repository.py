@@ -25,7 +25,7 @@ from hybridge.cloud.triton_shelf import TritonShelf
 from hybridge.protos import model_config_pb2 as pb
 from hybridge.protos import open_inference_pb2 as oip_pb
 from hybridge.shared.errors import BundleError, ConfigError
-from hybridge.shared.security import Address
+from hybridge.shared.security import MAX_MESSAGE_BYTES, Address
 
 from .conftest import Cloud, run_cloud
 from .named_models import SCALE_CONFIG, write_config, write_scale
@@ -213,6 +213,7 @@ REFUSED = [
     ("max_batch_size: many", "cannot be read"),
     ("no_such_field: 1", "no_such_field"),
     ("model_transaction_policy { decoupled: true }", "decoupled"),
+    ("max_batch_size: -3", "max_batch_size is -3"),
     ('input [ { name: "x" data_type: TYPE_STRING dims: [3] } ]', "TYPE_STRING"),
     ('input [ { name: "z" data_type: TYPE_FP32 dims: [3] } ]', "no input 'z'"),
     ('input [ { name: "x" data_type: TYPE_FP32 dims: [3] optional: true } ]', "optional"),
@@ -263,6 +264,18 @@ def test_version_policies(tmp_path: Path, policy: str, served: list[int]) -> Non
         (tmp_path / "scale" / version).mkdir()
     found = TritonShelf(root=tmp_path, max_batch=4).found()
     assert [int(each.version) for each in found] == served
+
+
+def test_a_batch_that_no_message_holds_is_not_measured(tmp_path: Path) -> None:
+    write_scale(tmp_path / "scale" / "1")
+    write_config(
+        tmp_path / "scale", SCALE_CONFIG.replace("max_batch_size: 8", "max_batch_size: 1000000000")
+    )
+    (tmp_path / "scale" / "labels.txt").write_text("one\n")
+    opened = open_shelf(TritonShelf(root=tmp_path, max_batch=4))
+    whole = opened.repository.model("scale").whole
+    assert whole.max_batch == MAX_MESSAGE_BYTES // (3 * 4 + 8)
+    assert whole.cost.batch_items <= 4
 
 
 def test_a_broken_config_is_no_reason_to_serve_nothing_else(root: Path) -> None:

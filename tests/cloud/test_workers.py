@@ -17,6 +17,7 @@ from hybridge.cloud.config import CloudConfig, Engine, usable_cores
 from hybridge.cloud.executors.pool import ReplicaPool
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
+from hybridge.shared import oip
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.security import Address, Security
 from hybridge.shared.signing import SigningKey
@@ -24,6 +25,7 @@ from hybridge.shared.signing import SigningKey
 from .bundles import CLASSES, TinyModel, random_pixels, write_bundle
 from .conftest import Cloud, run_cloud
 from .executors.conftest import pids, stop_all, until
+from .named_models import write_fill
 from .test_bad_input import inference_of
 from .test_service import frame_of, probabilities, request_of
 
@@ -184,3 +186,18 @@ def test_settings_that_cannot_work(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+async def test_models_with_names_of_their_own_are_computed_there(
+    config: CloudConfig, tmp_path: Path
+) -> None:
+    root = tmp_path / "repository"
+    write_fill(root / "fill" / "1")
+    request = pb.ModelInferRequest(model_name="fill")
+    oip.add_input(request, "k", np.array([3], np.int64))
+    config = dataclasses.replace(
+        config, bundles=root / "none", model_repository=root, workers=1, metrics=None
+    )
+    async with run_cloud(config) as cloud:
+        response = await cloud.stub.ModelInfer(request, timeout=60)
+    assert oip.output_array(response, "ones").tolist() == [1.0] * 3

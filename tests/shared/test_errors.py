@@ -48,6 +48,13 @@ def test_a_meaning_holds_together(kind: type[HybridgeError]) -> None:
         assert line.http_status in (502, 504)
 
 
+def test_a_message_is_never_so_long_that_grpc_breaks_off_the_call() -> None:
+    told = public_message(RequestError("no model " + "m" * 100_000))
+    assert told.startswith("bad request: no model mmm")
+    assert told.endswith("...")
+    assert len(told) == 1000
+
+
 def test_the_most_particular_line_counts() -> None:
     assert meaning(FrameCorrupt()).grpc_status is Code.DATA_LOSS
 

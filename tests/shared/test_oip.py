@@ -153,6 +153,19 @@ def test_listed_numbers_must_be_of_the_datatype() -> None:
         list(oip.inputs_of(request))
 
 
+@pytest.mark.parametrize(
+    ("datatype", "field", "value"),
+    [("BOOL", "bool_contents", True), ("BYTES", "bytes_contents", b"")],
+)
+def test_very_many_values_are_not_read_one_by_one(datatype: str, field: str, value: object) -> None:
+    count = (1 << 20) + 1
+    request = pb.ModelInferRequest()
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=[count])
+    getattr(tensor.contents, field).extend([value] * count)
+    with pytest.raises(TensorError, match=r"lists 1048577 values.* raw_input_contents"):
+        list(oip.inputs_of(request))
+
+
 def request_with(*tensors: dict[str, Any], raw: tuple[bytes, ...] = ()) -> pb.ModelInferRequest:
     request = pb.ModelInferRequest(raw_input_contents=raw)
     for tensor in tensors:
@@ -170,6 +183,7 @@ X = {"name": "x", "datatype": "UINT8", "shape": [1]}
         (request_with(X, raw=(b"1", b"2")), "1 inputs came with 2 raw contents"),
         (request_with(X, X, raw=(b"1",)), "2 inputs came with 1 raw contents"),
         (request_with({**X, "shape": [-1]}, raw=(b"1",)), "negative size"),
+        (request_with({**X, "shape": [1] * 65}, raw=(b"1",)), "'x' has 65 dimensions"),
     ],
 )
 def test_inputs_that_cannot_be_read(request_: pb.ModelInferRequest, message: str) -> None:

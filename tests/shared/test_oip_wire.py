@@ -1,6 +1,7 @@
 """Messages taken apart by hand are what protobuf makes of them."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,3 +102,22 @@ def test_writes_what_protobuf_writes(sizes: dict[str, int]) -> None:
     )
     read = pb.ModelInferResponse.FromString(write_infer(response))
     assert read == oip.write_response(response)
+
+
+@pytest.mark.parametrize("number", [4, 5, 6, 7])
+def test_messages_of_very_many_fields_are_refused_before_they_are_read(number: int) -> None:
+    field = bytes([number << 3 | 2, 0])
+    for message in (field * 100_000, bytes([5 << 3 | 2, 0xC0, 0x9A, 0x0C]) + field * 100_000):
+        with pytest.raises(RequestError, match="more than 4096 fields"):
+            read_infer(message)
+
+
+def test_large_tensors_go_raw() -> None:
+    request = pb.ModelInferRequest(model_name="m")
+    oip.add_input(request, "x", np.zeros(9 << 20, np.uint8))
+    (tensor,) = read_infer(request.SerializeToString()).inputs
+    assert len(tensor.raw) == 9 << 20
+    listed = request.inputs.add(name="y", datatype="FP32", shape=[9 << 18])
+    listed.contents.fp32_contents.extend(np.zeros(9 << 18, np.float32))
+    with pytest.raises(RequestError, match="bytes beside raw_input_contents"):
+        read_infer(request.SerializeToString())

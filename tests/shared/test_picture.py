@@ -232,5 +232,5 @@ def test_odd_metadata_costs_no_picture() -> None:
 
 @pytest.mark.parametrize("encoded", [b"", b"x" * 50, b"\x89PNG\r\n\x1a\n" + b"\0" * 4])
 def test_the_size_of_no_picture(encoded: bytes) -> None:
-    with pytest.raises(PictureError, match="not a picture"):
+    with pytest.raises(PictureError, match=r"that are no picture|no bytes at all"):
         picture_size(encoded)

@@ -178,6 +178,18 @@ def asked(outputs: list[RequestedOutput], **parameters: Any) -> InferRequest:
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_json_has_no_word_for_some_numbers(value: float) -> None:
+    made = np.array([1.0, value], np.float32)
+    answer = InferResponse(
+        model_name="m", model_version="1", id="", parameters={}, outputs={"y": made}
+    )
+    with pytest.raises(TensorError, match=r"'y' holds NaN or infinity.*in binary"):
+        encode_response(answer, asked([]))
+    wanted = RequestedOutput(name="y", parameters={"binary_data": True})
+    assert encode_response(answer, asked([wanted])).content.endswith(made.tobytes())
+
+
 def test_answers_are_lists_unless_asked_otherwise() -> None:
     body = encode_response(response(), asked([]))
     assert body.header_bytes is None

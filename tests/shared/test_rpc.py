@@ -94,6 +94,14 @@ async def test_a_defect_is_logged_and_not_told(caplog: pytest.LogCaptureFixture)
     assert "defect in /inference.GRPCInferenceService/ServerLive" in caplog.text
 
 
+async def test_a_long_message_where_nothing_is_carried_is_not_read() -> None:
+    async with serving(Failing()) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ModelMetadata(pb.ModelMetadataRequest(name="m" * 70_000), timeout=20)
+        assert caught.value.code() is Code.INVALID_ARGUMENT
+        assert "in a call without tensors, at most 65536 are read" in str(caught.value.details())
+
+
 async def test_a_stream_ends_with_the_faults_status() -> None:
     servicer = Failing()
     servicer.error = next(iter(MEANINGS))("the reason")

@@ -220,7 +220,7 @@ def test_what_is_no_address(text: str) -> None:
 
 async def test_a_taken_port() -> None:
     async with echoing(Security()) as address:
-        with pytest.raises(ConfigError, match=f"cannot listen on {address}"):
+        with pytest.raises(ConfigError, match=f"cannot listen on {address}: Address already"):
             Security().bind(grpc.aio.server(options=SERVER_OPTIONS), address)
 
 
