@@ -173,8 +173,8 @@ def fuzzed(
 
 def fuzz_parser(description: str) -> argparse.ArgumentParser:
     made = parser(description)
-    made.add_argument("--seconds", type=float, default=60.0)
-    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
+    made.add_argument("--seed", type=int, default=1, help="of the damage (1)")
     return made
 
 

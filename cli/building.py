@@ -1,5 +1,6 @@
 """Builds a bundle and measures it on this machine, for every command that needs one."""
 
+from functools import partial
 from pathlib import Path
 
 from ..cloud.compiler.build import build
@@ -36,8 +37,8 @@ def build_recipe(
             picture,
             on_stage=lambda _, done, total: progress("timing every stage here", done, total),
         )
-        progress("timing the cloud's part here", 0, 0)
-        stages |= models | measure_cloud(bundle, picture)
+        timing = partial(progress, "timing the cloud's part here")
+        stages |= models | measure_cloud(bundle, picture, count=timing)
         profile = Profile(
             device=device,
             bundle_sha256=bundle.sha256,

@@ -11,6 +11,7 @@ from .training import (
     add_device,
     add_sources,
     add_training,
+    refuse_folder,
     settings_of,
     sources_of,
     tell,
@@ -38,7 +39,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_sources(parser, output=".onnx to write (the recipe's bottleneck)")
     _add_bottleneck(parser.add_argument_group("the bottleneck"))
-    add_training(parser.add_argument_group("how it learns"))
+    add_training(parser.add_argument_group("how it learns"), learning_rate="0.003")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     parser.set_defaults(run=run)
@@ -86,6 +87,8 @@ def _task(
     from ..cloud.training.compress import Task
     from ..cloud.training.settings import BottleneckSettings, TrainingSettings
 
+    bottleneck = settings_of(BottleneckSettings, options)
+    training = settings_of(TrainingSettings, options)
     paths = Paths.from_environment()
     named = sources_of(options.pictures, recipe, paths, progress, threads=threads)
     return Task(
@@ -93,8 +96,8 @@ def _task(
         teacher_name=named.teacher_name,
         pictures=named.pictures,
         evaluation=named.evaluation,
-        bottleneck=settings_of(BottleneckSettings, options),
-        training=settings_of(TrainingSettings, options),
+        bottleneck=bottleneck,
+        training=training,
         folder=paths.bottlenecks,
     )
 
@@ -112,7 +115,7 @@ def _output(given: Path | None, recipe: "Recipe") -> Path:
             f'{output} is no .onnx file; write [large] bottlenecks = ["NAME.onnx"] in the recipe, '
             "or name one by --output"
         )
-    return output
+    return refuse_folder(output)
 
 
 def _told(progress: StepProgress, standing: "Standing") -> None:
@@ -124,7 +127,13 @@ def _show(card: "BottleneckCard", output: Path, recipe: "Recipe") -> None:
         f"{output}: {card.work:.1%} of the multiply-adds before the link, "
         f"{card.sent_bytes:,.0f} bytes a picture by its own reckoning; on {card.pictures.held_out} "
         f"pictures held out {card.held_out_agreement:.1%} of the large model's answers, in float; "
-        f"best epoch {card.best_epoch} of {card.epochs}"
+        f"best epoch {card.best_epoch} of {card.epochs}",
+        soft_wrap=True,
+        markup=False,
     )
     if output not in recipe.large.bottlenecks:
-        console.print(f'next: [large] bottlenecks = ["{output}"] in the recipe, hybridge build')
+        console.print(
+            f'next: [large] bottlenecks = ["{output}"] in the recipe, hybridge build',
+            soft_wrap=True,
+            markup=False,
+        )

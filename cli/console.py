@@ -3,7 +3,9 @@
 import json
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +16,11 @@ from ..report.words import NOTHING
 
 _PLAIN_WIDTH = 160
 """Columns where output goes to a file or a pipe, which wrap nothing."""
+
+LINE_EVERY_S = 30.0
+"""Where nobody watches, a step that counts says so often how far it is."""
+_LEFT_AFTER_S = 5.0
+"""Before, it is not foretold how long it will take."""
 
 _FIGURE = re.compile(rf"[-\d.,/%± {NOTHING}]*")
 
@@ -59,20 +66,27 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 class StepProgress:
-    """A progress line per build step on stderr, with its time; plain lines where nobody watches."""
+    """A progress line per step on stderr, with its time and how much of it is done.
 
-    def __init__(self) -> None:
+    Where nobody watches, plain lines: one per step, and one now and then of a long step that
+    counts.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/green]"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=notes,
             disable=not notes.is_terminal,
         )
+        self._clock = clock
         self._name = ""
         self._task: Any = None
+        self._began_s = self._said_s = 0.0
 
     def __enter__(self) -> "StepProgress":
         self._progress.start()
@@ -88,11 +102,31 @@ class StepProgress:
         if step != self._name:
             self._close()
             self._name = step
-            self._task = self._progress.add_task(step, total=total or None, note="")
+            self._began_s = self._said_s = self._clock()
+            self._task = self._progress.add_task(_escaped(step), total=None, note="", count="")
             if not notes.is_terminal:
-                notes.print(f"- {step}")
+                notes.print(f"- {_escaped(step)}", soft_wrap=True)
         if total:
-            self._progress.update(self._task, completed=done, total=total, note=note)
+            count = f"{done:,}/{total:,}"
+            left = "" if note else self._left(done, total)
+            self._progress.update(
+                self._task, completed=done, total=total, count=count, note=note or left
+            )
+            self._say(", ".join(filter(None, (count, left))), note)
+
+    def _left(self, done: int, total: int) -> str:
+        """How long the rest will take if it goes on like this; empty before that can be told."""
+        took_s = self._clock() - self._began_s
+        if took_s < _LEFT_AFTER_S or not 0 < done < total:
+            return ""
+        return f"{timedelta(seconds=round(took_s / done * (total - done)))} left"
+
+    def _say(self, standing: str, note: str) -> None:
+        """Who adds a note of its own says it when there is something new."""
+        now_s = self._clock()
+        if not notes.is_terminal and not note and now_s - self._said_s >= LINE_EVERY_S:
+            self._said_s = now_s
+            notes.print(f"  {standing}")
 
     def _close(self) -> None:
         if self._task is not None:

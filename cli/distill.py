@@ -11,6 +11,7 @@ from .training import (
     add_device,
     add_sources,
     add_training,
+    refuse_folder,
     settings_of,
     sources_of,
     tell,
@@ -37,7 +38,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_sources(parser, output=".tflite to write (the recipe's light model)")
     _add_student(parser.add_argument_group("the student"))
-    add_training(parser.add_argument_group("how it learns"), no_epochs="only a backbone's head")
+    add_training(
+        parser.add_argument_group("how it learns"),
+        learning_rate="0.002, of a backbone 0.0003",
+        no_epochs="only a backbone's head",
+    )
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     parser.set_defaults(run=run)
@@ -104,7 +109,7 @@ def _output(given: Path | None, recipe: "Recipe") -> Path:
             f'{output} is no .tflite file; write [light] model = "student.tflite" in the recipe, '
             "or name one by --output"
         )
-    return output
+    return refuse_folder(output)
 
 
 def _told(progress: StepProgress, standing: "Standing") -> None:
@@ -126,7 +131,9 @@ def _show(card: "StudentCard", output: Path) -> None:
         )
     console.print(
         f"{output}: {card.student_bytes / 1e6:.2f} MB, temperature {card.temperature:g}, best "
-        f"epoch {card.best_epoch} of {card.epochs}"
+        f"epoch {card.best_epoch} of {card.epochs}",
+        soft_wrap=True,
+        markup=False,
     )
 
 

@@ -83,7 +83,6 @@ def run(options: argparse.Namespace) -> int:
         link=link,
         cloud_speed=options.cloud_speed,
         privacy=read_privacy(bundle, trust=trusted),
-        in_parts=True,
     )
     demand = Demand(only_cuts=options.only_cuts, max_similarity=options.max_similarity)
     rows = explain(shown, Question(left_ms=budget_ms, demand=demand))

@@ -62,7 +62,7 @@ def _add_training(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--views", type=int, help="of each picture (2)")
     group.add_argument("--held-out", type=float, help="share that tells when to stop (0.1)")
     group.add_argument("--patience", type=int, help="epochs without progress before the end (5)")
-    group.add_argument("--seed", type=int)
+    group.add_argument("--seed", type=int, help="of all that is random in it (0)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -97,6 +97,8 @@ def _measure(options: argparse.Namespace, bundle: Bundle) -> Attack:
     from ..cloud.training.inversion import invert  # torch: only who trains pays for it
 
     threads = use_threads(options.threads)
+    if options.html is not None and (options.html.is_dir() or not options.html.parent.is_dir()):
+        raise BuildError(f"cannot write {options.html}: name a file in a folder that is there")
     with StepProgress() as progress:
         progress("reading pictures", 0, 0)
         task = _task(options, bundle, threads=threads)
@@ -116,6 +118,7 @@ def _task(options: argparse.Namespace, bundle: Bundle, *, threads: int) -> "Task
     from ..cloud.training.inversion import FEWEST_VICTIMS, Task, keep_apart
     from ..cloud.training.settings import InversionSettings
 
+    settings = settings_of(InversionSettings, options)
     classes = bundle.manifest.classes
     public = open_pictures(options.pictures, labels=None, classes=classes, minimum=1)
     if options.victims is None:
@@ -128,7 +131,7 @@ def _task(options: argparse.Namespace, bundle: Bundle, *, threads: int) -> "Task
         bundle=bundle,
         public=public,
         victims=victims,
-        settings=settings_of(InversionSettings, options),
+        settings=settings,
         folder=Paths.from_environment().inversions,
         threads=threads,
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..shared.errors import ConfigError
+from ..shared.errors import BuildError, ConfigError
 from ..shared.paths import Paths
 from .console import StepProgress, notes
 
@@ -29,22 +29,37 @@ def add_sources(parser: argparse.ArgumentParser, *, output: str) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where it is trained."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the nets learn (auto: on a GPU if torch finds one)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="of the processor (all)")
 
 
-def add_training(group: Any, *, no_epochs: str = "") -> None:
-    """How a net learns from the large model's answers; `no_epochs` is what 0 of them mean."""
+def refuse_folder(output: Path) -> Path:
+    """The file to write; BuildError if a folder is there, which else would be found at the end."""
+    if output.is_dir():
+        raise BuildError(f"{output} is a folder; name a file in it")
+    return output
+
+
+def add_training(group: Any, *, learning_rate: str, no_epochs: str = "") -> None:
+    """How a net learns from the large model's answers.
+
+    `learning_rate` says which it is if none is given, `no_epochs` what 0 of them mean.
+    """
     zero = f"; 0: {no_epochs}" if no_epochs else ""
     group.add_argument("--epochs", type=int, help=f"at most{zero} (30)")
     group.add_argument("--batch", type=int, help="pictures a step (32)")
-    group.add_argument("--learning-rate", type=float, help="at its highest")
+    group.add_argument("--learning-rate", type=float, help=f"at its highest ({learning_rate})")
     group.add_argument("--temperature", type=float, help="that softens both answers (2)")
     group.add_argument("--hard", type=float, help="weight of the teacher's first choice (0.1)")
     group.add_argument("--views", type=int, help="of each picture, the teacher asked for each (1)")
     group.add_argument("--held-out", type=float, help="share never learned from (0.1)")
     group.add_argument("--patience", type=int, help="epochs without progress before the end (6)")
-    group.add_argument("--seed", type=int)
+    group.add_argument("--seed", type=int, help="of all that is random in it (0)")
 
 
 def torch_device(wanted: str) -> "torch.device":
@@ -59,9 +74,11 @@ def torch_device(wanted: str) -> "torch.device":
 
 def use_threads(wanted: int | None) -> int:
     """Sets how many threads torch uses, if that is wanted; how many it uses now."""
+    if wanted is not None and wanted < 1:
+        raise ConfigError(f"--threads {wanted}: 1 or more are possible")
     import torch
 
-    if wanted:
+    if wanted is not None:
         torch.set_num_threads(wanted)
     return torch.get_num_threads()
 

@@ -103,6 +103,14 @@ class Option(NamedTuple):
         there = [part.layers for part in self.parts if part.total.within(left_ms) >= _TRIED]
         return max(there, default=self.least_layers)
 
+    def sure_part(self, left_ms: float) -> Part | None:
+        """What is answered where the whole never is in time, and what comes is no chance."""
+        if self.parts and self.total.within(left_ms) == 0.0:
+            for part in reversed(self.parts):
+                if within := part.total.within(left_ms):
+                    return part if within == 1.0 else None
+        return None
+
     def expected(self, left_ms: float, floor: float) -> tuple[float, float, float]:
         """P(whole in time), P(anything in time), and how much more it agrees than `floor` does.
 
@@ -351,17 +359,22 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
         return "the light model's answer is good enough"
     if local and demand.outputs:
         return "makes none of the outputs asked for"
-    gap = taken.agreement.value - option.agreement.value
+    if part := option.sure_part(left_ms):
+        return f"{_first(part)} in time, agreeing with {part.agreement:.1%} then"
     if in_time > whole:
         return f"answers from what has come, agreeing with {gained / in_time:.1%} then"
+    best, done_ms = taken.agreement.value, taken.total_ms
+    if part := taken.sure_part(left_ms):
+        best, done_ms = part.agreement, part.total.mean_ms
+    gap = best - option.agreement.value
     if in_time < decision.in_time - 0.01:
         return f"in time with {in_time:.0%} only, {option.total_ms:.0f} of {left_ms:.0f} ms"
     if demand.objective is not Objective.ACCURACY:
         return f"not the best in {demand.objective}"
     if gap > 0:
         return f"agrees {gap * 100:.1f} points less"
-    if option.total_ms > taken.total_ms:
-        return f"as good within the standard error, {option.total_ms - taken.total_ms:.0f} ms later"
+    if option.total_ms > done_ms:
+        return f"as good within the standard error, {option.total_ms - done_ms:.0f} ms later"
     return "as good within the standard error, more bytes"
 
 
@@ -375,6 +388,8 @@ def _why_taken(decision: Decision, question: Question) -> str:
     if demand.objective is not Objective.ACCURACY:
         return f"taken: the best in {demand.objective} that agrees often enough"
     option, left_ms = decision.option, question.left_ms
+    if part := option.sure_part(left_ms):
+        return f"taken: the best agreement that fits, {part.agreement:.1%}; {_first(part)} in time"
     whole, in_time, gained = option.expected(left_ms, 0.0)
     if in_time > whole:
         parts = f"all of it in time with {whole:.0%}, layers to answer from with {in_time:.0%}"
@@ -382,3 +397,7 @@ def _why_taken(decision: Decision, question: Question) -> str:
     if decision.in_time < _SAFE:
         return f"taken: the best expected agreement, in time with {decision.in_time:.0%}"
     return "taken: the best agreement that fits"
+
+
+def _first(part: Part) -> str:
+    return f"its first {part.layers} layers are" if part.layers > 1 else "its first layer is"

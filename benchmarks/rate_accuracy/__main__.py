@@ -52,6 +52,7 @@ from hybridge.cloud.compiler.table import candidate_plans
 from hybridge.devices.models import DeviceModels
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.codec import codec_by_name
+from hybridge.shared.errors import ConfigError
 from hybridge.shared.frame import decode_payload, encode_frame, read_header
 from hybridge.shared.plan import Plan, PlanKind
 
@@ -94,7 +95,7 @@ def measure(options: argparse.Namespace) -> Report:
         | {"64_kb_ms": {codec: [round(ms, 3) for ms in own] for codec, own in speeds.items()}},
         samples={},
         machine=machine(load_before=load_before),
-        notes=_notes(found),
+        notes=[*_notes(found), *_left_out(options.models, named)],
         tables=[_table(name, curves) for name, curves in found.items()],
     )
 
@@ -107,6 +108,7 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
     threads = options.threads
     models = DeviceModels(bundle, threads=threads)
     cloud = CloudSide.open(bundle, threads=threads)
+    _refuse_unknown(options, bundle)
     candidates = candidate_plans(
         bundle.manifest,
         picture_codecs=_wanted(PICTURE_CODECS, options.codecs),
@@ -147,6 +149,19 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         for cut in bundle.manifest.large.cuts
     }
     return curves_of(points(outcomes, times), work=work, spatial=spatial)
+
+
+def _refuse_unknown(options: argparse.Namespace, bundle: Bundle) -> None:
+    """ConfigError for a cut or a family of codecs that there is not: it would measure nothing."""
+    names = [cut.name for cut in bundle.manifest.large.cuts]
+    families = {family_of(codec) for codec in (*PICTURE_CODECS, *TENSOR_CODECS)}
+    families |= {family_of(rival.name) for rival in installed()}
+    for cut in options.cuts or ():
+        if not any(name.startswith(cut) for name in names):
+            raise ConfigError(f"--cuts {cut}: {bundle.manifest.name} has {', '.join(names)}")
+    for family in options.codecs or ():
+        if family not in families:
+            raise ConfigError(f"--codecs {family}: known are {', '.join(sorted(families))}")
 
 
 def _wanted(codecs: Sequence[str], families: Sequence[str] | None) -> list[str]:
@@ -289,12 +304,35 @@ def _notes(found: dict[str, list[Curve]]) -> list[str]:
     return notes
 
 
+def _left_out(wanted: Sequence[str], named: Sequence[str]) -> list[str]:
+    missing = [name for name in wanted if name not in named]
+    return [
+        f"{name} is left out: its bundle is not built yet (without --quick)" for name in missing
+    ]
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1 on, as an option has it."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: 1 or more are possible")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     made = parser(__doc__ or "")
-    made.add_argument("--data", type=Path, required=True, metavar="DIR")
-    made.add_argument("--models", nargs="*", choices=sorted(PAIRS), default=["lite2", "vgg16"])
     made.add_argument(
-        "--pictures", type=int, metavar="N", help="of those held out; all if not said"
+        "--data", type=Path, required=True, metavar="DIR", help="of pictures, as said above"
+    )
+    made.add_argument(
+        "--models",
+        nargs="+",
+        choices=sorted(PAIRS),
+        default=["lite2", "vgg16"],
+        help="lite2 and vgg16 if not said",
+    )
+    made.add_argument(
+        "--pictures", type=_positive, metavar="N", help="of those held out; all if not said"
     )
     made.add_argument("--cuts", nargs="+", metavar="NAME", help="whose names begin so; all else")
     made.add_argument(
@@ -308,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MODEL=FILE",
         help="made by `hybridge compress` for a model",
     )
-    made.add_argument("--threads", type=int, default=2, metavar="N", help="of every model; 2")
+    made.add_argument("--threads", type=_positive, default=2, metavar="N", help="of every model; 2")
     made.add_argument("--charts", type=Path, metavar="FOLDER", help="write a chart per model")
     return run(measure, made.parse_args(arguments))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, helper
 from onnx import load as load_onnx
 
@@ -101,16 +102,26 @@ def write_bottleneck(model: ModelProto, facts: Facts, file: Path) -> None:
     write_whole(file, onnx_bytes(made))
 
 
+def bottleneck_of(file: Path, *, large_sha256: str) -> Bottleneck:
+    """That of a file; BuildError if it is none, or another large model's."""
+    found = read_bottleneck(file)
+    if found.facts.large_sha256 != large_sha256:
+        raise BuildError(
+            f"{file.name} was trained for another large model; train it again (hybridge compress)"
+        )
+    return found
+
+
 def read_bottleneck(file: Path) -> Bottleneck:
     """BuildError if the file is no bottleneck."""
     if not file.is_file():
         raise BuildError(f"no bottleneck at {file}; train one: hybridge compress")
     with quiet(f"reading of {file.name}"):
-        model = load_onnx(file, load_external_data=False)
-        told = {entry.key: entry.value for entry in model.metadata_props}
         try:
+            model = load_onnx(file, load_external_data=False)
+            told = {entry.key: entry.value for entry in model.metadata_props}
             facts = msgspec.json.decode(told[_KEY], type=Facts)
-        except (KeyError, msgspec.DecodeError) as error:
+        except (KeyError, msgspec.DecodeError, DecodeError) as error:
             raise BuildError(
                 f"{file.name} is no bottleneck; `hybridge compress` writes them"
             ) from error
@@ -119,4 +130,10 @@ def read_bottleneck(file: Path) -> Bottleneck:
                 f"{file.name} has version {facts.version}; this one reads {_VERSION}: train it "
                 "again (hybridge compress)"
             )
-        return Bottleneck(file.name, normalized(model), facts)
+        found = Bottleneck(file.name, normalized(model), facts)
+    if not found.codecs:
+        raise BuildError(
+            f"{file.name}: latents of {facts.bits:g} bits are beyond what a codec can send, "
+            f"{MIN_TENTHS / 10:g} to {MAX_TENTHS / 10:g}; train it with other --bytes or --channels"
+        )
+    return found

@@ -23,6 +23,7 @@ from ...shared.errors import BuildError
 from ...shared.manifest import FORMAT, Golden, Light, Manifest, encode_manifest
 from ...shared.signing import SigningKey
 from .accuracy import with_accuracy
+from .bottleneck import bottleneck_of
 from .cache import StepCache
 from .checks import check_labelled, check_pictures, read_class_names
 from .cloud_side import CloudSide
@@ -31,11 +32,12 @@ from .golden import golden_answers, golden_arrays, pack_arrays, tolerances
 from .light_temperature import with_temperature
 from .parts import LargeParts, light_part
 from .pictures import PictureSet, open_pictures, read_picture
+from .progress import Progress, within
 from .recipe import MIN_CALIBRATION_PICTURES, Recipe
 from .selection import Selection, records
 from .side_values import side_values, with_table
 from .sources import ModelSource, look_at_source
-from .steps import Progress, Steps, sha256, without_names
+from .steps import Steps, sha256, without_names
 from .table import LightModel, Measured, candidate_plans, measure_table, pareto
 from .writer import BlobStore, Staging
 
@@ -123,6 +125,7 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
         quantized=with_accuracy(steps.tried, measured, [pair.name for pair in selection.cuts]),
         cuts=tuple(records(parts.pairing, selection, kept=used)),
     )
+    progress("answers to compare devices by", 0, 0)
     calibration = store.add(encode_calibration(measured.calibration))
     light = replace(draft.light, calibration=calibration)
     final = replace(draft, light=light, table=table, large=large, build=found)
@@ -132,7 +135,8 @@ def _make(recipe: Recipe, inputs: _Inputs, steps: Steps, staging: Staging) -> Ma
 def _contracts(
     parts: LargeParts, selection: Selection, recipe: Recipe, steps: Steps
 ) -> dict[str, Contract]:
-    steps.progress("learning what codecs need to know", 0, 0)
+    step = "learning what codecs need to know"
+    steps.progress(step, 0, 0)
     encoded = steps.cache.get(
         "contracts",
         inputs=[
@@ -143,7 +147,11 @@ def _contracts(
             steps.tools,
         ],
         make=lambda: msgspec.json.encode(
-            parts.contracts(selection.cuts, codecs=recipe.tensor_codecs)
+            parts.contracts(
+                selection.cuts,
+                codecs=recipe.tensor_codecs,
+                progress=within(steps.progress, step),
+            )
         ),
     )
     return msgspec.json.decode(encoded, type=dict[str, Contract])
@@ -165,12 +173,15 @@ def _open(recipe: Recipe, progress: Progress) -> _Inputs:
     checking = "checking pictures"
     if 0 < evaluation.labelled < len(evaluation):
         checking += f" ({evaluation.labelled} of {len(evaluation)} measured on have a label)"
-    check_pictures(calibration, evaluation, on_picture=partial(progress, checking))
+    check_pictures(calibration, evaluation, count=partial(progress, checking))
     progress("reading models", 0, 0)
+    large = look_at_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle)
+    for file in recipe.large.bottlenecks:  # what is wrong with one is said before the conversion
+        bottleneck_of(file, large_sha256=large.sha256)
     return _Inputs(
         labels=labels,
         light=look_at_source(recipe.light.model, allow_pickle=recipe.light.allow_pickle),
-        large=look_at_source(recipe.large.model, allow_pickle=recipe.large.allow_pickle),
+        large=large,
         calibration=calibration,
         evaluation=evaluation,
     )
@@ -208,7 +219,7 @@ def _measure(
             light_in_float=light_in_float(),
             view_count=recipe.pictures.views,
             most_pictures=recipe.pictures.table or None,
-            on_picture=lambda done, total: steps.progress("measuring every plan", done, total),
+            count=partial(steps.progress, "measuring every plan"),
         )
         return msgspec.json.encode(measured)
 

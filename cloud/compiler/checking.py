@@ -12,6 +12,7 @@ from .candidates import Candidate, LargeGraph, RealInputs
 from .litert import Floats, Tensor, relative_error
 from .onnx_graph import TAIL_INPUT, Wire, extract_tail
 from .paired_cut import Limits, PairedCut
+from .progress import Count, Ticks, uncounted
 from .tflite_graph import TfliteCut, quantized_twins
 from .values import HeadValues
 
@@ -34,13 +35,14 @@ class Check:
         self._inputs, self._answers, self._limits = inputs, answers, limits
         self._twins = quantized_twins(int8_model) if int8_model else {}
 
-    def run(self, found: Sequence[Candidate]) -> Iterator[PairedCut]:
+    def run(self, found: Sequence[Candidate], *, count: Count = uncounted) -> Iterator[PairedCut]:
+        ticks = Ticks(count, len(found))
         for group in self._groups(found):
             int8 = [self._int8_cut(each) for each in group]
             float_values = self._values(self._float_model, [each.float32 for each in group])
             int8_cuts = [cut for cut in int8 if cut is not None]
             int8_values = self._values(self._int8_model or b"", int8_cuts)
-            for each, cut in zip(group, int8, strict=True):
+            for each, cut in ticks.over(zip(group, int8, strict=True)):
                 yield self._checked(each, cut, float_values, int8_values)
 
     def _groups(self, found: Sequence[Candidate]) -> Iterator[list[Candidate]]:

@@ -2,20 +2,18 @@
 
 import hashlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...shared.errors import BuildError
 from .files import unreadable
 from .labels import called, read_labels
 from .pictures import PictureSet, Pixels, read_picture
+from .progress import Count, counted, uncounted
 
 _SMALLEST_PX = 8
 _SAME_KIND = 4.0
 _NAMED = 3
-
-OnPicture = Callable[[int, int], None]
-"""Told (done, total)."""
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
@@ -35,19 +33,18 @@ def read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def check_pictures(
-    calibration: PictureSet, evaluation: PictureSet, *, on_picture: OnPicture = lambda *_: None
+    calibration: PictureSet, evaluation: PictureSet, *, count: Count = uncounted
 ) -> None:
     """BuildError unless every picture can be read, and none that calibrates is also measured on.
 
     A model is never surprised by the pictures it was calibrated with: measured on them, the table
     would promise too much. Copies are found by their pixels, whatever the files are called.
     """
-    total = len(calibration) + len(evaluation)
     seen: dict[bytes, Path] = {}
     sides: dict[str, list[int]] = {"calibration": [], "evaluation": []}
     twins: list[tuple[Path, Path]] = []
-    for done, file in enumerate((*calibration.files, *evaluation.files)):
-        on_picture(done, total)
+    files = (*calibration.files, *evaluation.files)
+    for done, file in enumerate(counted(files, count)):
         pixels = read_picture(file)
         side = min(pixels.shape[:2])
         if side < _SMALLEST_PX:

@@ -16,6 +16,7 @@ from ...shared.side import Tensors
 from ...shared.tensor import Array
 from ..backend import Backend
 from ..graphs import Graphs
+from .progress import Count, counted, uncounted
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class CloudSide:
         return int(np.argmax(self.run(plan.cut, tensor, beside)))
 
 
-def measure_cloud(bundle: Bundle, picture: Array, *, runs: int = 20) -> dict[str, StageTime]:
+def measure_cloud(
+    bundle: Bundle, picture: Array, *, runs: int = 20, count: Count = uncounted
+) -> dict[str, StageTime]:
     """Times the whole model and every tail, in every precision, on one thread of this machine."""
     models, large = DeviceModels(bundle), bundle.manifest.large
     clouds = {each: CloudSide.open(bundle, precision=each) for each in large.precisions}
@@ -64,6 +67,6 @@ def measure_cloud(bundle: Bundle, picture: Array, *, runs: int = 20) -> dict[str
     beside = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in large.inputs}
     return {
         tail_stage(cut, precision): measure(partial(cloud.run, cut, tensor, beside), runs=runs)
-        for cut, tensor in tensors.items()
+        for cut, tensor in counted(tensors.items(), count)
         for precision, cloud in clouds.items()
     }

@@ -12,7 +12,7 @@ from ...shared.errors import BuildError
 from ...shared.manifest import Precision
 from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
-from .bottleneck import LATENTS, Bottleneck, read_bottleneck
+from .bottleneck import LATENTS, Bottleneck, bottleneck_of
 from .litert import Floats
 from .onnx_flow import OnnxFlow
 from .onnx_source import onnx_bytes
@@ -70,11 +70,7 @@ def learned_cut(
     `samples` are pictures as the large model takes them, and what comes beside each.
     """
     tensors, sides = samples
-    learned = read_bottleneck(file)
-    if learned.facts.large_sha256 != large_sha256:
-        raise BuildError(
-            f"{file.name} was trained for another large model; train it again (hybridge compress)"
-        )
+    learned = bottleneck_of(file, large_sha256=large_sha256)
     model, what = learned.before(large), f"bottleneck {number}"
     float32 = _encoder(learned, tensors, steps, what=what)
     int8 = steps.int8(float32, tensors, what=what, pixels=value_range(spec))

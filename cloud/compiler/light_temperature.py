@@ -1,5 +1,6 @@
 """The temperature of a bundle's light model: from its card, or found on calibration pictures."""
 
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -12,6 +13,7 @@ from ...shared.plan import Plan
 from .card import card_temperature
 from .cloud_side import CloudSide
 from .pictures import read_picture
+from .progress import Ticks
 from .side_values import side_values
 from .sources import ModelSource
 from .steps import Steps, sha256, without_names
@@ -58,8 +60,8 @@ def _fitted(bundle: Bundle, steps: Steps) -> float:
     files = steps.calibration.files
     sides = side_values(steps.calibration, bundle.manifest.large.inputs)
     given, wanted = [], []
-    for done, (file, beside) in enumerate(zip(files, sides, strict=True)):
-        steps.progress("calibrating the light model's confidence", done, len(files))
+    told = partial(steps.progress, "calibrating the light model's confidence")
+    for file, beside in Ticks(told, len(files)).over(zip(files, sides, strict=True)):
         picture = read_picture(file)
         given.append(models.light(models.resize_light(picture)))
         wanted.append(cloud.answer(Plan.cloud("raw"), models.resize_large(picture), beside))

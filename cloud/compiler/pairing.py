@@ -16,6 +16,7 @@ from .candidates import LargeGraph, RealInputs, find_candidates, find_matches
 from .checking import Check
 from .litert import Floats
 from .paired_cut import Limits, PairedCut, Pairing
+from .progress import Count, uncounted
 from .tflite_graph import find_activations
 
 
@@ -29,6 +30,7 @@ def pair_cuts(
     answer: str = "",
     limits: Limits | None = None,
     whole: bool = True,
+    count: Count = uncounted,
 ) -> Pairing:
     """The cuts of an ONNX model for which its TFLite models have heads.
 
@@ -47,7 +49,7 @@ def pair_cuts(
     found, refused = find_candidates(large, {cut.tensor: cut for cut in made}, matches)
     pairs: list[PairedCut] = []
     check = Check(large, float_model, int8_model, inputs, answers, limits)
-    for pair in check.run(found):
+    for pair in check.run(found, count=count):
         if pair.answer_error > limits.answer_error:
             off = f"head and tail together are {pair.answer_error:.1e} off the whole model"
             refused.append(replace(pair, name=pair.onnx.tensor).record(off))

@@ -31,7 +31,7 @@ from ...shared.preprocess import PreprocessSpec
 from ...shared.side import Tensors
 from ...shared.tensor import TensorSpec
 from ..weights import OWN
-from .apart import apart
+from .apart import counted_apart
 from .checking import as_sent
 from .contracts import cut_contract
 from .conversion import served_whole
@@ -43,6 +43,7 @@ from .litert import Floats, Runner, Tensor
 from .onnx_graph import Wire, extract_tail, input_of, whole_from_pixels
 from .onnx_source import onnx_bytes, takes_channels_last
 from .paired_cut import PairedCut, Pairing
+from .progress import Progress, counted, unwatched
 from .quantization.onnx_models import float16
 from .recipe import ModelRecipe
 from .selection import Selection, select
@@ -215,7 +216,11 @@ class LargeParts:
         return {pair.name: pair.work for pair in (*self.pairs, *(e.pair for e in self.learned))}
 
     def contracts(
-        self, pairs: Sequence[PairedCut], *, codecs: Sequence[str]
+        self,
+        pairs: Sequence[PairedCut],
+        *,
+        codecs: Sequence[str],
+        progress: Progress = unwatched,
     ) -> dict[str, Contract]:
         """What head and tail of each cut agree on, the codecs' parameters among it."""
         made: dict[str, Contract] = {}
@@ -223,13 +228,14 @@ class LargeParts:
             digest = sha256(onnx_bytes(origin.onnx))
             offered = codecs if origin.codecs is None else origin.codecs
             heads = pack_heads(origin.int8, _int8_cuts(own))
-            sent = {pair.name: self._sent(heads, pair) for pair in own}
+            running = counted(own, partial(progress, "running heads"))
+            sent = {pair.name: self._sent(heads, pair) for pair in running}
             whole = any(map(is_transformed, offered))
             by_answer = whole or any(map(_by_answer, offered))
             # The steps of a bottleneck were learned: every channel's is one.
             weighs = origin is self._own and by_answer
-            weighed = self._sensitivities(own, sent, whole=whole) if weighs else {}
-            for pair in own:
+            weighed = self._sensitivities(own, sent, progress, whole=whole) if weighs else {}
+            for pair in counted(own, partial(progress, "fitting codecs")):
                 made[pair.name] = cut_contract(
                     pair,
                     sent[pair.name],
@@ -243,6 +249,7 @@ class LargeParts:
         self,
         pairs: Sequence[PairedCut],
         sent: Mapping[str, Sequence[npt.NDArray[np.int8]]],
+        progress: Progress,
         *,
         whole: bool,
     ) -> dict[str, Sensitivity | None]:
@@ -261,8 +268,9 @@ class LargeParts:
             real = ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
             samples.append(Sample(pair.onnx, pair.float_wire, real, bands))
             scales.append(scale)
-        found = apart(
+        found = counted_apart(
             "torch",
+            partial(progress, "how much answers depend on it"),
             sensitivities,
             onnx_bytes(self.onnx),
             samples,

@@ -59,9 +59,7 @@ class PictureSet:
 def open_pictures(folder: Path, *, labels: Path | None, classes: int, minimum: int) -> PictureSet:
     """All pictures below a folder; BuildError if there are too few or the labels do not fit."""
     if not folder.is_dir():
-        raise BuildError(
-            f"no folder of pictures at {folder}; check its path, which is relative to the recipe"
-        )
+        raise BuildError(f"no folder of pictures at {folder.absolute()}; check its path")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
     if len(files) < minimum:
         raise BuildError(

@@ -3,6 +3,8 @@
     name = "animals"
     labels = "labels.txt"              # one class a line, in the order of the models' outputs
     default_budget_ms = 250
+    picture_codecs = ["raw", "jpeg-75"]    # optional, as the next
+    tensor_codecs = ["affine8", "pco-25"]
 
     [light]
     model = "mypackage.models:light"   # MODULE:FUNCTION giving a torch module, or a .tflite file
@@ -28,13 +30,16 @@ Paths are relative to the recipe.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from ...shared.codec import is_tensor_codec
+from ...shared.codec.picture import Picture
+from ...shared.codec.raw import Raw
 from ...shared.deadline import check_budget_ms
 from ...shared.errors import BudgetError, BuildError
 from ...shared.manifest import Precision
@@ -56,6 +61,11 @@ PICTURE_CODECS = (
 )
 TENSOR_CODECS = ("affine8", "pco-40", "pco-30", "pco-25", "pco-20", "pco-15")
 MIN_CALIBRATION_PICTURES = 8
+_PICTURE_CODECS = "raw, png, jpeg-1 to jpeg-100, webp-1 to webp-100, avif-1 to avif-100"
+_TENSOR_CODECS = (
+    "affine2 to affine8, rans-1 to rans-80, pco-1 to pco-80, klt-1 to klt-80, kltp-1 to kltp-80, "
+    "layers-5 to layers-80 in steps of 5"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +137,29 @@ class Recipe:
             raise ValueError(f"min_agreement {self.min_agreement:g}: a share between 0 and 1")
         if self.light.tails != (Precision.FLOAT32,) or self.light.bottlenecks:
             raise ValueError("tails and bottlenecks are the large model's; a light model has none")
-        if "raw" not in self.picture_codecs:
+        if Raw.name not in self.picture_codecs:
             raise ValueError("picture_codecs must hold raw, the only one that loses nothing else")
+        _check_codecs("picture_codecs", self.picture_codecs, _is_picture_codec, _PICTURE_CODECS)
+        _check_codecs("tensor_codecs", self.tensor_codecs, is_tensor_codec, _TENSOR_CODECS)
         try:
             check_budget_ms(self.default_budget_ms)
         except BudgetError as error:
             raise ValueError(f"default_budget_ms: {error}") from error
+
+
+def _check_codecs(
+    what: str, named: Sequence[str], known: Callable[[str], bool], possible: str
+) -> None:
+    """ValueError for one that there is not, which else would be found when half is built."""
+    for at, name in enumerate(named):
+        if not known(name):
+            raise ValueError(f"{what} has {name!r}; possible are {possible} (docs/recipe.md)")
+        if name in named[:at]:
+            raise ValueError(f"{what} has {name!r} twice")
+
+
+def _is_picture_codec(name: str) -> bool:
+    return name == Raw.name or Picture.parse(name) is not None
 
 
 def read_recipe(file: Path) -> Recipe:

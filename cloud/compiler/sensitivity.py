@@ -19,6 +19,7 @@ from onnx import load_from_string
 from ...shared.codec.transform import unit_cosines
 from ...shared.errors import BuildError
 from .onnx_graph import OnnxCut, Wire, extract_tail
+from .progress import Count, Ticks
 
 if TYPE_CHECKING:
     from .onnx_torch import OnnxModule
@@ -66,9 +67,9 @@ class Sensitivity:
 
 
 def sensitivities(
-    model: bytes, samples: Sequence[Sample], *, logits: bool
+    count: Count, model: bytes, samples: Sequence[Sample], *, logits: bool
 ) -> list[Sensitivity | None]:
-    """The sensitivity of each cut; None where torch has no such tail.
+    """The sensitivity of each cut; None where torch has no such tail. Counts pictures.
 
     `model` is the ONNX model, whose answer comes first and is logits or else probabilities.
     """
@@ -78,21 +79,23 @@ def sensitivities(
 
     onnx = load_from_string(model)
     made: list[Sensitivity | None] = []
+    ticks = Ticks(count, sum(len(sample.values) for sample in samples))
     for sample in samples:
         try:
             tail = OnnxModule(fold(extract_tail(onnx, cut=sample.cut, wire=sample.wire)))
         except BuildError:
             made.append(None)
+            ticks.skip(len(sample.values))
         else:
             with one_thread():
-                made.append(_measured(tail, sample, logits=logits))
+                made.append(_measured(tail, sample, ticks, logits=logits))
     return made
 
 
-def _measured(tail: "OnnxModule", sample: Sample, *, logits: bool) -> Sensitivity:
+def _measured(tail: "OnnxModule", sample: Sample, ticks: Ticks, *, logits: bool) -> Sensitivity:
     squares = np.zeros(sample.values.shape[1:], np.float64)
     slopes: list[F32] = []
-    for share, slope in _slopes(tail, sample.values, logits=logits):
+    for share, slope in _slopes(tail, sample.values, ticks, logits=logits):
         squares += share * slope.astype(np.float64) ** 2
         if sample.bands:
             slopes.append(np.float32(np.sqrt(share)) * slope)
@@ -127,12 +130,14 @@ def spectral_metric(
     return made
 
 
-def _slopes(tail: "OnnxModule", values: F32, *, logits: bool) -> Iterator[tuple[float, F32]]:
+def _slopes(
+    tail: "OnnxModule", values: F32, ticks: Ticks, *, logits: bool
+) -> Iterator[tuple[float, F32]]:
     """Each g with its share in the mean."""
     import torch
 
     generator = torch.Generator().manual_seed(_SEED)
-    for value in values:
+    for value in ticks.over(values):
         leaf = torch.from_numpy(value[None].copy()).requires_grad_(True)
         outputs = tail(leaf)
         answer = (outputs[0] if isinstance(outputs, tuple) else outputs)[0]

@@ -2,8 +2,9 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from .paired_cut import Pairing
 from .pairing import pair_cuts
 from .pictures import PictureSet
 from .preprocess import checked_preprocess
+from .progress import Progress, counted, within
 from .quantization.choice import Int8Model, choose_int8
 from .quantization.onnx_choice import OnnxModel, in_precision
 from .quantization.onnx_models import Feeds, digest_of
@@ -41,9 +43,6 @@ TOOLS = (
 )
 _PAIRING_PICTURES = 4
 _COMPARED_PICTURES = 4
-
-Progress = Callable[[str, int, int], None]
-"""Told (step, done, total); total is 0 where a step cannot say how far it is."""
 
 
 def sha256(content: bytes) -> str:
@@ -101,7 +100,7 @@ class Steps:
         resize, normalize = (Runner(preprocess, signature=name) for name in ("resize", "normalize"))
         return [
             normalize.run(resize.run(picture[None])).astype(np.float32, copy=False)
-            for picture in self.calibration
+            for picture in counted(self.calibration, partial(self.progress, "calibration pictures"))
         ]
 
     def onnx(self, source: ModelSource, spec: PreprocessSpec) -> ModelProto:
@@ -162,12 +161,19 @@ class Steps:
 
         `pixels` are the least and the largest value that any picture can bring.
         """
-        self.progress(f"{what} model to int8", 0, 0)
+        step = f"{what} model to int8"
+        self.progress(step, 0, 0)
         encoded = self.cache.get(
             "int8",
             inputs=[sha256(model), self._digest(tensors), what, pixels, self.tools],
             make=lambda: msgspec.msgpack.encode(
-                choose_int8(model, tensors, part=what, pixels=pixels)
+                choose_int8(
+                    model,
+                    tensors,
+                    part=what,
+                    pixels=pixels,
+                    progress=within(self.progress, step),
+                )
             ),
         )
         chosen = msgspec.msgpack.decode(encoded, type=Int8Model)
@@ -187,11 +193,16 @@ class Steps:
 
         None where torch makes it of the float32 one.
         """
-        self.progress(f"large model to {precision} for the cloud", 0, 0)
+        step = f"large model to {precision} for the cloud"
+        self.progress(step, 0, 0)
         encoded = self.cache.get(
             f"cloud-{precision}",
             inputs=[sha256(onnx_bytes(model)), digest_of(feeds), sorted(cuts), self.tools],
-            make=lambda: msgspec.msgpack.encode(in_precision(model, precision, feeds, kept=cuts)),
+            make=lambda: msgspec.msgpack.encode(
+                in_precision(
+                    model, precision, feeds, kept=cuts, progress=within(self.progress, step)
+                )
+            ),
         )
         made = msgspec.msgpack.decode(encoded, type=OnnxModel)
         self._remember(made.tried, float_bytes=len(onnx_bytes(model)))
@@ -211,7 +222,8 @@ class Steps:
 
         The TFLite models need not be `whole`: they may end before the ONNX model does.
         """
-        self.progress("finding cuts, checking every head with its tail", 0, 0)
+        step = "finding cuts, checking every head with its tail"
+        self.progress(step, 0, 0)
         few, beside = tensors[:_PAIRING_PICTURES], sides[:_PAIRING_PICTURES]
         encoded = self.cache.get(
             "pairs",
@@ -232,6 +244,7 @@ class Steps:
                     tensors=few,
                     sides=beside,
                     whole=whole,
+                    count=partial(self.progress, step),
                 )
             ),
         )

@@ -23,6 +23,7 @@ from ...shared.tensor import Array
 from .bottleneck import LATENTS
 from .cloud_side import CloudSide
 from .pictures import PictureSet, read_picture, views
+from .progress import Count, Ticks, uncounted
 from .side_values import side_values
 
 _INT8_WORK = 1 / 3
@@ -122,7 +123,7 @@ def measure_table(
     light_in_float: LightModel | None = None,
     view_count: int = 1,
     most_pictures: int | None = None,
-    on_picture: Callable[[int, int], None] | None = None,
+    count: Count = uncounted,
 ) -> Measured:
     """Runs every plan on every picture, through real frames, against the large model's own answer.
 
@@ -138,17 +139,14 @@ def measure_table(
     pairs: list[tuple[float, bool]] = []
     in_table = _evenly(len(pictures), most_pictures or len(pictures))
     sides = side_values(pictures, models.bundle.manifest.large.inputs)
-    for done, (file, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
-        if on_picture is not None:
-            on_picture(done, len(pictures))
-        picture, counted = read_picture(file), done in in_table
-        shown = views(picture, view_count) if counted else [picture]
-        into = tallies if counted else {Plan.local(): _Tally()}
-        wanted, pair = _measure_picture(
-            models, clouds, into, shown, beside=sides[done], label=label
-        )
+    all_pictures = zip(pictures.files, pictures.labels, sides, strict=True)
+    for at, (file, label, beside) in enumerate(Ticks(count, len(pictures)).over(all_pictures)):
+        picture, tabled = read_picture(file), at in in_table
+        shown = views(picture, view_count) if tabled else [picture]
+        into = tallies if tabled else {Plan.local(): _Tally()}
+        wanted, pair = _measure_picture(models, clouds, into, shown, beside=beside, label=label)
         pairs.append(pair)
-        if light_in_float is not None and counted:
+        if light_in_float is not None and tabled:
             given = [int(np.argmax(light_in_float(models.resize_light(each)))) for each in shown]
             in_float.count(Precision.FLOAT32, given, wanted, label)
     rows = tuple(_row(plan, tally) for plan, tally in tallies.items())

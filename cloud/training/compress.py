@@ -25,7 +25,8 @@ from ..compiler.files import write_whole
 from ..compiler.locks import held
 from ..compiler.onnx_flow import OnnxFlow
 from ..compiler.onnx_source import onnx_bytes
-from ..compiler.steps import Progress, sha256
+from ..compiler.progress import Progress
+from ..compiler.steps import sha256
 from .bottleneck_card import BottleneckCard
 from .bottleneck_course import BottleneckCourse, encoded
 from .bottleneck_net import Bottleneck, Decoder, Encoder, Features, on_grid

@@ -9,6 +9,7 @@ Everything that takes time is on disk as soon as it is there: the same call carr
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from ..compiler.card import card_path
 from ..compiler.files import write_whole
 from ..compiler.litert import Runner
 from ..compiler.locks import held
+from ..compiler.progress import Count, Progress, counted
 from ..compiler.sources import ModelSource, open_source
-from ..compiler.steps import Progress, Steps, sha256
+from ..compiler.steps import Steps, sha256
 from ..compiler.temperature import fit_temperature
 from ..compiler.tflite_pixels import on_pixels
 from .answers import Floats
@@ -77,8 +79,8 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
     steps = task.teacher.steps
     model = _exported(net, task.spec, steps)
     rows = lessons.held_out
-    progress("measuring the student", 0, 0)
-    outputs = _outputs(model, lessons.pixels[rows], task.spec)
+    measuring = partial(progress, "measuring the student")
+    outputs = _outputs(model, lessons.pixels[rows], task.spec, count=measuring)
     temperature = fit_temperature(outputs, lessons.answers[rows], OutputKind.LOGITS)
     evaluation = None
     if task.evaluation is not None:
@@ -88,7 +90,7 @@ def distill(task: Task, *, device: torch.device, progress: Progress, watch: Watc
         resize = task.resizer(task.spec)
         pixels = np.stack([resized(each, resize) for each in views])
         evaluation = compare(
-            _outputs(model, pixels, task.spec),
+            _outputs(model, pixels, task.spec, count=measuring),
             answers,
             temperature=temperature,
             labels=task.evaluation.labels,
@@ -186,11 +188,16 @@ def _exported(net: Student, spec: PreprocessSpec, steps: Steps) -> bytes:
     return on_pixels(int8, spec)
 
 
-def _outputs(model: bytes, pixels: npt.NDArray[Any], spec: PreprocessSpec) -> Floats:
+def _outputs(
+    model: bytes, pixels: npt.NDArray[Any], spec: PreprocessSpec, *, count: Count
+) -> Floats:
     """What a TFLite student gives for pixels, uint8 [n, s, s, 3]: float32 [n, classes]."""
     runner = Runner(model)
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
-    outputs = [runner.run((each[None].astype(np.float32) - mean) / std)[0] for each in pixels]
+    outputs = [
+        runner.run((each[None].astype(np.float32) - mean) / std)[0]
+        for each in counted(pixels, count)
+    ]
     return np.stack(outputs).astype(np.float32)
 
 

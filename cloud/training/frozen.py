@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..compiler.steps import Progress
+from ..compiler.progress import Progress
 from .answers import Floats
 from .lessons import Lessons
 from .loss import distillation_loss

@@ -14,7 +14,7 @@ from ...shared.manifest import OutputKind
 from ...shared.preprocess import PreprocessSpec
 from ..compiler.litert import Runner
 from ..compiler.pictures import PictureSet
-from ..compiler.steps import Progress
+from ..compiler.progress import Progress
 from .lessons import Lessons, as_logits, output_kind_of, split
 from .rows import RowFile
 from .teacher import Teacher

@@ -23,7 +23,7 @@ from ...shared.manifest import Precision
 from ...shared.plan import Plan
 from ...shared.tensor import Array
 from ..compiler.pictures import Pixels
-from ..compiler.steps import Progress
+from ..compiler.progress import Progress
 from .rows import RowFile
 from .views import PictureView
 

@@ -30,7 +30,7 @@ from ...shared.plan import Plan, PlanKind
 from ...shared.privacy import Attack, Exposed, Learned, Likeness
 from ..compiler.locks import held
 from ..compiler.pictures import PictureSet, read_picture
-from ..compiler.steps import Progress
+from ..compiler.progress import Progress
 from .intercepts import Tapped, crossed, key_of, shrunk
 from .inversion_course import InversionCourse, pictures_of, values_of
 from .inverter import Inverter

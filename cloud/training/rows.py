@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...shared.errors import BuildError
+from ...shared.sizes import written_bytes
 from ..compiler.files import writing
 
 
@@ -62,6 +63,7 @@ class RowFile:
         free = shutil.disk_usage(self.file.parent).free
         if needed > free:
             raise BuildError(
-                f"{self.file.parent} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are "
-                "needed; make room, set HYBRIDGE_HOME elsewhere, or take fewer pictures or views"
+                f"{self.file.parent} has {written_bytes(free)} free and {written_bytes(needed)} "
+                "are needed; make room, set HYBRIDGE_HOME elsewhere, or take fewer pictures or "
+                "views"
             )

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from ..compiler.litert import Runner, Tensor
 from ..compiler.onnx_graph import input_of
 from ..compiler.onnx_source import onnx_bytes, takes_channels_last
 from ..compiler.pictures import Pixels
+from ..compiler.progress import Progress, counted
 from ..compiler.sources import ModelSource
-from ..compiler.steps import Progress, Steps
+from ..compiler.steps import Steps
 from .answers import AnswerStore, Floats
 from .views import PictureView
 
@@ -63,8 +65,8 @@ class Teacher:
         missing = {view.key: view for view in views if view.key not in known}
         if missing:
             run = TeacherSession(self)
-            for done, view in enumerate(missing.values()):
-                progress("answers of the large model", done, len(missing))
+            told = partial(progress, "answers of the large model")
+            for view in counted(missing.values(), told):
                 store.append(view.key, run(view.pixels(), view.name))
         return store.read([view.key for view in views])
 

@@ -5,13 +5,11 @@ from typing import Any
 
 import msgspec
 
-from ...edge.question import Question
-from ...edge.router import Option, explain
 from .facts import CutFacts, Inspection, PlanFacts
 from .guarantee import guarantee_json
 from .machines import Link, Machine, cloud_of, device_ms, options_on
 from .tables import front_plans
-from .whatif import ladder, verdict
+from .whatif import Answer, decided, ladder, verdict
 
 
 def as_json(
@@ -63,12 +61,19 @@ def as_json(
             "mbps": link.mbps,
             "budget_ms": budget_ms,
             "taken": str(found.decision.option.plan),
+            "layers": found.answer.layers,
             "fits": found.decision.fits,
             "margin": found.words,
             "runner_up": str(found.runner_up.plan) if found.runner_up else None,
-            "plans": [_option(o, why) for o, why in explain(options, Question(left_ms=budget_ms))],
+            "plans": [_answer(each, why) for each, why in decided(options, left_ms=budget_ms)],
             "ladder": [
-                {"from_ms": rung.from_ms, "plan": str(rung.option.plan)} for rung in ladder(options)
+                {
+                    "from_ms": rung.from_ms,
+                    "plan": str(rung.answer.option.plan),
+                    "layers": rung.answer.layers,
+                    "agreement": rung.answer.agreement,
+                }
+                for rung in ladder(options)
             ],
         }
     return said
@@ -111,13 +116,15 @@ def _machine(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _option(option: Option, reason: str) -> dict[str, Any]:
+def _answer(answer: Answer, reason: str) -> dict[str, Any]:
     return {
-        "plan": str(option.plan),
-        "device_ms": _finite(option.device_ms),
-        "network_ms": _finite(option.network_ms),
-        "cloud_ms": _finite(option.cloud_ms),
-        "total_ms": _finite(option.total_ms),
+        "plan": str(answer.option.plan),
+        "layers": answer.layers,
+        "agreement": answer.agreement,
+        "device_ms": _finite(answer.option.device_ms),
+        "network_ms": _finite(answer.network_ms),
+        "cloud_ms": _finite(answer.option.cloud_ms),
+        "total_ms": _finite(answer.total_ms),
         "reason": reason,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from ...devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT
 from ...shared.plan import Plan, PlanKind
 from .facts import Inspection
-from .machines import Link, Machine, cloud_ms, cloud_of, device_ms, parts_ms
+from .machines import Link, Machine, cloud_ms, cloud_of, device_ms, layers_of, parts_ms
 from .tables import front_plans
 
 _KINDS = {RESIZE_LIGHT: "resize", RESIZE_LARGE: "resize", LIGHT: "light"}
@@ -50,6 +50,7 @@ def page_data(
 def plans_data(report: Inspection, colours: Mapping[str, str]) -> list[dict[str, Any]]:
     """What the rule needs to know of each plan, beside times."""
     order = sorted(each.plan for each in report.plans)
+    layers = layers_of(report.bundle.manifest)
     return [
         {
             "plan": each.row.plan,
@@ -58,6 +59,7 @@ def plans_data(report: Inspection, colours: Mapping[str, str]) -> list[dict[str,
             "agreement": each.row.agreement.value,
             "error": each.row.agreement.standard_error,
             "bytes": each.row.bytes_p95,
+            "layers": layers[each.row.plan],
             "rank": order.index(each.plan),
             "colour": colours.get(each.row.plan, ""),
         }

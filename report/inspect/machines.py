@@ -131,19 +131,14 @@ def options_on(
     link: Link,
     cloud_speed: float,
     privacy: Privacy | None = None,
-    in_parts: bool = False,
 ) -> Sequence[Option]:
-    """The router's options on a machine and an ideal link; inf stands for what nobody timed.
-
-    With `in_parts` a frame in layers is worth what has come of it, else all or nothing.
-    """
+    """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
-    options = Outlook(manifest, privacy=privacy).options(
+    return Outlook(manifest, privacy=privacy).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
     )
-    return options if in_parts else [option._replace(parts=()) for option in options]
 
 
 def cloud_ms(manifest: Manifest, cloud: Machine | None) -> dict[str, float]:
@@ -166,6 +161,21 @@ def device_ms(manifest: Manifest, machine: Machine) -> list[float]:
     )
     by_plan = {option.plan: option.device_ms for option in options}
     return [by_plan[row.parsed()] for row in manifest.table]
+
+
+def layers_of(manifest: Manifest) -> dict[str, list[tuple[int, float, int]]]:
+    """By plan, what the router knows of the parts of its frame: layers, agreement, p95 bytes."""
+    options = Outlook(manifest).options(
+        device=lambda stages: NO_TIME,
+        transfer=lambda p50, p95: Duration(p95),
+        cloud=lambda contract: NO_TIME,
+    )
+    return {
+        str(option.plan): [
+            (part.layers, part.agreement, round(part.total.mean_ms)) for part in option.parts
+        ]
+        for option in options
+    }
 
 
 def parts_ms(manifest: Manifest, machine: Machine) -> list[list[tuple[str, float]]]:

@@ -10,8 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ... import __version__
-from ...edge.question import Question
-from ...edge.router import Option, explain
+from ...edge.router import Option
 from ..demo import breakable
 from ..words import NOTHING, bytes_words, ms_words
 from .colours import colours
@@ -20,7 +19,7 @@ from .facts import Inspection
 from .machines import Link, Machine, cloud_of, options_on
 from .tables import alike, front_plans, rate
 from .view import inspect_view
-from .whatif import verdict
+from .whatif import decided, verdict
 
 
 def render(
@@ -57,7 +56,7 @@ def render(
         device_ms=device_times(report, machine) if machine else [],
         link=link,
         budget_ms=budget_ms,
-        decided=explain(options, Question(left_ms=budget_ms)) if options else [],
+        decided=decided(options, left_ms=budget_ms) if options else [],
         verdict=verdict(options, left_ms=budget_ms) if options else None,
         script=Markup(script),  # noqa: S704 - our own files
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -7,8 +7,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ...edge.question import Question
-from ...edge.router import explain
 from ..words import NOTHING, bytes_words, count_words, ms_words
 from .clouds import cloud_part
 from .facts import Inspection
@@ -24,9 +22,8 @@ from .tables import (
     parts,
     plans,
     quantization,
-    rate,
 )
-from .whatif import ladder, verdict
+from .whatif import decided, ladder, verdict
 
 _WORDS = frozenset(
     {"plan", "cut", "fate", "remarks", "route", "method", "machine", "part", "runtime", "why"}
@@ -97,14 +94,14 @@ def _what_if(
     codes = {each.row.plan: each.code for each in report.plans}
     rows = [
         (
-            codes[str(option.plan)],
-            str(option.plan),
-            rate(option.agreement),
-            *(_ms(ms) for ms in (option.device_ms, option.network_ms, option.cloud_ms)),
-            _ms(option.total_ms),
+            codes[str(each.option.plan)],
+            str(each.option.plan),
+            each.rate_words,
+            *map(_ms, (each.option.device_ms, each.network_ms, each.option.cloud_ms)),
+            _ms(each.total_ms),
             why,
         )
-        for option, why in explain(options, Question(left_ms=budget_ms))
+        for each, why in decided(options, left_ms=budget_ms)
     ]
     columns = ("", "plan", "agreement", "device", "network", "cloud", "total ms", "why")
     speed = f", cloud {cloud_speed:g} times as fast" if cloud_speed != 1 else ""
@@ -112,11 +109,17 @@ def _what_if(
     yield _table(Grid(title, columns, rows), taken=codes[str(found.decision.option.plan)])
     yield Text(f"{found.decision.option.plan}: {found.words}", style="bold")
     rungs = [
-        (f"from {rung.from_ms:,.1f} ms", str(rung.option.plan), rate(rung.option.agreement))
+        (
+            f"from {rung.from_ms:,.1f} ms",
+            str(rung.answer.option.plan),
+            rung.answer.rate_words,
+            rung.answer.layer_words,
+        )
         for rung in ladder(options)
     ]
+    by_budget = Grid("On this link, by budget", ("budget", "plan", "agreement", "of"), rungs)
     yield ""
-    yield _table(Grid("On this link, by budget", ("budget", "plan", "agreement"), rungs))
+    yield _table(by_budget.without_empty())
 
 
 def _table(grid: Grid, *, taken: str = "") -> Table:

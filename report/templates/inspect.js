@@ -28,7 +28,11 @@ function html(name, attributes, ...children) {
 const percent = (share) => `${(100 * share).toFixed(3)}%`;
 const titled = (words) => svg("title", {}, words);
 const round3 = (value) => Number(value.toPrecision(3));
-const rateWords = (plan) => `${(100 * plan.agreement).toFixed(1)} ± ${(100 * plan.error).toFixed(1)} %`;
+const percentOf = (share) => (100 * share).toFixed(1);
+const layerWords = ({ layers }) => (layers ? (layers > 1 ? `first ${layers} layers` : "first layer") : "");
+// The table's standard error is that of the whole.
+const rateWords = (answer) =>
+  answer.layers ? `${percentOf(answer.agreement)} %` : `${percentOf(answer.agreement)} ± ${percentOf(answer.error)} %`;
 const shareOf = (value, [low, high]) => Math.log(value / low) / Math.log(high / low);
 const valueAt = (share, [low, high]) => low * (high / low) ** share;
 
@@ -56,10 +60,11 @@ function options(changes = {}) {
 }
 
 function showVerdict(found) {
-  const { option, words } = found;
-  const name = html("p", { class: "taken" }, chip(option), ...named(option));
-  const time = option.total_ms < Infinity ? `${msWords(option.total_ms)} of ${msWords(state.budget)} ms` : "untimed";
-  at("verdict").replaceChildren(name, html("p", {}, `${rateWords(option)} agreement, ${time}: ${words}.`));
+  const { taken, words } = found;
+  const name = html("p", { class: "taken" }, chip(taken), ...named(taken));
+  const time = taken.total_ms < Infinity ? `${msWords(taken.total_ms)} of ${msWords(state.budget)} ms` : "untimed";
+  const from = taken.layers ? ` from its ${layerWords(taken)}` : "";
+  at("verdict").replaceChildren(name, html("p", {}, `${rateWords(taken)} agreement${from}, ${time}: ${words}.`));
 }
 
 function showLadder(rungs) {
@@ -71,18 +76,19 @@ function showLadder(rungs) {
   });
   const drawn = strips
     .filter((strip) => strip.to > strip.from)
-    .flatMap(({ option, from, to, from_ms }) => [
-      svg("rect", { x: percent(from), width: percent(to - from), y: 4, height: 22, style: `fill: ${option.colour}` },
-        titled(`${option.plan} from ${msWords(from_ms)} ms`)),
-      ...(to - from > 0.05 ? [svg("text", { x: percent((from + to) / 2), y: 19, "text-anchor": "middle", style: "fill: #10131a; font-weight: 700" }, option.code)] : []),
+    .flatMap(({ answer, from, to, from_ms }) => [
+      svg("rect", { x: percent(from), width: percent(to - from), y: 4, height: 22, style: `fill: ${answer.colour}` },
+        titled([answer.plan, layerWords(answer), `from ${msWords(from_ms)} ms`].filter(Boolean).join(", "))),
+      ...(to - from > 0.05 ? [svg("text", { x: percent((from + to) / 2), y: 19, "text-anchor": "middle", style: "fill: #10131a; font-weight: 700" }, answer.code)] : []),
     ]);
   const here = percent(Math.min(Math.max(shareOf(state.budget, range), 0), 1));
   const ticks = [10, 30, 100, 300, 1000].map((ms) =>
     svg("text", { x: percent(shareOf(ms, range)), y: 42, "text-anchor": "middle", class: "tick" }, `${ms} ms`));
   const mark = svg("line", { x1: here, x2: here, y1: 0, y2: 30, class: "mark" });
   at("ladder").replaceChildren(svg("svg", { width: "100%", height: 46, "aria-hidden": "true" }, ...drawn, ...ticks, mark));
-  at("rungs").replaceChildren(...rungs.map(({ from_ms, option }) =>
-    html("li", {}, html("b", {}, `from ${msWords(from_ms)} ms `), chip(option), `${(100 * option.agreement).toFixed(1)} %`)));
+  at("rungs").replaceChildren(...rungs.map(({ from_ms, answer }) =>
+    html("li", {}, html("b", {}, `from ${msWords(from_ms)} ms `), chip(answer), `${percentOf(answer.agreement)} %`,
+      ...(answer.layers ? [" ", html("small", {}, layerWords(answer))] : []))));
 }
 
 function bar(option, scale) {
@@ -104,6 +110,7 @@ function bar(option, scale) {
 }
 
 function showBars(rows) {
+  rows = rows.map(({ option, why }) => ({ option: answered(option, state.budget), why }));
   const finite = rows.map(({ option }) => option.total_ms).filter((ms) => ms < Infinity);
   const shown = state.all ? rows : rows.slice(0, SHOWN);
   const longest = Math.max(...shown.map(({ option }) => option.total_ms).filter((ms) => ms < Infinity), 1);

@@ -1,8 +1,11 @@
 // The router's rule, as in edge/router.py and report/inspect/whatif.py, for a page that has no
 // Python. The tests run both on the same random cases: change one and they tell.
 //
-// A plan:   {plan, agreement, error, bytes, rank, local}; rank is its place in the order of plans.
-// An option: a plan with device_ms, network_ms, cloud_ms and total_ms; Infinity is never.
+// A plan:   {plan, agreement, error, bytes, layers, rank, local}; rank is its place in the order of
+//           plans, layers are the parts of its frame that are worth an answer: [count, agreement, bytes].
+// An option: a plan with device_ms, network_ms, cloud_ms, total_ms and parts; Infinity is never.
+// An answer: an option with agreement, network_ms and total_ms of what is answered, and how many
+//           layers that is, 0 for the whole.
 "use strict";
 
 const never = (ms) => (ms === null ? Infinity : ms);
@@ -11,7 +14,8 @@ const never = (ms) => (ms === null ? Infinity : ms);
 function optionsOn(plans, device_ms, cloud_ms, { rtt_ms, mbps, cloud_speed }) {
   return plans.map((plan, at) => {
     const device = never(device_ms[at]);
-    const network = plan.local ? 0 : rtt_ms + (plan.bytes * 8e-3) / mbps;
+    const transfer = (bytes) => rtt_ms + (bytes * 8e-3) / mbps;
+    const network = plan.local ? 0 : transfer(plan.bytes);
     const cloud = plan.local ? 0 : never(cloud_ms[at]) / cloud_speed;
     return {
       ...plan,
@@ -20,6 +24,11 @@ function optionsOn(plans, device_ms, cloud_ms, { rtt_ms, mbps, cloud_speed }) {
       network_ms: network,
       cloud_ms: cloud,
       total_ms: device + network + cloud,
+      parts: plan.layers.map(([layers, agreement, bytes]) => ({
+        layers,
+        agreement,
+        total_ms: transfer(bytes) + (device + cloud),
+      })),
     };
   });
 }
@@ -30,15 +39,35 @@ function tieBreak(one, other) {
   return one.bytes - other.bytes || one.rank - other.rank;
 }
 
+// What is answered for the time left: from the whole, or where it is late from the layers in time.
+function answered(option, left_ms) {
+  const come = option.total_ms > left_ms ? option.parts.filter((p) => p.total_ms <= left_ms) : [];
+  if (!come.length) return { ...option, layers: 0 };
+  const { layers, agreement, total_ms } = come[come.length - 1];
+  const network_ms = total_ms - (option.device_ms + option.cloud_ms);
+  return { ...option, agreement, network_ms, total_ms, layers };
+}
+
 // The best option for the time left; without one that fits, the local one.
 function choose(options, left_ms) {
-  const fitting = options.filter((option) => option.total_ms <= left_ms);
-  if (!fitting.length) return { option: options.find((option) => option.local), fits: false };
-  const best = Math.max(...fitting.map((option) => option.agreement));
-  const errors = fitting.filter((option) => option.agreement === best).map((o) => o.error);
-  const least = best - Math.min(...errors);
-  const ties = fitting.filter((option) => option.agreement >= least);
-  return { option: ties.sort(tieBreak)[0], fits: true };
+  const local = options.find((option) => option.local);
+  const floor = local && local.total_ms <= left_ms ? local.agreement : 0;
+  const fitting = [];
+  for (const option of options) {
+    const { agreement, total_ms, layers } = answered(option, left_ms);
+    const gain = option.local ? 0 : Math.max(agreement - floor, layers ? 0 : -1);
+    if (total_ms <= left_ms) fitting.push({ option, gain });
+  }
+  if (!fitting.length) return { option: local, fits: false };
+  const best = Math.max(...fitting.map(({ gain }) => gain));
+  const first = fitting.filter(({ gain }) => gain === best).map(({ option }) => option);
+  const error = Math.min(...first.map((option) => option.error));
+  const alike = first.filter((option) => option.total_ms <= left_ms).map((o) => o.agreement);
+  const least = Math.max(...alike) - error;
+  const ties = fitting.filter(
+    ({ option, gain }) => gain >= best - error || (alike.length && option.agreement >= least),
+  );
+  return { option: ties.map(({ option }) => option).sort(tieBreak)[0], fits: true };
 }
 
 // Every option, best first, with the reason why it was or was not taken.
@@ -54,18 +83,22 @@ function explain(options, left_ms) {
 }
 
 function reason(option, taken, left_ms) {
+  const own = answered(option, left_ms);
+  const first = own.layers > 1 ? `its first ${own.layers} layers are` : "its first layer is";
   if (option === taken) {
-    return option.total_ms > left_ms
-      ? "taken: nothing fits, and the device always has an answer"
-      : "taken: the best agreement that fits";
+    if (own.total_ms > left_ms) return "taken: nothing fits, and the device always has an answer";
+    const fits = "taken: the best agreement that fits";
+    return own.layers ? `${fits}, ${fixed(own.agreement * 100, 1)}%; ${first} in time` : fits;
   }
   if (option.device_ms === Infinity) return "never measured on this device";
   if (option.total_ms === Infinity) return "the cloud is out of reach";
-  if (option.total_ms > left_ms) return `too slow by ${fixed(option.total_ms - left_ms, 0)} ms`;
-  const gap = taken.agreement - option.agreement;
+  if (own.total_ms > left_ms) return `too slow by ${fixed(option.total_ms - left_ms, 0)} ms`;
+  if (own.layers) return `${first} in time, agreeing with ${fixed(own.agreement * 100, 1)}% then`;
+  const best = answered(taken, left_ms);
+  const gap = best.agreement - option.agreement;
   if (gap > 0) return `agrees ${fixed(gap * 100, 1)} points less`;
-  if (option.total_ms > taken.total_ms) {
-    const later = fixed(option.total_ms - taken.total_ms, 0);
+  if (option.total_ms > best.total_ms) {
+    const later = fixed(option.total_ms - best.total_ms, 0);
     return `as good within the standard error, ${later} ms later`;
   }
   return "as good within the standard error, more bytes";
@@ -74,31 +107,36 @@ function reason(option, taken, left_ms) {
 // The choice, the one there would be without it, and how far they are apart.
 function verdict(options, left_ms) {
   const { option, fits } = choose(options, left_ms);
+  const taken = answered(option, left_ms);
   if (!fits) {
     const late = option.total_ms < Infinity ? `it takes ${msWords(option.total_ms)} ms` : "untimed";
-    return { option, fits, second: null, words: `nothing fits: the device answers as it can (${late})` };
+    const words = `nothing fits: the device answers as it can (${late})`;
+    return { taken, fits, second: null, words };
   }
-  const others = options.filter((other) => other !== option && other.total_ms <= left_ms);
-  if (!others.length) return { option, fits, second: null, words: "nothing else fits" };
-  const second = choose(others, left_ms).option;
-  const sooner = second.total_ms - option.total_ms;
+  const others = choose(options.filter((other) => other !== option), left_ms);
+  if (!others.fits) return { taken, fits, second: null, words: "nothing else fits" };
+  const second = answered(others.option, left_ms);
+  const sooner = second.total_ms - taken.total_ms;
   const when = `${msWords(Math.abs(sooner))} ms ${sooner >= 0 ? "sooner" : "later"} than`;
-  const gap = option.agreement - second.agreement;
-  const tie = second.agreement >= option.agreement - option.error;
+  const gap = taken.agreement - second.agreement;
+  const tie = second.agreement >= taken.agreement - taken.error;
   const how = tie
     ? `a tie within the standard error, ${when}`
     : `${fixed(gap * 100, 1)} points better and ${when}`;
-  return { option, fits, second, words: `${how} ${second.plan}` };
+  return { taken, fits, second, words: `${how} ${second.plan}` };
 }
 
-// From which budget on which option is taken.
+// From which budget on what is answered.
 function ladder(options) {
-  const times = [...new Set(options.map((option) => option.total_ms))];
+  const all = options.flatMap((o) => [o.total_ms, ...o.parts.map((part) => part.total_ms)]);
+  const times = [...new Set(all)];
   const rungs = [];
   for (const from_ms of times.filter((ms) => ms < Infinity).sort((a, b) => a - b)) {
     const { option, fits } = choose(options, from_ms);
-    if (fits && (!rungs.length || rungs[rungs.length - 1].option !== option)) {
-      rungs.push({ from_ms, option });
+    const answer = fits ? answered(option, from_ms) : null;
+    const before = rungs.length ? rungs[rungs.length - 1].answer : null;
+    if (fits && !(before && before.at === answer.at && before.layers === answer.layers)) {
+      rungs.push({ from_ms, answer });
     }
   }
   return rungs;

@@ -5,6 +5,6 @@ frames. Neither is ever given a second meaning.
 """
 
 from .base import Codec
-from .registry import codec_by_name, codec_by_wire_id
+from .registry import codec_by_name, codec_by_wire_id, is_tensor_codec
 
-__all__ = ["Codec", "codec_by_name", "codec_by_wire_id"]
+__all__ = ["Codec", "codec_by_name", "codec_by_wire_id", "is_tensor_codec"]

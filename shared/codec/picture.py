@@ -79,13 +79,13 @@ class Picture(Codec):
 
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
         if dtype != "UINT8" or len(shape) != 3 or shape[-1] != 3:
-            raise FrameError(f"{self.name} makes UINT8 [h, w, 3], not {dtype} {list(shape)}")
+            raise FrameError(f"{self._format} makes UINT8 [h, w, 3], not {dtype} {list(shape)}")
         try:
             pixels = decode_picture(
                 payload, max_pixels=shape[0] * shape[1], formats=(self._format.upper(),)
             )
         except PictureError as error:
-            raise FrameError(f"{self.name} payload: {error}") from error
+            raise FrameError(f"{self._format} payload: {error}") from error
         if pixels.shape != shape:
-            raise FrameError(f"{self.name} payload is {pixels.shape}, the contract says {shape}")
+            raise FrameError(f"{self._format} payload is {pixels.shape}, the contract says {shape}")
         return pixels

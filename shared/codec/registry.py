@@ -5,7 +5,8 @@ from functools import lru_cache
 
 from ..contract import Contract, Part
 from ..errors import FrameError
-from .affine import Affine, AffineParts, Range
+from .affine import Affine, AffineParts, Range, bits_of
+from .affine import name_of as affine_name_of
 from .base import Codec
 from .channels import WIRE_ID_BASE, ChannelCoder, Channels, name_of, tenths_of
 from .grids import Grids
@@ -40,7 +41,7 @@ def _affine_parts(bits: int, ranges: tuple[Range, ...]) -> AffineParts:
 
 def _affine_of(bits: int, contract: Contract) -> Affine | None:
     """The requantization to so many bits under this contract, if it has one."""
-    tables = _tables(f"affine{bits}", contract)
+    tables = _tables(affine_name_of(bits), contract)
     if tables is None:
         return None
     ranges = tuple(Range(shape, float(t["low"]), float(t["high"])) for shape, t in tables)
@@ -130,13 +131,19 @@ def _tables(
     return tables if len(tables) == len(owners) else None
 
 
+def is_tensor_codec(name: str) -> bool:
+    """Whether a contract may hold what a codec of this name needs to know of its tensor."""
+    each = (bits_of, tenths_of, pco_tenths_of, layers_tenths_of, quality_of, klt_pco_quality_of)
+    return any(of(name) is not None for of in each)
+
+
 def codec_by_name(name: str, contract: Contract) -> Codec:
     """The codec a plan names; ValueError if there is none such under this contract."""
     if name == Raw.name:
         return _RAW
-    bits = name.removeprefix("affine")
-    if bits != name and bits.isdecimal():
-        affine = _affine_of(int(bits), contract)
+    bits = bits_of(name)
+    if bits is not None:
+        affine = _affine_of(bits, contract)
         if affine is not None:
             return affine
     tenths = tenths_of(name)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rate_accuracy import __main__ as rates
 from rate_accuracy import bottleneck
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, family_of
@@ -211,3 +212,39 @@ def test_a_bottleneck_belongs_to_a_model() -> None:
     for wrong in ("b.onnx", "vgg16=", "other=b.onnx"):
         with pytest.raises(argparse.ArgumentTypeError, match="MODEL=FILE"):
             bottleneck.of_a_model(wrong)
+
+
+@pytest.mark.parametrize("option", [("--pictures", "0"), ("--threads", "-1"), ("--models",)])
+def test_options_that_measure_nothing_are_refused(
+    option: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        rates.main(["--data", str(tmp_path), *option])
+    assert option[0] in capsys.readouterr().err
+
+
+def test_cuts_and_codecs_that_are_none_are_told(
+    small: Small,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "shown").mkdir()
+    Image.fromarray(picture(3)).save(tmp_path / "shown" / "a.png")
+    monkeypatch.setattr(rates, "PAIRS", {"vgg16": Pair("vgg16", (), ("shown",), 1)})
+    monkeypatch.setattr(rates, "bundle_of", lambda pair, data, *, bottleneck: small.bundle)
+    asked = ("--data", str(tmp_path), "--models", "vgg16")
+    assert rates.main([*asked, "--codecs", "jpeg", "zip"]) == 78
+    assert "--codecs zip: known are affine, avif, jpeg, " in capsys.readouterr().err
+    assert rates.main([*asked, "--cuts", SPLIT.cut, "nowhere"]) == 78
+    assert (
+        f"--cuts nowhere: {small.bundle.manifest.name} has {SPLIT.cut}" in capsys.readouterr().err
+    )
+
+
+def test_a_bundle_that_quick_does_not_build_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYBRIDGE_HOME", str(tmp_path))
+    assert rates.main(["--data", str(tmp_path), "--models", "lite2", "--quick"]) == 0
+    assert "lite2 is left out" in capsys.readouterr().out

@@ -72,3 +72,40 @@ def test_where_to_write_has_to_be_said(folder: Path, capsys: Capture) -> None:
     assert "0 epochs teach a bottleneck nothing" in capsys.readouterr().err
     assert compress(folder, "--bytes", "1", "--output", str(folder / "b.onnx")) != 0
     assert "16 to 1e+06 are possible" in capsys.readouterr().err
+
+
+def test_what_to_do_next_is_told_whole(folder: Path, capsys: Capture) -> None:
+    output = folder / "b.onnx"
+    options = ("--epochs", "1", "--held-out", "0.4", "--batch", "16", "--output", str(output))
+    assert compress(folder, *SMALL, *options) == 0
+    *_, card, following = capsys.readouterr().out.splitlines()
+    assert card.startswith(f"{output}: ")
+    assert card.endswith("best epoch 1 of 1")
+    assert following == f'next: [large] bottlenecks = ["{output}"] in the recipe, hybridge build'
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--threads", "0"), "--threads 0: 1 or more are possible"),
+        (("--threads", "-2"), "--threads -2: 1 or more are possible"),
+        (("--output", "FOLDER"), "is a folder; name a file in it"),
+    ],
+)
+def test_what_cannot_work_is_told_at_once(
+    folder: Path, capsys: Capture, options: tuple[str, ...], said: str
+) -> None:
+    (folder / "there.onnx").mkdir()
+    given = [str(folder / "there.onnx") if each == "FOLDER" else each for each in options]
+    output = () if "--output" in given else ("--output", str(folder / "b.onnx"))
+    assert compress(folder, *SMALL, *output, *given) != 0
+    told = capsys.readouterr().err
+    assert said in told
+    assert "reading the large model" not in told
+
+
+def test_settings_are_looked_at_before_models(folder: Path, capsys: Capture) -> None:
+    assert compress(folder, "--bytes", "nan", "--output", str(folder / "b.onnx")) != 0
+    told = capsys.readouterr().err
+    assert "bytes nan: 16 to 1e+06 are possible" in told
+    assert "reading the large model" not in told

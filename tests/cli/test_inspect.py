@@ -53,7 +53,9 @@ def test_everything_for_programs(tiny: Path, capsys: Capture) -> None:
     assert what_if["taken"] == "cloud:raw"
     assert what_if["runner_up"] == f"split:{CUT}/int8/affine8"
     assert what_if["margin"].startswith("1.3 points better and ")
-    assert what_if["ladder"][0] == {"from_ms": 5.0, "plan": "local"}
+    assert what_if["ladder"][0] == {
+        "from_ms": 5.0, "plan": "local", "layers": None, "agreement": 0.8,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -246,3 +246,9 @@ def test_names_that_no_codec_has(name: str) -> None:
 def test_wire_ids_that_no_codec_has(wire_id: int) -> None:
     with pytest.raises(FrameError, match=re.escape(f"{wire_id:#04x} is not part of contract")):
         codec_by_wire_id(wire_id, PIXELS)
+
+
+def test_a_fault_names_the_format_and_no_quality() -> None:
+    """Which one a picture was encoded with is not in its frame."""
+    with pytest.raises(FrameError, match=r"^jpeg payload: no bytes at all"):
+        codec_by_wire_id(0x20, PIXELS).decode(b"", shape=PIXELS.shape, dtype="UINT8")

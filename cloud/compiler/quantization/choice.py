@@ -15,6 +15,7 @@ from ....devices.profile import StageTime, summarize
 from ....shared.errors import BuildError
 from ....shared.manifest import Precision, Quantized
 from ..litert import Floats, Runner
+from ..progress import Progress, counted, unwatched
 from .compare import Candidate, Quality, Scheme, best_of, held_out, settled, static_or_dynamic
 from .exclusions import (
     fragile_operators,
@@ -50,6 +51,7 @@ def choose_int8(
     *,
     part: str,
     pixels: tuple[float, float] | None = None,
+    progress: Progress = unwatched,
 ) -> Int8Model:
     """The int8 model of a float one; `tensors` are real inputs, float32 [1, h, w, c].
 
@@ -59,21 +61,26 @@ def choose_int8(
     if not tensors:
         raise BuildError("quantization needs calibration tensors")
     calibrating, held = held_out(tensors)
+    timing = partial(progress, "timing operators")
     wanted = _answers(model, held)
 
     def quality(made: bytes) -> Quality:
         return Quality.of(_answers(made, held), wanted)
 
-    seen = observe(model, calibrating, pixels=pixels)
-    static = _static_candidates(model, seen, held, quality)
+    looking = partial(progress, "looking at activations, twice")
+    seen = observe(model, calibrating, pixels=pixels, count=looking)
+    static = _static_candidates(model, seen, held, quality, progress)
     best_static = best_of(static)
+    progress("without a grid for activations", 0, 0)
     plain = _dynamic_candidate(model, quality, kept=frozenset())
     times = _times(model, best_static, plain, held[0])
     dynamic = plain
     # Operators that int8 makes slower are looked for only where that may change the choice: of what
     # is rejected anyway no verdict by time shall be on record, which the next build might not find.
-    if not settled(best_static, times, wasted_ms=wasted_ms(time_operators(model, plain.model))):
-        dynamic = _dynamic_candidate(model, quality, kept=slower_in_int8(model, plain.model))
+    wasted = wasted_ms(time_operators(model, plain.model, count=timing))
+    if not settled(best_static, times, wasted_ms=wasted):
+        slow = slower_in_int8(model, plain.model, count=timing)
+        dynamic = _dynamic_candidate(model, quality, kept=slow)
         if dynamic.kept_float:
             times = _times(model, best_static, dynamic, held[0])
     chosen = static_or_dynamic(best_static, dynamic, times)
@@ -93,10 +100,11 @@ def _static_candidates(
     seen: Activations,
     held: Sequence[Floats],
     quality: Callable[[bytes], Quality],
+    progress: Progress,
 ) -> list[Candidate]:
     """One per way of finding ranges; the best also without the operators that spoil its answers."""
     plain = static_int8(model, seen, ranges=Ranges.MIN_MAX)
-    slow = slower_in_int8(model, plain)
+    slow = slower_in_int8(model, plain, count=partial(progress, "timing operators"))
 
     def candidate(ranges: Ranges, kept: frozenset[str]) -> Candidate:
         made = static_int8(model, seen, ranges=ranges, keep_float=kept)
@@ -108,7 +116,8 @@ def _static_candidates(
             quality=quality(made),
         )
 
-    candidates = [candidate(ranges, slow) for ranges in Ranges]
+    trying = counted(list(Ranges), partial(progress, "trying ways to find ranges"))
+    candidates = [candidate(ranges, slow) for ranges in trying]
     best = best_of(candidates)
     if best.quality.snr_db < _CLEAN_DB:
         ranges = best.ranges or Ranges.MIN_MAX
@@ -118,6 +127,7 @@ def _static_candidates(
             quality_db=lambda made: quality(made).snr_db,
             tensors=held[:_NOISE_TENSORS],
             kept=slow,
+            count=partial(progress, "trying operators in float"),
         )
         if kept != slow:
             candidates.append(candidate(ranges, kept))

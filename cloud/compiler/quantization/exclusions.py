@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from ..litert import Floats
+from ..progress import Count, counted, uncounted
 from ..tflite_graph import load
 from .operators import Twins, kind_of, runner, twins
 from .ranges import each_activation
@@ -38,24 +39,28 @@ class OperatorTime:
     float32_ms: float
 
 
-def time_operators(float_model: bytes, int8_model: bytes) -> list[OperatorTime]:
+def time_operators(
+    float_model: bytes, int8_model: bytes, *, count: Count = uncounted
+) -> list[OperatorTime]:
     """Every int8 operator against its float twin; of the same shapes one is measured."""
     measured: dict[str, tuple[float, float]] = {}
     times: list[OperatorTime] = []
-    for each in twins(float_model, int8_model):
+    for each in twins(float_model, int8_model, count=count):
         if each.shape not in measured:
             measured[each.shape] = _measure(each)
         times.append(OperatorTime(each.kind, each.name, *measured[each.shape]))
     return times
 
 
-def slower_in_int8(float_model: bytes, int8_model: bytes) -> frozenset[str]:
+def slower_in_int8(
+    float_model: bytes, int8_model: bytes, *, count: Count = uncounted
+) -> frozenset[str]:
     """Names of the operators to leave in float because int8 loses time; slow twice, or not at all.
 
     A verdict is part of what a bundle is, and must not hang on one busy moment.
     """
-    found = slow_operators(time_operators(float_model, int8_model))
-    return found and found & slow_operators(time_operators(float_model, int8_model))
+    found = slow_operators(time_operators(float_model, int8_model, count=count))
+    return found and found & slow_operators(time_operators(float_model, int8_model, count=count))
 
 
 def wasted_ms(times: Sequence[OperatorTime]) -> float:
@@ -89,6 +94,7 @@ def fragile_operators(
     kept: frozenset[str],
     most: int = 4,
     gain_db: float = 3.0,
+    count: Count = uncounted,
 ) -> frozenset[str]:
     """`kept`, and the operators that cost the most accuracy in int8, as far as that helps.
 
@@ -98,7 +104,8 @@ def fragile_operators(
     """
     best = quality_db(quantized(kept))
     readers = _readers(float_model)
-    for name in _noisiest(float_model, quantized(kept), tensors)[:most]:
+    noisiest = _noisiest(float_model, quantized(kept), tensors)[:most]
+    for name in counted(noisiest, count):
         candidate = kept | {name} | readers.get(name, set())
         found = quality_db(quantized(candidate))
         if found < best + gain_db:

@@ -12,6 +12,7 @@ from ....devices.profile import StageTime, summarize
 from ....shared.errors import BuildError
 from ....shared.manifest import Precision, Quantized, Runtime
 from ..litert import Floats
+from ..progress import Count, Progress, counted, unwatched
 from .compare import Candidate, Quality, Scheme, best_of, held_out, is_better, static_or_dynamic
 from .onnx_models import Feeds, dynamic_int8, float16, observe_onnx, static_int8
 from .ranges import Ranges
@@ -20,6 +21,8 @@ from .torch_trial import TorchTrial, torch_trial
 
 WHOLE = "whole"
 _CAST = "cast"
+_LOOKING = "looking at activations, twice"
+_BY_TORCH = "trying torch"
 _ROUNDS = 7
 _MOST_FLOAT16 = float(np.finfo(np.float16).max)
 
@@ -46,6 +49,7 @@ def in_precision(
     feeds: Sequence[Feeds],
     *,
     kept: Collection[str] = (),
+    progress: Progress = unwatched,
 ) -> OnnxModel:
     """A float32 model in another precision; `feeds` are real inputs, the answer is first.
 
@@ -56,16 +60,18 @@ def in_precision(
         raise BuildError("quantization needs calibration tensors")
     match precision:
         case Precision.INT8:
-            return _int8(model, feeds, kept)
+            return _int8(model, feeds, kept, progress)
         case Precision.FLOAT16:
-            return _float16(model, feeds)
+            return _float16(model, feeds, progress)
         case Precision.BFLOAT16:
-            return _bfloat16(model, feeds)
+            return _bfloat16(model, feeds, progress)
         case Precision.FLOAT32:
             raise ValueError("the model is float32 already")
 
 
-def _int8(model: ModelProto, feeds: Sequence[Feeds], kept: Collection[str]) -> OnnxModel:
+def _int8(
+    model: ModelProto, feeds: Sequence[Feeds], kept: Collection[str], progress: Progress
+) -> OnnxModel:
     calibrating, held = held_out(feeds)
     reference = _session(model)
     wanted = _answers(reference, held)
@@ -75,11 +81,12 @@ def _int8(model: ModelProto, feeds: Sequence[Feeds], kept: Collection[str]) -> O
         encoded = made.SerializeToString(deterministic=True)
         return Candidate(scheme=scheme, ranges=ranges, model=encoded, quality=quality)
 
-    seen = observe_onnx(model, calibrating)
+    seen = observe_onnx(model, calibrating, count=partial(progress, _LOOKING))
     static = [
         candidate(static_int8(model, seen, ranges=ranges, kept=kept), Scheme.STATIC, ranges)
-        for ranges in Ranges
+        for ranges in counted(list(Ranges), partial(progress, "trying ways to find ranges"))
     ]
+    progress("without a grid for activations", 0, 0)
     dynamic = candidate(dynamic_int8(model), Scheme.DYNAMIC)
     best_static = best_of(static)
     sessions = {
@@ -88,7 +95,7 @@ def _int8(model: ModelProto, feeds: Sequence[Feeds], kept: Collection[str]) -> O
     }
     times = _times(sessions, held[0])
     chosen = static_or_dynamic(best_static, dynamic, times)
-    by_torch = _by_torch(model, held)
+    by_torch = _by_torch(model, held, partial(progress, _BY_TORCH))
     if by_torch is None:
         return _of_onnx(chosen, (*static, dynamic))
     quality = Quality.of(by_torch.answers, wanted)
@@ -110,19 +117,19 @@ def _of_onnx(chosen: Candidate, candidates: Sequence[Candidate], *others: Quanti
     return OnnxModel(model=chosen.model, tried=(*tried, *others))
 
 
-def _by_torch(model: ModelProto, held: Sequence[Feeds]) -> TorchTrial | None:
+def _by_torch(model: ModelProto, held: Sequence[Feeds], count: Count) -> TorchTrial | None:
     """Torch's dynamic int8; None where it lacks an operator, as ONNX Runtime does not."""
     try:
-        return torch_trial(model, Precision.INT8, held)
+        return torch_trial(model, Precision.INT8, held, count=count)
     except BuildError:
         return None
 
 
-def _bfloat16(model: ModelProto, feeds: Sequence[Feeds]) -> OnnxModel:
+def _bfloat16(model: ModelProto, feeds: Sequence[Feeds], progress: Progress) -> OnnxModel:
     """By torch alone: ONNX Runtime has no bfloat16 kernels for CPUs."""
     _, held = held_out(feeds)
     try:
-        made = torch_trial(model, Precision.BFLOAT16, held)
+        made = torch_trial(model, Precision.BFLOAT16, held, count=partial(progress, _BY_TORCH))
     except BuildError as error:
         raise BuildError(f"{error}; leave bfloat16 out of `tails`") from error
     quality = Quality.of(made.answers, _answers(_session(model), held))
@@ -144,13 +151,14 @@ def _torch_record(
     )
 
 
-def _float16(model: ModelProto, feeds: Sequence[Feeds]) -> OnnxModel:
+def _float16(model: ModelProto, feeds: Sequence[Feeds], progress: Progress) -> OnnxModel:
     """Judged on the CPU, where ONNX Runtime computes in float32 what it has no half kernel for.
 
     There nothing overflows, so that is judged by the values of the float model.
     """
     _, held = held_out(feeds)
-    for name, seen in observe_onnx(model, held).histograms.items():
+    observed = observe_onnx(model, held, count=partial(progress, _LOOKING))
+    for name, seen in observed.histograms.items():
         if max(-seen.low, seen.high) > _MOST_FLOAT16:
             raise BuildError(
                 f"the large model overflows in float16: {name!r} reaches "

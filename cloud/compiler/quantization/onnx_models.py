@@ -16,8 +16,9 @@ from onnx import ModelProto, TensorProto
 from ....shared.tensor import Array
 from ..onnx_session import BareModel
 from ..onnx_source import copy_of
+from ..progress import Count, Ticks, uncounted
 from ..quiet import quiet
-from .ranges import Activations, Ranges, See, collect
+from .ranges import TIMES_SHOWN, Activations, Ranges, See, collect
 
 Feeds = Mapping[str, Array]
 """All inputs of a model, by name, one item each."""
@@ -35,15 +36,18 @@ def digest_of(feeds: Sequence[Feeds]) -> str:
     return digest.hexdigest()
 
 
-def observe_onnx(model: ModelProto, feeds: Sequence[Feeds]) -> Activations:
+def observe_onnx(
+    model: ModelProto, feeds: Sequence[Feeds], *, count: Count = uncounted
+) -> Activations:
     """Runs a float ONNX model on calibration inputs and counts its activations."""
     names = _float_activations(model)
     bare = BareModel.of(model)
     session = bare.session(bare.model, outputs=names)
     inputs = {value.name for value in session.get_inputs()}
+    ticks = Ticks(count, TIMES_SHOWN * len(feeds))
 
     def show(see: See) -> None:
-        for feed in feeds:
+        for feed in ticks.over(feeds):
             for name, values in zip(names, session.run(names, dict(feed)), strict=True):
                 see(name, values)
             for name in inputs:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from ..progress import Count, counted, uncounted
 from ..quiet import quiet
 from ..tflite_graph import load, save
 
@@ -35,7 +36,7 @@ class Twins:
     float32: bytes
 
 
-def twins(float_model: bytes, int8_model: bytes) -> Iterator[Twins]:
+def twins(float_model: bytes, int8_model: bytes, *, count: Count = uncounted) -> Iterator[Twins]:
     """Every operator that computes in int8 in the one model and in float in the other.
 
     Of a static int8 model those with int8 activations, of a dynamic one those with int8 weights.
@@ -43,7 +44,7 @@ def twins(float_model: bytes, int8_model: bytes) -> Iterator[Twins]:
     float_tree, int8_tree = load(float_model), load(int8_model)
     (float_graph,), (int8_graph,) = float_tree.subgraphs, int8_tree.subgraphs
     in_float = {_output_name(float_graph, each): each for each in float_graph.operators}
-    for operator in int8_graph.operators:
+    for operator in counted(int8_graph.operators, count):
         kind = kind_of(int8_tree, operator)
         name = _output_name(int8_graph, operator)
         twin = in_float.get(name)

@@ -1,6 +1,6 @@
 """What values a model's activations take on calibration inputs, and the range each one is given."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ....shared.errors import BuildError
 from ..litert import Floats
+from ..progress import Count, Ticks, uncounted
 from ..quiet import quiet
 from ..tflite_graph import load
 
@@ -24,6 +25,7 @@ _LARGEST = 3e38
 """Masks of minus infinity are no activations; ai-edge-quantizer leaves out the same."""
 _LEVELS = 255
 _CLIPPED_SHARES = (0.0, 1e-5, 1e-4, 1e-3, 5e-3)
+TIMES_SHOWN = 2
 
 
 class Ranges(StrEnum):
@@ -112,7 +114,11 @@ class Activations:
 
 
 def observe(
-    model: bytes, inputs: Sequence[Floats], *, pixels: tuple[float, float] | None = None
+    model: bytes,
+    inputs: Sequence[Floats],
+    *,
+    pixels: tuple[float, float] | None = None,
+    count: Count = uncounted,
 ) -> Activations:
     """Runs a float TFLite model on calibration inputs, float32 [1, h, w, c], and counts.
 
@@ -122,15 +128,17 @@ def observe(
         raise BuildError("quantization needs calibration tensors")
     (graph,) = load(model).subgraphs
     name = graph.tensors[int(graph.inputs[0])].name.decode()
+    ticks = Ticks(count, TIMES_SHOWN * len(inputs))
     return collect(
-        lambda see: each_activation(model, inputs, see), known={name: pixels} if pixels else {}
+        lambda see: each_activation(model, ticks.over(inputs), see),
+        known={name: pixels} if pixels else {},
     )
 
 
 def collect(
     show: Callable[[See], None], *, known: Mapping[str, tuple[float, float]] | None = None
 ) -> Activations:
-    """Histograms of what `show` shows, which is called twice: first for their limits.
+    """Histograms of what `show` shows, which is called `TIMES_SHOWN`: first for their limits.
 
     Of a large tensor every k-th value is counted; its extremes are exact. `known` are ranges that
     need no calibration.
@@ -167,7 +175,7 @@ def collect(
     )
 
 
-def each_activation(model: bytes, inputs: Sequence[Floats], see: See) -> None:
+def each_activation(model: bytes, inputs: Iterable[Floats], see: See) -> None:
     """Shows the real values of every tensor that is no constant, by name, input by input."""
     tree = load(model)
     (graph,) = tree.subgraphs

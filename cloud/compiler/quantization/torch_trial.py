@@ -14,9 +14,10 @@ from ....shared.errors import BuildError, BundleError
 from ....shared.manifest import Precision
 from ....shared.tensor import Array
 from ...weights import Weights
-from ..apart import apart
+from ..apart import counted_apart
 from ..external import externalize
 from ..litert import Floats
+from ..progress import Count, counted
 from .timing import interleaved
 
 _WHOLE = "whole"
@@ -33,18 +34,30 @@ class TorchTrial:
 
 
 def torch_trial(
-    model: ModelProto, precision: Precision, feeds: Sequence[Mapping[str, Array]]
+    model: ModelProto,
+    precision: Precision,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    count: Count,
 ) -> TorchTrial:
     """Runs a model as a cloud's torch would; BuildError if torch lacks one of its operators."""
     parts = externalize({_WHOLE: model})
     with tempfile.NamedTemporaryFile(prefix="hybridge-weights-") as file:
         Path(file.name).write_bytes(parts.weights)
-        return apart(
-            "torch", _run, file.name, parts.graphs[_WHOLE], parts.table, precision, list(feeds)
+        return counted_apart(
+            "torch",
+            count,
+            _run,
+            file.name,
+            parts.graphs[_WHOLE],
+            parts.table,
+            precision,
+            list(feeds),
         )
 
 
 def _run(
+    count: Count,
     file: str,
     graph: bytes,
     table: bytes,
@@ -66,7 +79,7 @@ def _run(
         program = Program(graph, weights=weights)
         fed = [{name: borrowed(array) for name, array in feed.items()} for feed in feeds]
         answer = program.outputs[0]
-        answers = [program.run(each)[answer].numpy() for each in fed]
+        answers = [program.run(each)[answer].numpy() for each in counted(fed, count)]
         runs = interleaved({_WHOLE: partial(program.run, fed[0])}, rounds=_ROUNDS)
     except BundleError as error:
         raise BuildError(str(error)) from error

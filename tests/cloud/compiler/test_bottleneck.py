@@ -73,10 +73,20 @@ def test_what_is_no_bottleneck_is_refused(tmp_path: Path) -> None:
     save(large(), tmp_path / "plain.onnx")
     with pytest.raises(BuildError, match="is no bottleneck"):
         read_bottleneck(tmp_path / "plain.onnx")
-    (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(BuildError):
-        read_bottleneck(tmp_path / "text.onnx")
+    write_bottleneck(learned(), FACTS, tmp_path / "whole.onnx")
+    whole = (tmp_path / "whole.onnx").read_bytes()
+    for content in (b"no model", b"", whole[: len(whole) // 2]):
+        (tmp_path / "other.onnx").write_bytes(content)
+        with pytest.raises(BuildError, match=r"^other\.onnx is no bottleneck; `hybridge compress`"):
+            read_bottleneck(tmp_path / "other.onnx")
     later = msgspec.structs.replace(FACTS, version=2)
     write_bottleneck(learned(), later, tmp_path / "later.onnx")
     with pytest.raises(BuildError, match="has version 2"):
         read_bottleneck(tmp_path / "later.onnx")
+
+
+@pytest.mark.parametrize("bits", [-3.0, 0.0, 0.02, 1e9])
+def test_latents_that_no_codec_can_send_are_told(tmp_path: Path, bits: float) -> None:
+    write_bottleneck(learned(), msgspec.structs.replace(FACTS, bits=bits), tmp_path / "b.onnx")
+    with pytest.raises(BuildError, match=r"beyond what a codec can send, 0\.1 to 8; train it"):
+        read_bottleneck(tmp_path / "b.onnx")

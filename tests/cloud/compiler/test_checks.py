@@ -25,8 +25,8 @@ def pictures(folder: Path, *seeds: int, suffix: str = ".png", width: int = 40) -
 def test_good_pictures_pass_and_are_counted(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     seen, unseen = pictures(tmp_path / "a", 1, 2, 3), pictures(tmp_path / "b", 4, 5)
-    check_pictures(seen, unseen, on_picture=lambda done, total: told.append((done, total)))
-    assert told == [(done, 5) for done in range(5)]
+    check_pictures(seen, unseen, count=lambda done, total: told.append((done, total)))
+    assert told == [(done, 5) for done in range(6)]
 
 
 def test_a_broken_picture_is_named_before_any_step(tmp_path: Path) -> None:

@@ -15,16 +15,21 @@ from hybridge.shared.errors import BuildError
 
 from .conftest import CLASSES, SHAPE, Converted, make_net, make_tensors
 from .graphs import run
+from .watching import Watch
 
 
 @pytest.fixture(scope="module")
 def pairs(converted: Converted) -> tuple[PairedCut, ...]:
-    return pair_cuts(
+    watch = Watch()
+    found = pair_cuts(
         converted.onnx,
         float_model=converted.float32,
         int8_model=converted.int8,
         tensors=converted.tensors[:3],
+        count=watch.count,
     ).pairs
+    assert watch.finished == {"": len(found)}
+    return found
 
 
 def test_each_cut_both_graphs_have_is_paired_once(pairs: tuple[PairedCut, ...]) -> None:

@@ -25,6 +25,7 @@ from hybridge.shared.preprocess import PreprocessSpec
 from .conftest import CLASSES, SIZE_PX, Converted
 from .graphs import run
 from .test_onnx_torch import channels_last, with_local_response_norm
+from .watching import Watch
 
 SPEC = PreprocessSpec(size_px=SIZE_PX)
 CUTS = ["c00-8x8x8", "c01-8x8x8", "c02-4x4x12", "c03-12"]
@@ -89,7 +90,13 @@ def test_a_large_model_that_is_onnx_alone_is_cut(bench: Bench, converted: Conver
     assert [pair.name for pair in parts.pairs] == CUTS
     assert all(pair.int8 is not None for pair in parts.pairs)
     cuts = parts.selection(most=8).cuts
-    contracts = parts.contracts(cuts, codecs=("affine8",))
+    watch = Watch()
+    contracts = parts.contracts(cuts, codecs=("affine8", "rans-30"), progress=watch)
+    assert watch.finished == {
+        "running heads": len(cuts),
+        "how much answers depend on it": len(cuts) * 8,
+        "fitting codecs": len(cuts),
+    }
     large = parts.assemble(cuts, contracts=contracts, store=BlobStore())
     assert [cut.name for cut in large.cuts] == ["c00-8x8x8", "c02-4x4x12", "c03-12"]
 

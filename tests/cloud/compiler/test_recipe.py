@@ -85,6 +85,8 @@ def test_tails_that_cannot_be_are_refused(
         ('name = "animals"', 'name = "animals"\ndefault_budget_ms = 0', "default_budget_ms"),
         ('name = "animals"', 'name = "animals', "recipe.toml"),
         ('name = "animals"', 'name = "animals"\npicture_codecs = ["png"]', "raw"),
+        ('name = "animals"', 'name = "animals"\npicture_codecs = ["raw", "raw"]', "'raw' twice"),
+        ('name = "animals"', 'name = "animals"\ntensor_codecs = ["pco-9", "pco-9"]', "twice"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, was: str, becomes: str, said: str) -> None:
@@ -106,3 +108,37 @@ def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
     file.write_text("large = model")
     with pytest.raises(BuildError, match=r"model\.onnx is no TOML: .*docs/recipe\.md"):
         read_recipe(file)
+
+
+NO_TENSOR_CODECS = (
+    *("zip-9", "affine1", "affine9", "affine04", "affine-4", "rans-0", "rans-81", "rans-025"),
+    *("rans-2.5", "pco-0", "pco-81", "klt-81", "kltp-0", "layers-24", "layers-85", "raw", "png"),
+    "",
+)
+NO_PICTURE_CODECS = (
+    *("jpeg", "jpeg-0", "jpeg-101", "jpeg-075", "png-9", "jxl-75", "jpegls", "rans-25"),
+)
+
+
+@pytest.mark.parametrize(
+    ("codecs", "name", "possible"),
+    [
+        *(("tensor_codecs", name, "rans-1 to rans-80") for name in NO_TENSOR_CODECS),
+        *(("picture_codecs", name, "avif-1 to avif-100") for name in NO_PICTURE_CODECS),
+    ],
+)
+def test_a_codec_that_there_is_not_is_told_at_once(
+    tmp_path: Path, codecs: str, name: str, possible: str
+) -> None:
+    asked = RECIPE.replace('name = "animals"', f'name = "animals"\n{codecs} = ["raw", "{name}"]')
+    if codecs == "tensor_codecs":
+        asked = asked.replace('"raw", ', '"affine8", ')
+    with pytest.raises(BuildError, match=f"{codecs} has {name!r}; possible are .*{possible}"):
+        read(tmp_path, asked)
+
+
+def test_every_codec_can_be_asked_for(tmp_path: Path) -> None:
+    named = ["affine2", "affine8", "rans-1", "rans-80", "pco-1", "pco-80", "klt-1", "klt-80"]
+    named += ["kltp-1", "kltp-80", "layers-5", "layers-80"]
+    asked = RECIPE.replace('name = "animals"', f'name = "animals"\ntensor_codecs = {named}')
+    assert read(tmp_path, asked).tensor_codecs == tuple(named)

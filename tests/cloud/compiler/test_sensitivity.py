@@ -4,6 +4,7 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from hybridge.cloud.compiler.onnx_graph import OnnxCut, Wire
+from hybridge.cloud.compiler.progress import uncounted
 from hybridge.cloud.compiler.sensitivity import (
     Sample,
     sensitivities,
@@ -11,6 +12,8 @@ from hybridge.cloud.compiler.sensitivity import (
     window_of,
 )
 from hybridge.cloud.compiler.transform_fit import transform_bands
+
+from .watching import Watch
 
 WEIGHTS = np.array([[3.0, -3.0], [0.5, -0.5], [0.0, 0.0]], np.float32)
 
@@ -45,7 +48,7 @@ def found(*, softmax: bool) -> np.ndarray:
         wire=Wire(shape=(3,)),
         values=np.full((6, 3), 0.05, np.float32),
     )
-    (sensitivity,) = sensitivities(model(softmax=softmax), [sample], logits=not softmax)
+    (sensitivity,) = sensitivities(uncounted, model(softmax=softmax), [sample], logits=not softmax)
     assert sensitivity is not None
     assert sensitivity.metric is None
     return sensitivity.squares
@@ -72,7 +75,9 @@ def test_a_tail_that_torch_does_not_have_weighs_nothing() -> None:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     made.ir_version = 10
     sample = Sample(OnnxCut(0, "h", (2, 2)), Wire(shape=(2, 2)), np.ones((1, 2, 2), np.float32))
-    assert sensitivities(made.SerializeToString(), [sample], logits=True) == [None]
+    watch = Watch()
+    assert sensitivities(watch.count, made.SerializeToString(), [sample], logits=True) == [None]
+    assert watch.finished == {"": 1}
 
 
 def pooled(*, weights: np.ndarray) -> bytes:
@@ -103,7 +108,7 @@ def test_a_window_follows_what_places_count_and_the_metric_is_of_the_rest() -> N
         values=np.full((4, 6, 5, 2), 0.5, np.float32),
         bands=bands,
     )
-    (found,) = sensitivities(pooled(weights=weights), [sample], logits=True)
+    (found,) = sensitivities(uncounted, pooled(weights=weights), [sample], logits=True)
     assert found is not None
     assert found.window is not None
     assert found.metric is not None

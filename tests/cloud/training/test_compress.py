@@ -199,14 +199,16 @@ def test_another_models_bottleneck_is_refused(
     file = tmp_path / "other.onnx"
     write_bottleneck(made.model, msgspec.structs.replace(made.facts, large_sha256="0" * 64), file)
     large = replace(ready.recipe.large, bottlenecks=(file,))
+    steps: list[str] = []
     with pytest.raises(BuildError, match="another large model"):
         build(
             replace(ready.recipe, large=large),
             root=tmp_path / "bundles",
             key=SigningKey.load_or_create(tmp_path / "signing.key"),
             cache=ready.cache,
-            progress=lambda step, done, total: None,
+            progress=lambda step, done, total: steps.append(step),
         )
+    assert steps[-1] == "reading models", "it is said before anything is converted"
 
 
 def test_pictures_that_are_measured_on_are_not_learned_from(ready: Ready) -> None:

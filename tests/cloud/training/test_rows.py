@@ -57,7 +57,7 @@ def test_progress_is_told_before_each_chunk(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_too_small_is_told_before_the_work(tmp_path: Path) -> None:
     maker = Maker()
-    with pytest.raises(BuildError, match=r"GB free and \d+\.\d GB are needed; make room"):
+    with pytest.raises(BuildError, match=r" [MGT]iB free and \S+ TiB are needed; make room"):
         rows(tmp_path, count=10**15).filled(maker)
     assert maker.made == []
 

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 
-import msgspec
 import pytest
 from rich.console import Console
 
 from hybridge.report.inspect.as_json import as_json
-from hybridge.report.inspect.facts import Inspection, inspect_bundle
+from hybridge.report.inspect.facts import Inspection
 from hybridge.report.inspect.machines import Link, options_on
 from hybridge.report.inspect.page import render
 from hybridge.report.inspect.tables import layers
 from hybridge.report.inspect.terminal import show
-from hybridge.shared.manifest import Prefix, Rate
+from hybridge.report.inspect.whatif import decided, verdict
+from hybridge.shared.plan import Plan
 
-from ...inspected import FINE
+from ...inspected import COARSE, FINE, LOCAL
 from ..test_demo import Page
 
 LINK = Link(51.0, 11.4)
-PREFIXES = tuple(
-    Prefix(layers=count, agreement=Rate.of(hits, 150), bytes_p50=40 * count, bytes_p95=45 * count)
-    for count, hits in ((1, 110), (2, 140), (3, 147))
-)
-
-
-@pytest.fixture
-def layered(report: Inspection) -> Inspection:
-    """The finer split in four layers."""
-    manifest = report.bundle.manifest
-    table = tuple(
-        msgspec.structs.replace(row, prefixes=PREFIXES) if row.parsed() == FINE else row
-        for row in manifest.table
-    )
-    bundle = dataclasses.replace(
-        report.bundle, manifest=msgspec.structs.replace(manifest, table=table)
-    )
-    return inspect_bundle(
-        bundle, graph=report.graph, here=report.machines[0].profile.device.fingerprint
-    )
+THIN = Link(51.0, 0.01)
+"""0.8 ms a byte; the finer split, 187 bytes in all, takes 63 ms beside: 212.6 ms whole."""
 
 
 def test_a_row_has_every_part(layered: Inspection) -> None:
@@ -86,15 +67,45 @@ def test_it_is_shown_wherever_plans_are(layered: Inspection, report: Inspection)
     assert [each["layers"] for each in found] == [1, 2, 3]
 
 
-def test_the_forecast_counts_parts_where_it_is_asked_to(layered: Inspection) -> None:
+@pytest.mark.parametrize(
+    ("left_ms", "taken", "layers", "agreement", "total_ms"),
+    [
+        (130.0, LOCAL, None, 0.8, 5.0),  # one layer agrees no more often than the device
+        (137.0, FINE, 2, 140 / 150, 63.0 + 72.0),
+        (200.0, FINE, 3, 147 / 150, 63.0 + 108.0),
+        (213.0, FINE, None, 148 / 150, 63.0 + 149.6),
+    ],
+)
+def test_what_if_answers_from_the_first_layers(
+    layered: Inspection,
+    left_ms: float,
+    taken: Plan,
+    layers: int | None,
+    agreement: float,
+    total_ms: float,
+) -> None:
+    said = as_json(layered, machine=layered.machines[0], link=THIN, budget_ms=left_ms)["what_if"]
+    assert (said["taken"], said["layers"]) == (str(taken), layers)
+    (plan,) = [each for each in said["plans"] if each["plan"] == said["taken"]]
+    assert (plan["layers"], plan["agreement"]) == (layers, pytest.approx(agreement))
+    assert plan["total_ms"] == pytest.approx(total_ms)
+    assert [(rung["plan"], rung["layers"]) for rung in said["ladder"]][:5] == [
+        ("local", None), (str(FINE), 2), (str(COARSE), None), (str(FINE), 3), (str(FINE), None),
+    ]  # fmt: skip
+
+
+def test_the_reasons_name_the_layers(layered: Inspection) -> None:
     machine = layered.machines[0]
-
-    def parts(*, in_parts: bool) -> list[int]:
-        options = options_on(
-            layered.bundle.manifest, machine, cloud=machine, link=LINK, cloud_speed=1.0,
-            in_parts=in_parts,
-        )  # fmt: skip
-        return [len(option.parts) for option in options if option.plan == FINE]
-
-    assert parts(in_parts=True) == [2]  # the first layer agrees no more often than the device
-    assert parts(in_parts=False) == [0]
+    options = options_on(
+        layered.bundle.manifest, machine, cloud=machine, link=THIN, cloud_speed=1.0
+    )
+    found = verdict(options, left_ms=200.0)
+    assert found.answer.layer_words == "first 3 layers"
+    assert found.answer.rate_words == "98.0\u00a0%"
+    assert found.words.startswith(f"4.7 points better and 29 ms later than {COARSE}")
+    said = {str(each.option.plan): why for each, why in decided(options, left_ms=200.0)}
+    assert (
+        said[str(FINE)]
+        == "taken: the best agreement that fits, 98.0%; its first 3 layers are in time"
+    )
+    assert said["local"] == "agrees 18.0 points less"

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import quickjs
 
+from hybridge.edge.duration import Duration
 from hybridge.edge.question import Question
-from hybridge.edge.router import Option, choose, explain
+from hybridge.edge.router import Option, Part, choose, explain
 from hybridge.report.inspect.data import cloud_times, device_times, plans_data
 from hybridge.report.inspect.facts import Inspection
 from hybridge.report.inspect.machines import Link, options_on
-from hybridge.report.inspect.whatif import ladder, verdict
+from hybridge.report.inspect.whatif import Answer, ladder, verdict
 from hybridge.report.words import ms_words
 from hybridge.shared.manifest import Rate
 from hybridge.shared.plan import Plan
@@ -26,13 +27,17 @@ function answer({plans, device_ms, cloud_ms, link, left_ms}) {
   const options = optionsOn(plans, device_ms, cloud_ms, link);
   const found = verdict(options, left_ms);
   const why = explain(options, left_ms).map(({option, why}) => [option.plan, why]);
-  const rungs = ladder(options).map(({from_ms, option}) => [from_ms, option.plan]);
-  const totals = options.map((o) => o.total_ms === Infinity ? null : o.total_ms);
+  const figures = ({plan, agreement, network_ms, total_ms, layers}) =>
+    [plan, agreement, finite(network_ms), finite(total_ms), layers];
+  const rungs = ladder(options).map(({from_ms, answer}) => [from_ms, ...figures(answer)]);
+  const answers = options.map((option) => figures(answered(option, left_ms)));
   return {
     taken: choose(options, left_ms).option.plan, fits: found.fits, words: found.words,
-    second: found.second && found.second.plan, why, rungs, totals,
+    second: found.second && found.second.plan, why, rungs, answers,
+    answer: figures(found.taken),
   };
 }
+const finite = (ms) => (ms === Infinity ? null : ms);
 """
 
 
@@ -49,6 +54,11 @@ def run(engine: quickjs.Context, call: str, *arguments: Any) -> Any:
     return json.loads(engine.eval(f"JSON.stringify({call}({written}))"))
 
 
+def figures(answer: Answer) -> list[Any]:
+    times = (ms if isfinite(ms) else None for ms in (answer.network_ms, answer.total_ms))
+    return [str(answer.option.plan), answer.agreement, *times, answer.layers or 0]
+
+
 def python_answer(options: list[Option], left_ms: float) -> dict[str, Any]:
     found, asked = verdict(options, left_ms=left_ms), Question(left_ms=left_ms)
     return {
@@ -57,8 +67,9 @@ def python_answer(options: list[Option], left_ms: float) -> dict[str, Any]:
         "words": found.words,
         "second": str(found.runner_up.plan) if found.runner_up else None,
         "why": [[str(option.plan), why] for option, why in explain(options, asked)],
-        "rungs": [[rung.from_ms, str(rung.option.plan)] for rung in ladder(options)],
-        "totals": [each.total_ms if isfinite(each.total_ms) else None for each in options],
+        "rungs": [[rung.from_ms, *figures(rung.answer)] for rung in ladder(options)],
+        "answers": [figures(Answer.of(each, left_ms=left_ms)) for each in options],
+        "answer": figures(found.answer),
     }
 
 
@@ -96,6 +107,8 @@ def random_case(rng: random.Random) -> tuple[dict[str, Any], list[Option], float
             time(),
             time(),
         )
+        least_ms = device_ms + (0.0 if local else cloud_ms / speed)
+        layers = [] if local else random_layers(rng, agreement.value, size)
         options.append(
             Option(
                 plan=plan,
@@ -104,6 +117,10 @@ def random_case(rng: random.Random) -> tuple[dict[str, Any], list[Option], float
                 device_ms=device_ms,
                 network_ms=0.0 if local else link.transfer_ms(size),
                 cloud_ms=0.0 if local else cloud_ms / speed,
+                parts=tuple(
+                    Part(count, value, Duration(link.transfer_ms(part)).then(Duration(least_ms)))
+                    for count, value, part in layers
+                ),
             )
         )
         rows.append(
@@ -112,6 +129,7 @@ def random_case(rng: random.Random) -> tuple[dict[str, Any], list[Option], float
                 "agreement": agreement.value,
                 "error": agreement.standard_error,
                 "bytes": size,
+                "layers": layers,
                 "rank": order.index(plan),
                 "local": local,
             }
@@ -119,6 +137,7 @@ def random_case(rng: random.Random) -> tuple[dict[str, Any], list[Option], float
         device.append(device_ms if isfinite(device_ms) else None)
         cloud.append(cloud_ms if isfinite(cloud_ms) else None)
     finite = [option.total_ms for option in options if isfinite(option.total_ms)]
+    finite += [p.total.mean_ms for o in options for p in o.parts if isfinite(p.total.mean_ms)]
     left_ms = rng.choice([*finite, rng.uniform(0, 400), 2000.0])
     case = {
         "plans": rows,
@@ -128,6 +147,14 @@ def random_case(rng: random.Random) -> tuple[dict[str, Any], list[Option], float
         "left_ms": left_ms,
     }
     return case, options, left_ms
+
+
+def random_layers(rng: random.Random, agreement: float, size: int) -> list[tuple[int, float, int]]:
+    """Parts of a frame, none better than the next, the whole among them."""
+    values = [value for value in (0.82, 0.9, 0.945, 0.953333, 0.96) if value <= agreement]
+    counts = sorted(rng.sample(range(1, 5), rng.choice([0, 0, 1, 3])))
+    worth = sorted(rng.choices(values, k=len(counts))) if values else []
+    return [(n, value, size * n // 5) for n, value in zip(counts, worth, strict=False)]
 
 
 def test_it_decides_and_explains_as_the_router_does(engine: quickjs.Context) -> None:
@@ -141,18 +168,20 @@ def test_it_decides_and_explains_as_the_router_does(engine: quickjs.Context) -> 
     assert taken == {"local", "split", "cloud"}
     assert {answer["fits"] for answer in answers} == {True, False}
     assert sum("tie" in answer["words"] for answer in answers) > 200
+    assert sum(answer["answer"][-1] > 0 for answer in answers) > 50
 
 
 def test_a_page_asks_it_what_the_command_line_asks_the_router(
-    engine: quickjs.Context, report: Inspection
+    engine: quickjs.Context, layered: Inspection
 ) -> None:
+    report, answered = layered, set()
     manifest, machine = report.bundle.manifest, report.machines[0]
     for rtt_ms, mbps in ((1.0, 940.0), (51.0, 11.4), (151.0, 0.01)):
         link = Link(rtt_ms, mbps)
         made = options_on(manifest, machine, cloud=machine, link=link, cloud_speed=2.0)
         by_plan = {str(option.plan): option for option in made}
         options = [by_plan[each.row.plan] for each in report.plans]
-        for left_ms in (0.05, 20.0, 100.0, 3000.0):
+        for left_ms in (0.05, 20.0, 100.0, 235.0, 280.0, 3000.0):
             case = {
                 "plans": plans_data(report, {}),
                 "device_ms": device_times(report, machine),
@@ -160,7 +189,10 @@ def test_a_page_asks_it_what_the_command_line_asks_the_router(
                 "link": {"rtt_ms": rtt_ms, "mbps": mbps, "cloud_speed": 2.0},
                 "left_ms": left_ms,
             }
-            assert run(engine, "answer", case) == python_answer(options, left_ms)
+            answer = run(engine, "answer", case)
+            assert answer == python_answer(options, left_ms)
+            answered.add(answer["answer"][-1])
+    assert answered == {0, 2, 3}
 
 
 def test_figures_are_written_as_python_writes_them(engine: quickjs.Context) -> None:

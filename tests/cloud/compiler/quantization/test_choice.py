@@ -7,10 +7,15 @@ from hybridge.shared.errors import BuildError
 from hybridge.shared.manifest import Precision
 
 from ..conftest import Converted
+from ..watching import Watch
 
 
 def test_the_chosen_model_answers_as_the_float_one(converted: Converted) -> None:
-    chosen = choose_int8(converted.float32, converted.tensors, part="light")
+    watch = Watch()
+    chosen = choose_int8(converted.float32, converted.tensors, part="light", progress=watch)
+    assert watch.finished["looking at activations, twice"] == 2 * 6
+    assert watch.finished["trying ways to find ranges"] == len(Ranges)
+    assert watch.finished["timing operators"] > 3
     int8, float32 = Runner(chosen.model), Runner(converted.float32)
     for tensor in converted.tensors:
         assert relative_error(int8.run(tensor), float32.run(tensor)) < 0.05

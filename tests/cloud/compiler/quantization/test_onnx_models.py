@@ -20,6 +20,7 @@ from hybridge.shared.preprocess import PreprocessSpec
 
 from ..conftest import SIZE_PX, Converted
 from ..graphs import run
+from ..watching import Watch
 
 
 def feeds_of(converted: Converted) -> list[Feeds]:
@@ -96,7 +97,13 @@ def test_float16_keeps_its_front_and_what_goes_in_and_out(converted: Converted) 
 
 
 def test_all_ways_are_tried_and_one_is_chosen(converted: Converted) -> None:
-    made = in_precision(converted.onnx, Precision.INT8, feeds_of(converted))
+    watch = Watch()
+    made = in_precision(converted.onnx, Precision.INT8, feeds_of(converted), progress=watch)
+    assert watch.finished == {
+        "looking at activations, twice": 2 * 6,
+        "trying ways to find ranges": len(Ranges),
+        "trying torch": 2,
+    }
     methods = [each.method for each in made.tried]
     ways = ["dynamic", "torch/dynamic", *(f"static/{ranges}" for ranges in Ranges)]
     assert sorted(methods) == sorted(ways)
