@@ -9,12 +9,15 @@ from pathlib import Path
 import onnxruntime
 
 from ..shared.deadline import monotonic
-from ..shared.errors import DeadlineUnmet
+from ..shared.errors import DeadlineUnmet, ModelFault
 from ..shared.tensor import Array
-from .audience import audience
+from .audience import Audience, audience
 
 _LOOPS = (b"Loop", b"Scan")
 """ONNX operators that can go on and on: how often they turn may be said by an input."""
+
+_TRY_S = 60.0
+"""For a run of zeros, with which a model is tried: what takes longer answers nobody."""
 
 
 def may_loop(graph: bytes | mmap.mmap) -> bool:
@@ -37,12 +40,19 @@ def file_may_loop(file: Path) -> bool:
 def run_leashed(
     session: onnxruntime.InferenceSession, outputs: list[str], fed: dict[str, Array]
 ) -> list[Array]:
-    """Outputs of a session; DeadlineUnmet if it was ended, which takes until its next node."""
+    """Outputs of a session.
+
+    If it was ended, which takes until its next node: DeadlineUnmet, or ModelFault where the model
+    is being tried.
+    """
     options = onnxruntime.RunOptions()
-    with _leash(lambda: setattr(options, "terminate", True)):
+    waiting = audience()
+    with _leash(waiting, lambda: setattr(options, "terminate", True)):
         try:
             made: list[Array] = session.run(outputs, fed, options)
         except Exception:  # the runtime's own class for it is that of many faults
+            if options.terminate and waiting is None:
+                raise ModelFault(f"a first run did not end in {_TRY_S:g} s") from None
             if options.terminate:
                 raise DeadlineUnmet("its run was ended, since nobody waits any more") from None
             raise
@@ -50,14 +60,13 @@ def run_leashed(
 
 
 @contextmanager
-def _leash(end: Callable[[], object]) -> Iterator[None]:
+def _leash(waiting: Audience | None, end: Callable[[], object]) -> Iterator[None]:
     """Calls `end` from elsewhere once all who wait have left, or at the last of their deadlines."""
-    waiting = audience()
-    if waiting is None:  # it is being tried
-        yield
-        return
-    waiting.when_gone(end)
-    timer = threading.Timer(max(0.0, waiting.deadline_s - monotonic()), end)
+    left_s = _TRY_S
+    if waiting is not None:
+        waiting.when_gone(end)
+        left_s = max(0.0, waiting.deadline_s - monotonic())
+    timer = threading.Timer(left_s, end)
     timer.daemon = True
     timer.start()
     try:

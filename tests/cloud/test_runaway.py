@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from hybridge.cloud import leash
 from hybridge.cloud.audience import WAITING
 from hybridge.cloud.config import CloudConfig
 from hybridge.cloud.job import Job, StageKey
@@ -20,7 +21,7 @@ from hybridge.cloud.work import Errand
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip
 from hybridge.shared.deadline import monotonic
-from hybridge.shared.errors import DeadlineUnmet
+from hybridge.shared.errors import DeadlineUnmet, ModelFault
 from hybridge.shared.security import MAX_MESSAGE_BYTES, Address
 
 from .conftest import Cloud
@@ -100,6 +101,15 @@ def test_a_run_ends_at_the_last_deadline(root: Path) -> None:
             file.run({"k": np.array([FOR_EVER])}, outputs=["turns"])
     finally:
         WAITING.reset(token)
+
+
+def test_a_first_run_that_goes_on_is_the_models_fault(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leash, "_TRY_S", 0.05)
+    file = OnnxFile(root / "count" / "1" / "model.onnx")
+    with pytest.raises(ModelFault, match=r"did not end in 0\.05 s"):
+        file.run({"k": np.array([FOR_EVER])}, outputs=["turns"])
 
 
 async def test_an_answer_too_large_for_a_message(cloud: Cloud) -> None:
