@@ -197,9 +197,7 @@ def worth_waiting(
     if sight.enough or in_time < UNLIKELY:
         return False
     gain = _left_to_gain(sight, local) * in_time * (running.agreement.value - local.agreement.value)
-    return gain > running.agreement.standard_error or (
-        demand.objective is not Objective.ACCURACY and gain > 0.0
-    )
+    return gain > running.agreement.standard_error or (demand.enough is not None and gain > 0.0)
 
 
 def _left_to_gain(sight: Sight | None, local: Option) -> float:
@@ -281,6 +279,9 @@ def _pick(candidates: Sequence[_Candidate], local: Option, question: Question) -
         for e in candidates
         if e.gain >= best.gain - error or (alike and e.option.agreement.value >= least)
     ]
+    if enough is not None and sight is not None and best.option is not local:
+        # What the light model says is not sure enough, though it may be as good as the others.
+        ties = [each for each in ties if each.option is not local]
     return min(ties, key=_tie_break)
 
 

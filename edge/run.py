@@ -7,7 +7,6 @@ runs is called off, in the cloud too.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +17,7 @@ from ..shared.came import Came
 from ..shared.deadline import Deadline
 from ..shared.errors import (
     HybridgeError,
+    NotAllowed,
     RemoteError,
     RemoteTooLate,
     RemoteUnavailable,
@@ -248,8 +248,10 @@ class Run:
         if in_all := len(framed.ends):
             least, most = (each or in_all for each in layers)
             in_layers = InLayers(framed.ends, least, most)
-        self.sent_bytes += in_layers.sent_bytes if in_layers else len(framed.frame)
-        self.sent_bytes += self.beside.size_bytes
+        sent_bytes = in_layers.sent_bytes if in_layers else len(framed.frame)
+        sent_bytes += self.beside.size_bytes
+        uplink.allow(sent_bytes, bytes_per_hour=self.demand.bytes_per_hour)
+        self.sent_bytes += sent_bytes
         parameters: dict[str, messages.Value] = {
             messages.CONTRACT: agent.manifest.contract(plan).id,
             messages.CODEC: plan.codec,
@@ -385,7 +387,8 @@ class Run:
         """
         late = isinstance(fault, RemoteTooLate)
         who = "cloud" if isinstance(fault, RemoteError) else "device"
-        self._fallback = _LATE if late else f"{who} failed: {fault}"
+        words = str(fault) if isinstance(fault, NotAllowed) else f"{who} failed: {fault}"
+        self._fallback = _LATE if late else words
         self._start_light()
         if isinstance(fault, RemoteUnavailable) and not self._retried:
             self._retried = True
@@ -393,7 +396,7 @@ class Run:
             assert uplink is not None
             wait_ms = min(self.left_ms - option.least.mean_ms, _RETRY_WAIT_MS)
             if wait_ms > 0.0:
-                self._back = self._watched(_within(uplink.reachable(), wait_ms / 1e3))
+                self._back = self._watched(uplink.reachable_within(wait_ms / 1e3))
 
     def _learn(self, stages_ms: dict[str, float]) -> None:
         for stage, ms in stages_ms.items():
@@ -405,7 +408,7 @@ class Run:
     def _from_device(self, lit: Lit, *, late: bool) -> Answer:
         if late:
             self._fallback = _LATE
-        elif self.on_final is not None and not self._fallback and self._wants_more():
+        elif not self._fallback and self._wants_more():
             self._fallback = _NO_TIME
         provisional = self._fallback in _FOR_WANT_OF_TIME
         answer = self._finish(lit, Plan.local(), provisional=provisional)
@@ -417,12 +420,18 @@ class Run:
         return answer
 
     def _wants_more(self) -> bool:
-        """Whether no other plan came in time, and one that had all the time would add something."""
-        if not self._alone or self._sight is None or self.agent.uplink is None:
+        """Whether a plan with time would add what was asked for, and none came in time.
+
+        That is a final answer, or more agreement than this one is sure to have.
+        """
+        sight, sure = self._sight, self.demand.enough is not None
+        if sight is None or sight.enough or self.agent.uplink is None:
+            return False
+        if not (sure or (self.on_final is not None and self._alone)):
             return False
         best = self.best_remote()
         return best is not None and self.agent.policy.worth_waiting(
-            best, self.agent.local, in_time=1.0, demand=self.demand, sight=self._sight
+            best, self.agent.local, in_time=1.0, demand=self.demand, sight=sight
         )
 
     def best_remote(self) -> Option | None:
@@ -485,10 +494,3 @@ def fault_of(task: "asyncio.Future[CloudAnswer]") -> HybridgeError | None:
     if fault is not None and not isinstance(fault, HybridgeError):
         raise fault
     return fault
-
-
-async def _within(awaitable: Awaitable[None], seconds: float) -> None:
-    """Returns when something has happened, or so much later without it."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await awaitable

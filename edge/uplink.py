@@ -24,6 +24,7 @@ from ..shared.arrival import CHUNK_BYTES
 from ..shared.came import Came
 from ..shared.deadline import Clock
 from ..shared.errors import (
+    NotAllowed,
     RemoteError,
     RemoteRefused,
     RemoteTooLate,
@@ -163,6 +164,21 @@ class Uplink:
     async def reachable(self) -> None:
         """Returns once the cloud is within reach."""
         await self._reachable.wait()
+
+    async def reachable_within(self, seconds: float) -> None:
+        """Returns when the cloud is within reach, or so much later without it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.reachable()
+
+    def allow(self, size_bytes: int, *, bytes_per_hour: float) -> None:
+        """NotAllowed if so much more would carry what leaves within the hour over that.
+
+        Others may have sent since a plan was chosen, and a frame may be larger than most.
+        """
+        spent_bytes = self.ledger.spent_bytes(now_s=self._clock())
+        if spent_bytes + size_bytes + _OVERHEAD_BYTES > bytes_per_hour:
+            raise NotAllowed(f"the {bytes_per_hour:,.0f} bytes an hour are used up")
 
     async def infer(
         self,

@@ -82,6 +82,13 @@ def test_what_the_light_model_is_unsure_of_is_harder(sure_share: float, taken: s
     assert str(choose(OBJECTIVES, question).option.plan) == taken
 
 
+@pytest.mark.parametrize(("least", "taken"), [(None, "local"), (0.9, "cloud:raw")])
+def test_a_tie_does_not_make_an_unsure_answer_good_enough(least: float | None, taken: str) -> None:
+    options = [option("local", 0.95), option("cloud:raw", 0.97, network_ms=20, error=0.1)]
+    question = Question(left_ms=100, demand=Demand(min_agreement=least), sight=Sight(0.8))
+    assert str(choose(options, question).option.plan) == taken
+
+
 @given(unsure_tables(), left, st.sampled_from([o for o in Objective if o != "accuracy"]))
 def test_an_objective_is_best_among_all_that_suffice(
     options: list[Option], left_ms: float, objective: Objective
