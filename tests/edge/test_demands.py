@@ -1,20 +1,27 @@
-"""What a request demands by its parameters, through the service."""
+"""What a request demands, by its parameters through the service, and of one agent."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from hybridge.edge.assurance import Assurance
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
+from hybridge.edge.demand import Demand
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared import oip
+from hybridge.shared.calibration import Calibration
+from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.security import Address, Security
 
 from ..bundles import CLOUD, LOCAL, NAME, SPLIT, Small, picture
-from .conftest import ANY_PORT, measured_copy, run_edge
+from .clouds import fake_cloud
+from .conftest import ANY_PORT, connected, make_agent, measured_copy, run_edge
+from .policies import Insistent
 
 LATER_MS = 30_000.0
 
@@ -101,3 +108,36 @@ async def test_a_demand_that_means_nothing_is_refused(
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert next(iter(parameters)) in str(refused.value.details())
     assert (await ask(edge))["plan"] == str(CLOUD)
+
+
+async def test_an_answer_that_may_not_be_good_enough_says_so(small: Small) -> None:
+    """Nobody asked for a final one; the device's own is not as sure as was demanded."""
+    never_sure = Assurance(0.6, Calibration(agreed=(1.0,) * 400, differed=(0.99,) * 400))
+    least = Demand(min_agreement=0.98)
+    async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
+        agent = make_agent(small, uplink, assurance=never_sure, demand=least)
+        answer = await agent.answer(picture(0), Deadline.after_ms(1.0, now_s=monotonic()))
+        assert (answer.plan, answer.provisional) == (LOCAL, True)
+        assert answer.fallback in {"cloud late", "no time for the cloud"}
+        agent.close()
+
+
+async def test_no_more_leaves_within_the_hour_than_is_allowed(small: Small) -> None:
+    """Many at once, of which the allowance has room for some."""
+    async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
+        cloud.allowed.set()
+        room_bytes = uplink.ledger.total_bytes + 2_000.0
+        agent = make_agent(small, uplink, policy=Insistent(SPLIT))
+        demand = Demand(bytes_per_hour=room_bytes)
+        deadline = Deadline.after_ms(LATER_MS, now_s=monotonic())
+        told = await asyncio.gather(
+            *(agent.answer(picture(n), deadline, demand=demand) for n in range(6))
+        )
+        assert uplink.ledger.total_bytes <= room_bytes
+        kept = [each for each in told if each.plan == LOCAL]
+        assert 0 < len(kept) < len(told)
+        assert {each.fallback for each in kept} == {
+            f"the {room_bytes:,.0f} bytes an hour are used up"
+        }
+        assert {each.sent_bytes for each in kept} == {0}
+        agent.close()

@@ -117,36 +117,6 @@ async def test_a_sure_light_answer_calls_the_cloud_off(small: Small) -> None:
         agent.close()
 
 
-async def test_an_answer_that_may_not_be_good_enough_says_so(small: Small) -> None:
-    """Nobody asked for a final one; the device's own is not as sure as was demanded."""
-    async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
-        agent = make_agent(small, uplink, assurance=NEVER_SURE, demand=LEAST)
-        answer = await agent.answer(picture(0), within(1.0))
-        assert (answer.plan, answer.provisional) == (LOCAL, True)
-        assert answer.fallback in {"cloud late", "no time for the cloud"}
-        agent.close()
-
-
-async def test_no_more_leaves_within_the_hour_than_is_allowed(small: Small) -> None:
-    """Many at once, of which the allowance has room for some."""
-    async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
-        cloud.allowed.set()
-        room_bytes = uplink.ledger.total_bytes + 2_000.0
-        agent = make_agent(small, uplink, policy=Insistent(SPLIT))
-        demand = Demand(bytes_per_hour=room_bytes)
-        told = await asyncio.gather(
-            *(agent.answer(picture(n), within(LATER_MS), demand=demand) for n in range(6))
-        )
-        assert uplink.ledger.total_bytes <= room_bytes
-        kept = [each for each in told if each.plan == LOCAL]
-        assert 0 < len(kept) < len(told)
-        assert {each.fallback for each in kept} == {
-            f"the {room_bytes:,.0f} bytes an hour are used up"
-        }
-        assert {each.sent_bytes for each in kept} == {0}
-        agent.close()
-
-
 async def test_an_unsure_light_answer_goes_to_the_cloud(small: Small) -> None:
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
         cloud.allowed.set()
