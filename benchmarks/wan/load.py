@@ -39,6 +39,7 @@ from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.errors import ConfigError, HybridgeError
+from hybridge.shared.instant import tell
 from hybridge.shared.security import Address, Security
 
 _PATIENCE_MS = 5_000.0
@@ -115,8 +116,11 @@ class Load:
         name, encoded = self._pictures[picture]
         request = pb.ModelInferRequest(model_name=self._model, id=uuid.uuid4().hex)
         messages.add_bytes_input(request, messages.PICTURE, [encoded])
-        messages.set_parameters(request.parameters, {messages.LATENCY_BUDGET_MS: budget_ms})
         sent_s = time.monotonic()
+        messages.set_parameters(
+            request.parameters,
+            {messages.LATENCY_BUDGET_MS: budget_ms, messages.SENT_AT: tell(sent_s)},
+        )
         answer, fault = None, ""
         try:
             response = await self._stub.ModelInfer(
