@@ -30,7 +30,7 @@ from wan.arrivals import Arrivals
 from wan.boards import Finished, world_of
 from wan.fidelity import arrivals_of, compare, error_figures, error_table
 from wan.findings import cell_table, targets
-from wan.matrix import FIXED, POLICIES, Matrix, front, groups
+from wan.matrix import FIXED, POLICIES, Matrix, front, groups, read_budgets_ms
 from wan.pairs import Pair, add_pair_options, pair_of
 from wan.records import Cell, Measured
 from wan.simulator import World, simulate
@@ -54,7 +54,8 @@ def measure(options: argparse.Namespace) -> Report:
         world = world_of(pair, answers, share=options.share, kept=kept)
     else:
         world = finished.world(pair.bundle, answers)
-    rate_hz = options.rate or round(world.board.capacity_hz / 2, 2)
+    half_hz = round(world.board.capacity_hz / 2, 2)
+    rate_hz = half_hz if options.rate is None else options.rate
     plans = _plans(world)
     cells = [] if finished and not options.links else _cells(options, pair, plans, rate_hz)
     repeated = finished.cells if finished else []
@@ -143,7 +144,7 @@ def _cells(
     options: argparse.Namespace, pair: Pair, plans: dict[str, float], rate_hz: float
 ) -> list[Cell]:
     names = options.links.split(",") if options.links else links.all_names(options.traces)
-    budgets_ms = [float(each) for each in options.budgets.split(",")]
+    budgets_ms = read_budgets_ms(options.budgets)
     if options.quick:
         names, budgets_ms = _QUICK_LINKS, _QUICK_BUDGETS_MS
     replays = [f"{FIXED}{plan}" for plan in plans if plan != str(PlanKind.LOCAL)]
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--policies", default=",".join(POLICIES), metavar="NAMES", help="by comma")
     made.add_argument("--requests", type=int, default=600, metavar="N", help="a cell")
     made.add_argument("--rate", type=float, metavar="HZ", help="half of what the board can do")
-    made.add_argument("--arrivals", choices=list(Arrivals), default=Arrivals.EVEN)
+    made.add_argument("--arrivals", choices=[str(each) for each in Arrivals], default=Arrivals.EVEN)
     made.add_argument("--share", type=float, default=0.25, help="of one core, for the edge")
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="stretches of a link")
     made.add_argument("--lab", type=Path, metavar="DIR", help="the --out of benchmarks/wan")

@@ -40,8 +40,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _add_demand(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--objective",
-        choices=[*Objective],
-        type=Objective,
+        choices=[str(each) for each in Objective],
         help="what is to be best; all but accuracy keep to --min-agreement (default: the bundle's)",
     )
     group.add_argument(
@@ -110,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         security=security(options),
         threads=options.threads,
         max_requests=options.max_requests,
-        objective=options.objective,
+        objective=Objective(options.objective) if options.objective else None,
         min_agreement=options.min_agreement,
         demand=Demand(
             only_cuts=options.only_cuts,

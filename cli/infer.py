@@ -49,7 +49,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="wanted beside the answer: asks the cloud if there is time; shown with --json",
     )
     wishes = parser.add_argument_group("what is wanted (default: as the edge has it)")
-    wishes.add_argument("--objective", type=Objective, choices=[*Objective])
+    wishes.add_argument("--objective", choices=[str(each) for each in Objective])
     wishes.add_argument("--min-agreement", type=float, metavar="SHARE", help="such as 0.98")
     wishes.add_argument("--stay-local", action="store_true", default=None)
     wishes.add_argument("--only-cuts", action="store_true", default=None)
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     faults: dict[str, str] = {}
     gone: RemoteUnavailable | None = None
     wish = Wish(
-        objective=options.objective,
+        objective=Objective(options.objective) if options.objective else None,
         min_agreement=options.min_agreement,
         stay_local=options.stay_local,
         only_cuts=options.only_cuts,

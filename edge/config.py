@@ -48,6 +48,8 @@ class EdgeConfig:
             raise ConfigError(f"--max-requests {self.max_requests}: at least one")
         if self.max_pixels < 1:
             raise ConfigError(f"--max-pixels {self.max_pixels}: at least one")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"--delta {self.delta:g}: between 0 and 1, such as {DELTA:g}")
         if not 0 < self.follow_ms <= 3_600_000:
             raise ConfigError(f"--follow {self.follow_ms:g}: above 0 ms, at most an hour")
 

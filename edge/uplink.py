@@ -324,9 +324,15 @@ class Uplink:
 
     async def _watch(self) -> None:
         """Probes where something has to be found out, as long as the agent runs."""
-        with contextlib.suppress(RemoteError):
+        try:
             await self.probe(0)
             await self.probe(_FIRST_PROBE_BYTES)
+        except RemoteError as fault:
+            log.warning(
+                "cloud %s is not within reach yet: %s; does it run there, and with the same TLS?",
+                self.name,
+                fault,
+            )
         while True:
             pause_s = await self._look_after()
             self._woken.clear()
@@ -358,9 +364,10 @@ class Uplink:
         self._attempts += 1
         connection = self._connect()
         began_s = self._clock()
-        self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s)
         try:
             state = await connection.probe(0, timeout_s=_RECONNECT_TIMEOUT_S)
+            # Attempts that come to nothing carry nothing: an outage uses up no allowance.
+            self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s)
             if not self.breaker.closed or self.link.stall_ms(now_s=self._clock()):
                 old, self._connection = self._connection, connection
                 self._spawn(old.close(grace_s=_PROBE_TIMEOUT_S))

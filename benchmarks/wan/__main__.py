@@ -27,13 +27,23 @@ from wan.arrivals import Arrivals
 from wan.failures import Failure, Outcome, sabotage
 from wan.findings import failure_table, failure_targets, matrix_table, quick_targets, targets
 from wan.laboratory import Calibration, Laboratory, Setting
-from wan.matrix import FIXED, OURS, POLICIES, Group, Matrix, groups
+from wan.matrix import (
+    FIXED,
+    OURS,
+    POLICIES,
+    Group,
+    Matrix,
+    check_policies,
+    groups,
+    read_budgets_ms,
+)
 from wan.page import page
 from wan.pairs import Pair, add_pair_options, pair_of
 from wan.records import Cell, Measured
 from wan.references import large_answers
 
 from hybridge.cli.console import notes
+from hybridge.shared.errors import ConfigError
 from hybridge.shared.paths import Paths
 from hybridge.shared.plan import PlanKind
 
@@ -45,6 +55,7 @@ _CALIBRATION = 720
 
 def measure(options: argparse.Namespace) -> Report:
     before = load()
+    _check(options)  # before anything is built, started or calibrated
     out = _folder(options)
     pair = pair_of(options)
     setting = Setting(
@@ -70,7 +81,7 @@ def measure(options: argparse.Namespace) -> Report:
             count = _QUICK_REQUESTS if options.quick else max(options.requests, _CALIBRATION)
             kept.write_text(json.dumps(asdict(laboratory().calibrate(requests=count))))
         calibration = Calibration(**json.loads(kept.read_text()))
-        rate_hz = options.rate or calibration.rate_hz
+        rate_hz = calibration.rate_hz if options.rate is None else options.rate
         cells = _cells(options, pair, calibration, rate_hz)
         measured = []
         with progress("cells", len(cells)) as advance:
@@ -116,6 +127,19 @@ def _folder(options: argparse.Namespace) -> Path:
     return out
 
 
+def _check(options: argparse.Namespace) -> None:
+    """ConfigError for links, policies and figures that cannot be meant."""
+    for name in options.links.split(",") if options.links else []:
+        links.find_link(name, traces=options.traces)
+    check_policies([*(options.policies.split(",") if options.policies else [])])
+    if options.budgets:
+        read_budgets_ms(options.budgets)
+    if options.traces is not None and not links.recorded_names(options.traces):
+        raise ConfigError(f"no recorded links in {options.traces}: NAME.up and NAME.down")
+    if options.budget_steps < 1 or options.failures < 0:
+        raise ConfigError("--budget-steps is at least 1, --failures at least 0")
+
+
 def _cells(
     options: argparse.Namespace, pair: Pair, calibration: Calibration, rate_hz: float
 ) -> list[Cell]:
@@ -124,15 +148,15 @@ def _cells(
         rows = [row.parsed() for row in pair.bundle.manifest.table]
         policies += [f"{FIXED}{plan}" for plan in rows if plan.kind is not PlanKind.LOCAL]
     names = options.links.split(",") if options.links else links.all_names(options.traces)
-    for name in names:
-        links.find_link(name, traces=options.traces)  # a name that is wrong is wrong at once
     budgets_ms = (
-        [float(each) for each in options.budgets.split(",")]
+        read_budgets_ms(options.budgets)
         if options.budgets
         else calibration.budgets_ms(options.budget_steps)
     )
-    if options.quick:
-        policies, names, budgets_ms = [OURS, "local"], ["lte"], budgets_ms[-1:]
+    if options.quick:  # what was named is kept
+        policies = policies if options.policies else [OURS, "local"]
+        names = names if options.links else ["lte"]
+        budgets_ms = budgets_ms if options.budgets else budgets_ms[-1:]
     return Matrix(
         pair=pair.name,
         links=names,
@@ -196,7 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--rate", type=float, metavar="HZ", help="else half of local capacity")
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="stretches of a link")
     made.add_argument("--ours-seeds", type=int, default=0, metavar="N", help="the same for ours")
-    made.add_argument("--arrivals", choices=list(Arrivals), default=Arrivals.POISSON)
+    made.add_argument(
+        "--arrivals", choices=[str(each) for each in Arrivals], default=Arrivals.POISSON
+    )
     made.add_argument("--share", type=float, default=0.25, help="of one core, for the edge")
     made.add_argument("--congestion-control", default="", metavar="NAME", help="of TCP")
     made.add_argument("--failures", type=int, default=0, metavar="N", help="of each kind")

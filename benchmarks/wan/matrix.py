@@ -1,12 +1,15 @@
 """The matrix: which cells there are, and what those that were measured say together. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from hybridge.shared.errors import ConfigError
 from hybridge.shared.manifest import PlanRow
 from hybridge.shared.plan import Plan
 
+from .policies import make_policy
 from .records import Cell, Measured, Record
 from .scoring import Interval, Score, Wanted, difference, gap_closed, in_budget_share, oracle, score
 
@@ -27,6 +30,16 @@ class Matrix:
     rate_hz: float
     seeds: int = 1
     ours_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.links and self.budgets_ms and self.policies):
+            raise ConfigError("no cells: it takes a link, a budget and a policy at least")
+        check_budgets_ms(self.budgets_ms)
+        check_policies(self.policies)
+        if not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
+            raise ConfigError(f"--rate {self.rate_hz:g}: above 0 requests a second")
+        if min(self.requests, self.seeds, self.ours_seeds) < 1:
+            raise ConfigError("--requests, --seeds and --ours-seeds: at least 1")
 
     def cells(self) -> list[Cell]:
         """In the order in which they are run: the policies of a cell one after the other.
@@ -51,6 +64,32 @@ class Matrix:
             for policy in self.policies
             if seed < (self.ours_seeds if policy == OURS else self.seeds)
         ]
+
+
+def read_budgets_ms(text: str) -> list[float]:
+    """Budgets by comma; ConfigError for what is none."""
+    try:
+        budgets_ms = [float(each) for each in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--budgets {text}: milliseconds by comma, such as 100,400") from None
+    check_budgets_ms(budgets_ms)
+    return budgets_ms
+
+
+def check_budgets_ms(budgets_ms: Iterable[float]) -> None:
+    for budget_ms in budgets_ms:
+        if not (math.isfinite(budget_ms) and budget_ms > 0):
+            raise ConfigError(f"--budgets {budget_ms:g}: above 0 ms, such as 100,400")
+
+
+def check_policies(names: Iterable[str]) -> None:
+    """ConfigError for a name that no policy has."""
+    for name in names:
+        try:
+            make_policy(name)
+        except ValueError as error:
+            known = ", ".join(POLICIES)
+            raise ConfigError(f"{error} (there: {known}, {FIXED}PLAN)") from error
 
 
 @dataclass(frozen=True, slots=True)

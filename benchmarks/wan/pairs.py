@@ -53,6 +53,8 @@ def pair_of(options: argparse.Namespace) -> Pair:
         raise ConfigError("--data is a pair of its own: no --bundle, no --pictures with it")
     if options.data:
         pictures = imagenet_pictures(options.data)
+        if not pictures:
+            raise ConfigError(f"no pictures in {options.data}/imagenet and {options.data}/natural")
         return Pair("imagenet", imagenet_bundle(options.data), tuple(pictures))
     if (options.bundle is None) != (options.pictures is None):
         raise ConfigError("--bundle and --pictures come together")

@@ -1,12 +1,13 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wan.arrivals import Arrivals, arrival_times_s, shown
 from wan.failures import Cycle, Outcome
-from wan.matrix import Matrix, front, groups, pooled, worst_link
+from wan.matrix import Matrix, front, groups, pooled, read_budgets_ms, worst_link
 from wan.page import page
 from wan.records import Cell, Measured, Record, read_records, write_records
 
@@ -43,6 +44,33 @@ def test_policies_of_a_cell_follow_one_another_on_the_same_stretch_of_a_link() -
     assert len(cells) == len({cell.name for cell in cells}) == 8
     assert [cell.policy for cell in cells[:2]] == ["ours", "local"]
     assert cells[0].offset_s == cells[1].offset_s == 0.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"links": []},
+        {"budgets_ms": [0.0]},
+        {"budgets_ms": [float("nan")]},
+        {"policies": ["nope"]},
+        {"policies": ["fixed:nope"]},
+        {"rate_hz": 0.0},
+        {"rate_hz": float("inf")},
+        {"requests": 0},
+        {"seeds": 0},
+    ],
+    ids=str,
+)
+def test_a_matrix_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        replace(Matrix("imagenet", ["lte"], [60], ["ours"], 300, 20.0), **wrong)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "100,", "100,-5", "nan", "inf"])
+def test_budgets_that_are_none(text: str) -> None:
+    assert read_budgets_ms("100,2e3") == [100.0, 2000.0]
+    with pytest.raises(ConfigError, match="such as 100,400"):
+        read_budgets_ms(text)
 
 
 def test_ours_may_get_more_seeds_and_each_begins_elsewhere() -> None:

@@ -209,8 +209,16 @@ async def test_a_cloud_it_may_not_use_is_said_and_left(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threads": 0}, {"threads": 65}, {"max_requests": 0}, {"max_pixels": 0}]
+    "wrong",
+    [
+        {"threads": 0},
+        {"threads": 65},
+        {"max_requests": 0},
+        {"max_pixels": 0},
+        {"delta": 0.0},
+        {"delta": 2.0},
+    ],
 )
-def test_settings_that_cannot_work(small: Small, wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
+def test_settings_that_cannot_work(small: Small, wrong: dict[str, int | float]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong.values())):g}"):
         EdgeConfig(bundle=small.bundle.path, listen=ANY_PORT, trust=small.trust, **wrong)

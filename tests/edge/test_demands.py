@@ -126,6 +126,8 @@ async def test_no_more_leaves_within_the_hour_than_is_allowed(small: Small) -> N
     """Many at once, of which the allowance has room for some."""
     async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
         cloud.allowed.set()
+        for _ in range(4):  # until all probes of the start have been sent
+            await asyncio.wait_for(cloud.probed.get(), LATER_MS / 1e3)
         room_bytes = uplink.ledger.total_bytes + 2_000.0
         agent = make_agent(small, uplink, policy=Insistent(SPLIT))
         demand = Demand(bytes_per_hour=room_bytes)
@@ -133,7 +135,8 @@ async def test_no_more_leaves_within_the_hour_than_is_allowed(small: Small) -> N
         told = await asyncio.gather(
             *(agent.answer(picture(n), deadline, demand=demand) for n in range(6))
         )
-        assert uplink.ledger.total_bytes <= room_bytes
+        # The link's own probes, of which a slow machine sees some, are not these requests'.
+        assert sum(each.sent_bytes + 400 for each in told if each.sent_bytes) <= 2_000
         kept = [each for each in told if each.plan == LOCAL]
         assert 0 < len(kept) < len(told)
         assert {each.fallback for each in kept} == {

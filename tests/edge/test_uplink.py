@@ -406,3 +406,28 @@ async def test_a_cloud_in_the_open_needs_tls() -> None:
     )
     with pytest.raises(ConfigError, match="without TLS"):
         await uplink.startup()
+
+
+async def test_an_outage_uses_up_no_allowance(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connections that nobody takes carry nothing, however many are tried."""
+    monkeypatch.setattr(uplink_module, "_RECONNECT_S", (0.0, 0.001))
+    tried: asyncio.Queue[Scripted] = asyncio.Queue()
+
+    def connect() -> Scripted:
+        made = Scripted(RemoteUnavailable("refused"))
+        made.may_probe.set()
+        tried.put_nowait(made)
+        return made
+
+    uplink = Uplink(connect, clock=monotonic, name="nowhere")
+    await uplink.startup()
+    for _ in range(3):
+        await asyncio.wait_for(tried.get(), SOON_S)
+    spent_bytes = uplink.ledger.total_bytes
+    for _ in range(10):
+        await asyncio.wait_for(tried.get(), SOON_S)
+    assert uplink.ledger.total_bytes == spent_bytes
+    await uplink.shutdown()
+    assert caplog.text.count("nowhere is not within reach yet: refused; does it run there") == 1
