@@ -177,16 +177,7 @@ def _split(message: bytes) -> tuple[bytes, bytes, list[memoryview], int] | None:
         if at == size:
             rest.append(view[kept_to:])
             return b"".join(rest), id, contents, head_bytes
-        tag, start = message[at], at + 1
-        if tag >= 0x80:
-            tag, start = _read_varint(message, at)
-        if tag & 7 == _LENGTH:
-            length, start = _read_varint(message, start)
-            end = start + length
-        else:
-            end = _end(message, tag & 7, start)
-        if end > size:
-            raise DecodeError("cut off")
+        tag, start, end = _read_field(message, at, size)
         if tag in (_CONTENTS, _ID):
             rest.append(view[kept_to:at])
             kept_to = end
@@ -209,14 +200,7 @@ def _check_words(message: bytes) -> None:
             fields += 1
             if fields > _FIELDS_AT_MOST:
                 raise RequestError(f"a message of more than {_FIELDS_AT_MOST} fields")
-            tag, start = _read_varint(message, at)
-            if tag & 7 == _LENGTH:
-                length, start = _read_varint(message, start)
-                end = start + length
-            else:
-                end = _end(message, tag & 7, start)
-            if end > size:
-                raise DecodeError("cut off")
+            tag, start, end = _read_field(message, at, size)
             if outer and tag != _CONTENTS:
                 words_bytes += end - at
             if outer and tag in _TENSORS:
@@ -229,13 +213,22 @@ def _check_words(message: bytes) -> None:
         )
 
 
-def _end(message: bytes, wire_type: int, at: int) -> int:
-    """Where a field ends that is not preceded by its length."""
-    if wire_type == 0:
-        return _read_varint(message, at)[1]
-    if wire_type in _FIXED_BYTES:
-        return at + _FIXED_BYTES[wire_type]
-    raise DecodeError(f"wire type {wire_type}")
+def _read_field(message: bytes, at: int, size: int) -> tuple[int, int, int]:
+    """A tag, and where its content begins and ends; DecodeError if that is beyond `size`."""
+    tag, start = _read_varint(message, at)
+    wire_type = tag & 7
+    if wire_type == _LENGTH:
+        length, start = _read_varint(message, start)
+        end = start + length
+    elif wire_type == 0:
+        end = _read_varint(message, start)[1]
+    elif wire_type in _FIXED_BYTES:
+        end = start + _FIXED_BYTES[wire_type]
+    else:
+        raise DecodeError(f"wire type {wire_type}")
+    if end > size:
+        raise DecodeError("cut off")
+    return tag, start, end
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:

@@ -121,3 +121,14 @@ async def run_edge(config: EdgeConfig) -> AsyncIterator[EdgeDaemon]:
         yield daemon
     finally:
         await daemon.shutdown()
+
+
+@asynccontextmanager
+async def run_knowing(config: EdgeConfig) -> AsyncIterator[EdgeDaemon]:
+    """An edge that knows its link, and would rather ask its cloud."""
+    async with run_edge(config) as daemon:
+        uplink = daemon.agent.uplink
+        assert uplink is not None
+        await uplink.probe(0)
+        await uplink.probe(24_000)
+        yield daemon

@@ -20,7 +20,7 @@ from hybridge.shared.security import Address, Security
 
 from ..bundles import CLOUD, LOCAL, NAME, SPLIT, Small, picture
 from .clouds import fake_cloud
-from .conftest import ANY_PORT, connected, make_agent, measured_copy, run_edge
+from .conftest import ANY_PORT, connected, make_agent, measured_copy, run_knowing
 from .policies import Insistent
 
 LATER_MS = 30_000.0
@@ -32,10 +32,7 @@ async def edge(small: Small, tmp_path: Path, cloud: Address) -> AsyncIterator[Ed
     config = EdgeConfig(
         bundle=measured_copy(small, tmp_path), listen=ANY_PORT, trust=small.trust, cloud=cloud
     )
-    async with run_edge(config) as daemon:
-        assert daemon.agent.uplink is not None
-        await daemon.agent.uplink.probe(0)
-        await daemon.agent.uplink.probe(24_000)
+    async with run_knowing(config) as daemon:
         yield daemon
 
 

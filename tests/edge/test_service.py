@@ -27,7 +27,7 @@ from hybridge.shared.instant import tell
 from hybridge.shared.security import MAX_MESSAGE_BYTES, Address, Security
 
 from ..bundles import CLASSES, NAME, Small, picture
-from .conftest import ANY_PORT, measured_copy, run_edge
+from .conftest import ANY_PORT, measured_copy, run_knowing
 
 Code = grpc.StatusCode
 T = TypeVar("T")
@@ -46,11 +46,7 @@ async def edge(small: Small, tmp_path: Path, cloud: Address) -> AsyncIterator[Ed
         bundle=measured_copy(small, tmp_path), listen=ANY_PORT, trust=small.trust, cloud=cloud,
         max_pixels=1_000_000,
     )  # fmt: skip
-    async with run_edge(config) as daemon:
-        assert daemon._agent is not None
-        assert daemon._agent.uplink is not None
-        await daemon._agent.uplink.probe(0)
-        await daemon._agent.uplink.probe(24_000)
+    async with run_knowing(config) as daemon:
         yield daemon
 
 

@@ -29,7 +29,7 @@ from hybridge.shared.tensor import TensorSpec
 
 from ..bundles import CLOUD, LOCAL, NAME, Small, picture
 from .clouds import FakeCloud, answer_of, fake_cloud
-from .conftest import ANY_PORT, connected, make_agent, measured_copy, run_edge
+from .conftest import ANY_PORT, connected, make_agent, measured_copy, run_knowing
 
 INPUTS = (TensorSpec("patient", "FP32", (2,)), TensorSpec("site", "INT64", ()))
 OUTPUTS = (TensorSpec("embedding", "FP32", (3,)), TensorSpec("nearest", "INT32", ()))
@@ -180,11 +180,7 @@ async def edge_of(small: Small, folder: Path, cloud: FakeCloud) -> AsyncIterator
         bundle=measured_copy(small, folder), listen=ANY_PORT, trust=small.trust,
         cloud=cloud.address,
     )  # fmt: skip
-    async with run_edge(config) as daemon:
-        assert daemon._agent is not None
-        assert daemon._agent.uplink is not None
-        await daemon._agent.uplink.probe(0)
-        await daemon._agent.uplink.probe(24_000)
+    async with run_knowing(config) as daemon:
         yield daemon
 
 
