@@ -173,7 +173,7 @@ def _read_pixels(tensor: oip.InputTensor, model: ServedModel) -> Input:
         )
     if not single and len(tensor.shape) != len(item) + 1:
         raise TensorError(f"{list(tensor.shape)} has {len(tensor.shape)} dimensions")
-    pixels = tensor.array()
+    pixels = tensor.view()
     load = partial(_as_it_is, pixels[None] if single else pixels)
     return Input(model=model, stage=model.whole, items=items, load=load, at_hand=True)
 

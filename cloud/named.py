@@ -254,7 +254,7 @@ class NamedModel(Model):
         if tensor.datatype != slot.datatype or not slot.fits(shape) or not 1 <= items <= most:
             among = f" behind 1 to {most} items" if self.batches else ""
             raise TensorError(f"{tensor.datatype} {list(tensor.shape)} does not fit {slot}{among}")
-        array = tensor.array()
+        array = tensor.view()
         return array if self.batches else array[None]
 
     def _takes(self) -> str:

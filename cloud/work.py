@@ -18,7 +18,7 @@ from ..shared.errors import (
     TensorError,
 )
 from ..shared.side import Tensors, items_of, joined
-from ..shared.tensor import Array
+from ..shared.tensor import Array, aligned
 from .audience import WAITING, Task
 from .job import Job
 from .stage import Computed, Stage
@@ -131,10 +131,10 @@ class _Loaded(msgspec.Struct, frozen=True, eq=False):
 
 
 def _load(work: Task, stage: Stage) -> _Loaded:
-    array = work.load()
+    array = aligned(work.load())
     if not stage.fits(array, items=work.job.items):
         raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
-    return _Loaded(array, work.sides)
+    return _Loaded(array, {name: aligned(side) for name, side in work.sides.items()})
 
 
 def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | Exception]:

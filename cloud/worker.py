@@ -160,7 +160,7 @@ class Worker:
             rank=rank,
         )
         batch = self._scheduler.at_once(job, now_s=now_s)
-        if batch is not None and at_hand and self.executor.at_once(stage, batch.predicted_ms):
+        if batch is not None and at_hand and self.executor.at_once(stage, items):
             return self._compute(batch, stage, Errand(job=job, load=load, sides=sides or {}))
         if batch is None:
             try:

@@ -13,7 +13,16 @@ import numpy as np
 from ..protos import open_inference_pb2 as pb
 from .deadline import MAX_BUDGET_MS, check_budget_ms
 from .errors import RequestError, TensorError
-from .tensor import DTYPES, Array, bytes_from_raw, bytes_to_raw, datatype_of, from_raw, to_raw
+from .tensor import (
+    DTYPES,
+    Array,
+    bytes_from_raw,
+    bytes_to_raw,
+    datatype_of,
+    from_raw,
+    to_raw,
+    view_raw,
+)
 
 PICTURE, PIXELS, FRAME = "picture", "pixels", "frame"
 """Inputs: an encoded picture, its pixels, what an edge sends of it."""
@@ -198,6 +207,10 @@ class InputTensor(msgspec.Struct, frozen=True):
 
     def array(self) -> Array:
         return from_raw(self.raw, datatype=self.datatype, shape=self.shape)
+
+    def view(self) -> Array:
+        """The same as it lies, `aligned` or not, so that nothing is copied yet."""
+        return view_raw(self.raw, datatype=self.datatype, shape=self.shape)
 
     def elements(self) -> list[bytes]:
         """The elements of a BYTES tensor."""

@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,19 @@ def from_raw(raw: bytes | memoryview, *, datatype: str, shape: Sequence[int]) ->
 
     TensorError if bytes and shape disagree.
     """
+    return aligned(view_raw(raw, datatype=datatype, shape=shape))
+
+
+def aligned(array: Array) -> Array:
+    """The array itself, or a copy where it lies as no processor has to read it."""
+    return array if array.flags.aligned else array.copy()
+
+
+def view_raw(raw: bytes | memoryview, *, datatype: str, shape: Sequence[int]) -> Array:
+    """Raw bytes as an array that is a read-only view, `aligned` or not.
+
+    TensorError if bytes and shape disagree.
+    """
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise TensorError(f"datatype {datatype!r} is not one of {', '.join(DTYPES)}")
@@ -94,10 +108,9 @@ def from_raw(raw: bytes | memoryview, *, datatype: str, shape: Sequence[int]) ->
     if len(raw) != expected:
         raise TensorError(f"{datatype} {list(shape)} takes {expected} bytes, {len(raw)} were sent")
     try:
-        array = np.frombuffer(raw, dtype).reshape(tuple(shape))
+        return cast(Array, np.frombuffer(raw, dtype).reshape(tuple(shape)))
     except ValueError as error:  # more dimensions, or a wider empty one, than numpy has
         raise TensorError(f"{datatype} with {len(shape)} dimensions: {error}") from None
-    return array if array.flags.aligned else array.copy()
 
 
 def bytes_to_raw(elements: Sequence[bytes]) -> bytes:

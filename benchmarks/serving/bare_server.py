@@ -3,6 +3,8 @@
     python bare_server.py                              answers with what it was sent
     python bare_server.py MODEL.onnx DATATYPE N,H,W,C  receives and discards, and for each request
                                                        runs the session on an input of its own
+    python bare_server.py ... fed                      the same, on the input that came: the least
+                                                       that a server can do that answers
 
 Sessions are as the cloud's: one, with a thread per core, each run on one core. Prints its port,
 serves until its stdin ends.
@@ -29,25 +31,34 @@ async def _echo(request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]
     return request
 
 
-def _computing(model: str, datatype: str, shape: tuple[int, ...]) -> Behaviour:
+def _computing(model: str, datatype: str, shape: tuple[int, ...], *, fed: bool) -> Behaviour:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: np.ones(shape, DTYPES[datatype])}
+    name, own = session.get_inputs()[0].name, np.ones(shape, DTYPES[datatype])
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
-    def run() -> bytes:
-        (answer,) = session.run(None, feed)
+    def run(request: bytes | None) -> bytes:
+        batch = own
+        if (
+            request is not None
+        ):  # its raw contents end it; wherever they begin, aligned they are not
+            came = np.frombuffer(memoryview(request)[-own.nbytes :], own.dtype)
+            batch = came.reshape(shape).copy()
+        (answer,) = session.run(None, {name: batch})
         return bytes(answer.tobytes())
 
     async def discard_and_run(
         request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> bytes:
         del request
-        return await asyncio.get_running_loop().run_in_executor(pool, run)
+        return await asyncio.get_running_loop().run_in_executor(pool, run, None)
 
-    return discard_and_run
+    async def run_it(request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(pool, run, request)
+
+    return run_it if fed else discard_and_run
 
 
 async def serve(behaviour: Behaviour) -> None:
@@ -69,9 +80,9 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         asyncio.run(serve(_echo))
         return
-    model, datatype, shape = arguments
+    model, datatype, shape, *fed = arguments
     sizes = tuple(int(size) for size in shape.split(","))
-    asyncio.run(serve(_computing(model, datatype, sizes)))
+    asyncio.run(serve(_computing(model, datatype, sizes, fed=bool(fed))))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How many answers a second, and how late the slowest, beside the bare sessions and the peers.
 
 Bare is what gRPC in Python leaves of the machine: the same sessions, fed in their own process,
-while the same client's requests are received and thrown away. All servers run at once, all but one
+while the same client's requests are received and thrown away. Bare that is fed computes what came
+instead: what no server that answers can do without. All servers run at once, all but one
 stand still; rounds are interleaved.
 """
 
@@ -33,7 +34,7 @@ from .processes import ServerProcess, cloud, server
 CONCURRENCIES = (8, 32)
 OF_BARE = 0.95
 _BARE_SERVER = Path(__file__).with_name("bare_server.py")
-_OURS, _BARE = "hybridge", "bare"
+_OURS, _BARE, _FED = "hybridge", "bare", "bare, fed"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +99,7 @@ def _contenders(
         command = [*map(str, files), served.datatype, shape]
         found = [
             _Contender(_BARE, stack.enter_context(server(command)), _bare_caller),
+            _Contender(_FED, stack.enter_context(server([*command, "fed"])), _bare_caller),
             _Contender(
                 _OURS,
                 stack.enter_context(cloud(store.bundles(served), log=logs / "hybridge.log")),
@@ -163,7 +165,7 @@ def _targets(cells: _Cells) -> list[Target]:
                 f"{what}, of bare", statistics.median(shares), unit="of bare", bound=OF_BARE
             )
         )
-        peers = {name: cell for name, cell in row.items() if name not in (_OURS, _BARE)}
+        peers = {name: cell for name, cell in row.items() if name not in (_OURS, _BARE, _FED)}
         if peers:
             most = max(peers, key=lambda name: statistics.median(peers[name].rps))
             targets.append(

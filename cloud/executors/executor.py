@@ -65,8 +65,11 @@ class Executor(Protocol):
     async def let_go(self, stage: Stage) -> None:
         """Forgets a stage of which nothing runs any more."""
 
-    def at_once(self, stage: Stage, predicted_ms: float) -> bool:
-        """Whether so short a run is better computed on the loop, if its input needs no making."""
+    def at_once(self, stage: Stage, items: int) -> bool:
+        """Whether a run is so short that it is better computed on the loop.
+
+        If its input needs no making.
+        """
         return False
 
     def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:

@@ -17,7 +17,7 @@ from hybridge.shared.deadline import Deadline, monotonic
 from hybridge.shared.errors import DeadlineUnmet, FrameError, InstanceLost, ModelFault
 from hybridge.shared.manifest import OutputKind
 from hybridge.shared.side import Tensors
-from hybridge.shared.tensor import Array
+from hybridge.shared.tensor import Array, view_raw
 
 BAD, NAN = 200, 100
 
@@ -222,4 +222,50 @@ async def test_on_the_loop_only_what_certainly_takes_no_time(
     )
     assert answer.probabilities.tolist() == [[7, 7]]
     assert [thread is threading.main_thread() for thread in backend.threads] == [on_loop]
+    await worker.close()
+
+
+async def test_what_traffic_teaches_keeps_nothing_off_the_loop(stage: Stage) -> None:
+    backend = Quick(bounded=True)
+    stage._backend, stage._cost = backend, Cost(fixed_ms=0.0, per_item_ms=0.1)
+    worker = Worker(executor=Threads(1), queue_limit=10)
+    worker.add_stage(stage)
+    cost = worker.cost(stage)
+    assert cost is not None
+    for _ in range(100):  # a slow spell, or the way to a thread and back
+        cost.observe(1, took_ms=5.0, now_s=monotonic())
+    await worker.run(
+        stage,
+        load=lambda: np.full((1, 2), 7, np.uint8),
+        at_hand=True,
+        items=1,
+        deadline=Deadline.after_ms(60_000.0, now_s=monotonic()),
+    )
+    assert backend.threads == [threading.main_thread()]
+    await worker.close()
+
+
+async def test_a_stage_gets_its_inputs_aligned(stage: Stage) -> None:
+    class Looking(Quick):
+        def run(self, batch: Array, sides: Tensors) -> Result:
+            seen.extend([batch, sides["side"]])
+            return Result(np.zeros((1, 2), np.float32))
+
+    seen: list[Array] = []
+    stage._backend, stage._cost = Looking(bounded=True), Cost(fixed_ms=0.0, per_item_ms=1.0)
+    worker = Worker(executor=Threads(1), queue_limit=10)
+    worker.add_stage(stage)
+    stage.fits = lambda batch, *, items: True  # type: ignore[method-assign]
+    raw = bytearray(b"-") + np.arange(2, dtype=np.float32).tobytes()
+    crooked = view_raw(memoryview(raw)[1:], datatype="FP32", shape=(1, 2))
+    assert not crooked.flags.aligned
+    await worker.run(
+        stage,
+        load=lambda: crooked,
+        items=1,
+        sides={"side": crooked},
+        deadline=Deadline.after_ms(60_000.0, now_s=monotonic()),
+    )
+    assert [each.flags.aligned for each in seen] == [True, True]
+    assert [each.tolist() for each in seen] == [[[0.0, 1.0]]] * 2
     await worker.close()
