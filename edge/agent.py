@@ -246,7 +246,7 @@ class Agent:
         try:
             answer = await best_answer(run, grace_ms=_AUDIT_MS)
         except HybridgeError as error:
-            log.debug("an audit came to nothing: %s", error)
+            auditor.fail(str(error))
         else:
             auditor.observe(given == int(np.argmax(answer.probabilities)))
 

@@ -37,6 +37,11 @@ class Assurance:
         found = self._threshold(min_agreement)
         return found is not None and found.lets_stand(confidence)
 
+    def least_confidence(self, min_agreement: float) -> float | None:
+        """From how sure on answers are enough; None if the bundle's pictures do not show it."""
+        found = self._threshold(min_agreement)
+        return found.confidence if found is not None else None
+
     def share_enough(self, min_agreement: float | None) -> float:
         """How many of the light model's answers are that sure."""
         found = self._threshold(min_agreement) if min_agreement is not None else None

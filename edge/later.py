@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from ..shared.errors import RemoteUnavailable
 from .answer import Answer
+from .ledger import Purpose
 from .run import Run, Sent, fault_of
 from .uplink import CloudAnswer
 
@@ -30,7 +31,9 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
                 if task is None:
                     await uplink.reachable()
                     task = asyncio.ensure_future(
-                        run.through_cloud(option.plan, grace_ms=agent.follow_ms)
+                        run.through_cloud(
+                            option.plan, grace_ms=agent.follow_ms, purpose=Purpose.FINALS
+                        )
                     )
                 await asyncio.wait((task,))
                 fault = fault_of(task)
@@ -48,8 +51,8 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
 
 
 async def best_answer(run: Run, *, grace_ms: float) -> CloudAnswer:
-    """The cloud's answer by the best plan there is; RemoteError if none comes."""
+    """The cloud's answer by the best plan there is, for an audit; RemoteError if none comes."""
     best = run.best_remote()
     if best is None:
         raise RemoteUnavailable("no plan may be taken")
-    return await run.through_cloud(best.plan, grace_ms=grace_ms)
+    return await run.through_cloud(best.plan, grace_ms=grace_ms, purpose=Purpose.AUDITS)

@@ -35,7 +35,7 @@ from ..shared.side import Tensors
 from .breaker import Breaker
 from .cloud_times import CloudTimes
 from .connection import Connection
-from .ledger import Ledger
+from .ledger import Ledger, Purpose
 from .link import Exchange, LinkEstimate
 
 log = logging.getLogger(__name__)
@@ -191,6 +191,7 @@ class Uplink:
         follow_ms: float = 0.0,
         beside: Beside = NOTHING,
         in_layers: InLayers | None = None,
+        purpose: Purpose = Purpose.ANSWERS,
     ) -> CloudAnswer:
         """Sends one frame and waits for its answer; RemoteError if none comes in the time left.
 
@@ -213,7 +214,7 @@ class Uplink:
             budget[messages.MIN_LAYERS] = in_layers.least
         sent = {**parameters, **budget}
         expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
-        connection, exchange = self._connection, self._begin(size_bytes, expected_ms)
+        connection, exchange = self._connection, self._begin(size_bytes, expected_ms, purpose)
         self._live += 1
         try:
             if in_layers is None:
@@ -267,7 +268,7 @@ class Uplink:
     async def probe(self, payload_bytes: int) -> None:
         """One measured exchange with the Fleet service; RemoteError if it fails."""
         connection = self._connection
-        exchange = self._begin(payload_bytes + _PROBE_OVERHEAD_BYTES, 0.0)
+        exchange = self._begin(payload_bytes + _PROBE_OVERHEAD_BYTES, 0.0, Purpose.PROBES)
         try:
             state = await connection.probe(payload_bytes, timeout_s=_PROBE_TIMEOUT_S)
         except RemoteError as fault:
@@ -281,10 +282,10 @@ class Uplink:
         self.link.finish(exchange, now_s=now_s, down_bytes=state.ByteSize())
         self.cloud.learn(state, now_s=now_s)
 
-    def _begin(self, size_bytes: int, cloud_ms: float) -> Exchange:
+    def _begin(self, size_bytes: int, cloud_ms: float, purpose: Purpose) -> Exchange:
         now_s = self._last_used_s = self._clock()
         self._idle_s = _IDLE_S
-        self.ledger.book(size_bytes, now_s=now_s)
+        self.ledger.book(size_bytes, now_s=now_s, purpose=purpose)
         return self.link.begin(size_bytes, now_s=now_s, cloud_ms=cloud_ms)
 
     def _succeed(self, connection: Connection) -> None:
@@ -367,7 +368,7 @@ class Uplink:
         try:
             state = await connection.probe(0, timeout_s=_RECONNECT_TIMEOUT_S)
             # Attempts that come to nothing carry nothing: an outage uses up no allowance.
-            self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s)
+            self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s, purpose=Purpose.PROBES)
             if not self.breaker.closed or self.link.stall_ms(now_s=self._clock()):
                 old, self._connection = self._connection, connection
                 self._spawn(old.close(grace_s=_PROBE_TIMEOUT_S))
