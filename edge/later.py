@@ -1,6 +1,7 @@
 """What is done for a request after it was answered: its final answer, and audits."""
 
 import asyncio
+import contextlib
 import random
 
 from msgspec.structs import replace
@@ -13,6 +14,8 @@ from .uplink import CloudAnswer
 
 _AGAIN_S = (0.05, 0.25)
 """Between attempts at a final answer."""
+_MOST_AUDITS = 3
+"""Attempts at one audit, while connections break."""
 
 
 async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
@@ -52,7 +55,12 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
 
 async def best_answer(run: Run, *, grace_ms: float) -> CloudAnswer:
     """The cloud's answer by the best plan there is, for an audit; RemoteError if none comes."""
-    best = run.best_remote()
-    if best is None:
+    best, uplink = run.best_remote(), run.agent.uplink
+    if best is None or uplink is None:
         raise RemoteUnavailable("no plan may be taken")
+    for _ in range(_MOST_AUDITS - 1):
+        # A connection that is replaced takes what was under way along: just where a link is bad.
+        with contextlib.suppress(RemoteUnavailable):
+            return await run.through_cloud(best.plan, grace_ms=grace_ms, purpose=Purpose.AUDITS)
+        await uplink.reachable_within(grace_ms / 1e3)
     return await run.through_cloud(best.plan, grace_ms=grace_ms, purpose=Purpose.AUDITS)
