@@ -167,21 +167,25 @@ class Security:
             with context.wrap_socket(plain, server_hostname=address.host) as secured:
                 if self.authority is None:
                     return f"{address} speaks TLS and this side does not: give --tls-ca here"
-                secured.recv(1)  # a server that wants a certificate says so after the handshake
+                if secured.recv(1):  # HTTP/2 servers speak first
+                    return ""
         except ssl.SSLCertVerificationError as error:
             return f"the certificate of {address} is not trusted: {error.verify_message}"
+        except ConnectionResetError:
+            pass
         except ssl.SSLError as error:
             if self.authority is None:
                 # Somebody that speaks TLS may refuse ours; who does not says something else.
                 wants = "ALERT" in (error.reason or "")
                 return f"{address} speaks TLS: give --tls-ca here" if wants else ""
-            if "CERTIFICATE_REQUIRED" in (error.reason or ""):
-                return f"{address} wants a certificate: give --tls-cert and --tls-key here"
-            return (
-                f"{address} speaks no TLS and this side does ({error.reason}): "
-                "give --tls-cert and --tls-key there, or leave --tls-ca out here"
-            )
-        return ""
+            if "CERTIFICATE_REQUIRED" not in (error.reason or ""):
+                return (
+                    f"{address} speaks no TLS and this side does ({error.reason}): "
+                    "give --tls-cert and --tls-key there, or leave --tls-ca out here"
+                )
+        if self.authority is None:
+            return ""
+        return f"{address} wants a certificate it knows: give --tls-cert and --tls-key here"
 
     def _channel_credentials(self, address: Address) -> grpc.ChannelCredentials | None:
         if self.authority is None:
