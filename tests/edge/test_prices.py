@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridge.edge.prices import Prices
-from hybridge.shared.objective import Objective
 from hybridge.shared.errors import ConfigError
+from hybridge.shared.objective import Objective
 
 NAMES = ("device_w", "joules_per_mb", "per_gb", "per_cloud_hour")
 
