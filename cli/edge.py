@@ -6,13 +6,13 @@ import math
 
 from ..edge.audit import AuditSettings
 from ..edge.demand import Demand
-from ..edge.prices import Prices
 from ..shared.bundle import find_bundle
 from ..shared.cascade import DELTA
 from ..shared.objective import Objective
 from ..shared.security import Address
 from .console import console
 from .options import add_bundles, add_tls, security, trust
+from .prices import add_prices, prices_of
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,7 +31,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--threads", type=int, default=1, help="per model run")
     parser.add_argument("--max-requests", type=int, default=64, help="under way at once")
     _add_demand(parser.add_argument_group("what is wanted, unless a request says otherwise"))
-    _add_prices(parser.add_argument_group("what things cost, for the objectives energy and cost"))
+    add_prices(parser.add_argument_group("what things cost, for the objectives energy and cost"))
     add_bundles(parser)
     add_tls(parser)
     parser.set_defaults(run=run)
@@ -83,18 +83,6 @@ def _add_demand(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_prices(group: "argparse._ArgumentGroup") -> None:
-    known = Prices()
-    for option, value, words in (
-        ("--device-watts", known.device_w, "of the busy processor, above idle"),
-        ("--joules-per-mb", known.joules_per_mb, "of the uplink"),
-        ("--price-per-gb", known.per_gb, "of what is sent"),
-        ("--price-per-cloud-hour", known.per_cloud_hour, "of computing"),
-    ):
-        help_words = f"{words} (default %(default)g)"
-        group.add_argument(option, type=float, default=value, metavar="N", help=help_words)
-
-
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from ..edge.config import EdgeConfig  # with the extra `edge` alone
@@ -116,12 +104,7 @@ def run(options: argparse.Namespace) -> int:
             max_similarity=options.max_similarity,
             bytes_per_hour=options.bytes_per_hour,
         ),
-        prices=Prices(
-            device_w=options.device_watts,
-            joules_per_mb=options.joules_per_mb,
-            per_gb=options.price_per_gb,
-            per_cloud_hour=options.price_per_cloud_hour,
-        ),
+        prices=prices_of(options),
         audit=AuditSettings(share=options.audit),
         delta=options.delta,
         follow_ms=options.follow,

@@ -101,10 +101,13 @@ def run(options: argparse.Namespace) -> int:
                 gone = error
                 break
             except (RemoteError, OSError) as error:  # this picture's fault: the others go on
-                faults[name] = str(error)
-                complain(f"{name}: {error}")
+                faults[name] = _words(error)
+                complain(f"{name}: {faults[name]}")
         if answers and not options.json:
             console.print(answer_table("answers", answers))
+            for remarks in dict.fromkeys(each.remarks for each in answers.values()):
+                if remarks:
+                    print_line(f"note: {remarks}")
         if gone is None:
             for name, final in late_answers(client, answers):
                 finals[name] = final
@@ -118,6 +121,13 @@ def run(options: argparse.Namespace) -> int:
     if gone is not None:
         raise gone
     return _SOME_FAILED if faults else 0
+
+
+def _words(error: RemoteError | OSError) -> str:
+    """What went wrong with one picture."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
 def late_answers(client: Client, answers: Mapping[str, Answer]) -> Iterator[tuple[str, Answer]]:
@@ -218,6 +228,7 @@ def as_json(answer: Answer) -> dict[str, object]:
         "round_trip_ms": answer.round_trip_ms,
         **(answer.came.parameters() if answer.came else {}),
         **({"outputs": {k: v[0].tolist() for k, v in outputs.items()}} if outputs else {}),
+        **({"remarks": answer.remarks} if answer.remarks else {}),
         **({"missing_outputs": list(answer.missing_outputs)} if answer.missing_outputs else {}),
     }
 

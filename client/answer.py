@@ -46,6 +46,8 @@ class Answer:
     follow_ms: float = 0.0
     """Where a final answer will follow: in which log of the edge, and how long it may take."""
     came: Came | None = None
+    remarks: str = ""
+    """What of the wishes cannot be kept, such as an agreement that the bundle does not support."""
 
     @property
     def final_follows(self) -> bool:
@@ -102,4 +104,5 @@ def _read(response: pb.ModelInferResponse, *, round_trip_ms: float) -> Answer:
         results_epoch=str(values.get(messages.RESULTS_EPOCH, "")),
         follow_ms=messages.number(values, messages.FOLLOW_MS) or 0.0,
         came=Came.of(values),
+        remarks=str(values.get(messages.REMARKS, "")),
     )

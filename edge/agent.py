@@ -92,7 +92,10 @@ class Agent:
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
         self._light_ms = sum(map(times.alone_ms, device_stages(self.local.plan)))
-        self._outlook = Outlook(self.manifest, prices=prices, alone=times.alone_ms, privacy=privacy)
+        self.prices = prices or Prices()
+        self._outlook = Outlook(
+            self.manifest, prices=self.prices, alone=times.alone_ms, privacy=privacy
+        )
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
@@ -147,6 +150,22 @@ class Agent:
         """Says so if there should be a cloud and there is none; else empty."""
         reachable = self.uplink is None or self.uplink.breaker.closed
         return "" if reachable else "cloud out of reach"
+
+    def remarks(self, demand: Demand) -> str:
+        """What of a demand cannot be kept here, in words; empty if all of it can."""
+        said = [self.prices.missing(demand.objective)]
+        if (least := demand.enough) is not None:
+            if refusal := self.assurance.refusal(least):
+                said.append(
+                    f"min_agreement {least:g} is not guaranteed for the light model's answers, so "
+                    f"the cloud is asked: {refusal}"
+                )
+            elif self.auditor is not None and not self.auditor.trusts(least):
+                said.append(
+                    f"min_agreement {least:g} no longer holds for the light model's answers, so "
+                    f"the cloud is asked: {self.auditor.alarm}"
+                )
+        return "; ".join(filter(None, said))
 
     def decide(
         self, deadline: Deadline, *, left_ms: float, demand: Demand, sight: Sight | None
@@ -246,7 +265,7 @@ class Agent:
         try:
             answer = await best_answer(run, grace_ms=_AUDIT_MS)
         except HybridgeError as error:
-            log.debug("an audit came to nothing: %s", error)
+            auditor.fail(str(error))
         else:
             auditor.observe(given == int(np.argmax(answer.probabilities)))
 

@@ -24,7 +24,7 @@ class Assurance:
         self._calibration = calibration if calibration is not None and len(calibration) else None
         self._curve = AgreementCurve.of(self._calibration) if self._calibration else None
         self._delta = delta
-        self._thresholds: dict[int, Threshold | None] = {}
+        self._thresholds: dict[int, Threshold | Refusal | None] = {}
 
     def agrees(self, confidence: float) -> float:
         """The probability that the large model would have said the same."""
@@ -37,10 +37,23 @@ class Assurance:
         found = self._threshold(min_agreement)
         return found is not None and found.lets_stand(confidence)
 
+    def least_confidence(self, min_agreement: float) -> float | None:
+        """From how sure on answers are enough; None if the bundle's pictures do not show it."""
+        found = self._threshold(min_agreement)
+        return found.confidence if found is not None else None
+
     def share_enough(self, min_agreement: float | None) -> float:
         """How many of the light model's answers are that sure."""
         found = self._threshold(min_agreement) if min_agreement is not None else None
         return found.share_local if found is not None else 0.0
+
+    def refusal(self, min_agreement: float) -> str:
+        """Why no answer of the light model is ever enough for this; empty if some are."""
+        self._threshold(min_agreement)
+        found = self._thresholds[_step_of(min_agreement)]
+        if isinstance(found, Threshold):
+            return ""
+        return str(found) if found is not None else "the bundle has no pictures to show it with"
 
     def require(self, min_agreement: float) -> Threshold:
         """The threshold; ConfigError, with how many pictures it would take, if there is none."""
@@ -48,11 +61,16 @@ class Assurance:
         return threshold(found, alpha=1.0 - min_agreement, delta=self._delta)
 
     def _threshold(self, min_agreement: float) -> Threshold | None:
-        # Steps upwards: callers cannot fill the memory, and get no less than they asked for.
-        steps = max(math.ceil(round(min_agreement * _STEPS, 6)), 1)
+        steps = _step_of(min_agreement)
         if steps not in self._thresholds:
             found: Threshold | Refusal | None = None
             if self._calibration is not None and steps < _STEPS:
                 found = certify(self._calibration, Level(1.0 - steps / _STEPS, self._delta))
-            self._thresholds[steps] = found if isinstance(found, Threshold) else None
-        return self._thresholds[steps]
+            self._thresholds[steps] = found
+        known = self._thresholds[steps]
+        return known if isinstance(known, Threshold) else None
+
+
+def _step_of(min_agreement: float) -> int:
+    """Steps upwards: callers cannot fill the memory, and get no less than they asked for."""
+    return max(math.ceil(round(min_agreement * _STEPS, 6)), 1)

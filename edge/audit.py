@@ -94,6 +94,16 @@ class Audit:
         self._bets = tuple(_bet(self.level.alpha, odds) for odds in _ODDS)
         self._fortunes = [0.0] * len(self._bets)
 
+    @property
+    def stood(self) -> int:
+        """Answers that were let stand and asked about, since the start."""
+        return self._stood
+
+    @property
+    def wanted(self) -> int:
+        """Those of them that were to be audited."""
+        return self._wanted
+
     def wants(self, draw: float) -> bool:
         """Whether to audit one more answer that was let stand; `draw` is uniform in [0, 1).
 

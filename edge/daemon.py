@@ -133,6 +133,8 @@ class EdgeDaemon:
     def _load(self) -> Agent:
         config = self._config
         bundle = open_bundle(config.bundle, trust=config.trust)
+        if unpriced := config.prices.missing(config.demand_of(bundle.manifest).objective):
+            raise ConfigError(unpriced)
         models = DeviceModels(bundle, threads=config.threads)
         profile = ready_profile(bundle, models)
         models.warm_up(golden_picture(bundle))
@@ -184,6 +186,14 @@ class EdgeDaemon:
                 100 * found.share_local,
                 found.level,
             )
+        elif refusal := assurance.refusal(least):
+            log.warning(
+                "objective %s keeps to %g, which is not guaranteed for the light model's own "
+                "answers, so the cloud is asked: %s",
+                demand.objective,
+                least,
+                refusal,
+            )
         return Auditor(least, delta=config.delta, settings=config.audit)
 
     async def _connect(self, agent: Agent, cloud: Address) -> None:
@@ -192,6 +202,7 @@ class EdgeDaemon:
             lambda: GrpcConnection(cloud, security=security, model=model),
             clock=monotonic,
             name=str(cloud),
+            misfit=lambda: security.misfit(cloud),
         )
         await uplink.startup()
         agent.uplink = uplink

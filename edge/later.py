@@ -1,17 +1,21 @@
 """What is done for a request after it was answered: its final answer, and audits."""
 
 import asyncio
+import contextlib
 import random
 
 from msgspec.structs import replace
 
 from ..shared.errors import RemoteUnavailable
 from .answer import Answer
+from .ledger import Purpose
 from .run import Run, Sent, fault_of
 from .uplink import CloudAnswer
 
 _AGAIN_S = (0.05, 0.25)
 """Between attempts at a final answer."""
+_MOST_AUDITS = 3
+"""Attempts at one audit, while connections break."""
 
 
 async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
@@ -30,7 +34,9 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
                 if task is None:
                     await uplink.reachable()
                     task = asyncio.ensure_future(
-                        run.through_cloud(option.plan, grace_ms=agent.follow_ms)
+                        run.through_cloud(
+                            option.plan, grace_ms=agent.follow_ms, purpose=Purpose.FINALS
+                        )
                     )
                 await asyncio.wait((task,))
                 fault = fault_of(task)
@@ -48,8 +54,13 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
 
 
 async def best_answer(run: Run, *, grace_ms: float) -> CloudAnswer:
-    """The cloud's answer by the best plan there is; RemoteError if none comes."""
-    best = run.best_remote()
-    if best is None:
+    """The cloud's answer by the best plan there is, for an audit; RemoteError if none comes."""
+    best, uplink = run.best_remote(), run.agent.uplink
+    if best is None or uplink is None:
         raise RemoteUnavailable("no plan may be taken")
-    return await run.through_cloud(best.plan, grace_ms=grace_ms)
+    for _ in range(_MOST_AUDITS - 1):
+        # A connection that is replaced takes what was under way along: just where a link is bad.
+        with contextlib.suppress(RemoteUnavailable):
+            return await run.through_cloud(best.plan, grace_ms=grace_ms, purpose=Purpose.AUDITS)
+        await uplink.reachable_within(grace_ms / 1e3)
+    return await run.through_cloud(best.plan, grace_ms=grace_ms, purpose=Purpose.AUDITS)

@@ -1,14 +1,24 @@
 """What has left the device within the last hour. Pure: the clock is an argument."""
 
-from collections import deque
+from collections import Counter, deque
+from enum import Enum, auto
 
 _HOUR_S = 3600.0
 _SLOTS = 360
 """Bytes are booked to slots of ten seconds: an hour is exact to that."""
 
 
+class Purpose(Enum):
+    """What bytes leave the device for."""
+
+    ANSWERS = auto()
+    FINALS = auto()
+    AUDITS = auto()
+    PROBES = auto()
+
+
 class Ledger:
-    """Bytes sent, remembered for an hour.
+    """Bytes sent, remembered for an hour, and by purpose for ever.
 
     >>> ledger = Ledger()
     >>> ledger.book(1_000, now_s=0.0)
@@ -19,9 +29,14 @@ class Ledger:
     def __init__(self) -> None:
         self._slots: deque[tuple[float, int]] = deque()
         self._sum = 0
-        self.total_bytes = 0
+        self.by_purpose: Counter[Purpose] = Counter()
 
-    def book(self, size_bytes: int, *, now_s: float) -> None:
+    @property
+    def total_bytes(self) -> int:
+        """Since the start."""
+        return self.by_purpose.total()
+
+    def book(self, size_bytes: int, *, now_s: float, purpose: Purpose = Purpose.ANSWERS) -> None:
         """So many bytes leave now."""
         self._forget(now_s)
         width_s = _HOUR_S / _SLOTS
@@ -32,7 +47,7 @@ class Ledger:
         else:
             self._slots.append((slot_s, size_bytes))
         self._sum += size_bytes
-        self.total_bytes += size_bytes
+        self.by_purpose[purpose] += size_bytes
 
     def spent_bytes(self, *, now_s: float) -> int:
         """Within the last hour, rounded up to the slot."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..shared.errors import ConfigError
+from ..shared.objective import Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,20 @@ class Prices:
         for name in ("device_w", "joules_per_mb", "per_gb", "per_cloud_hour"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name):g}")
+
+    def missing(self, objective: Objective) -> str:
+        """Why every plan is as good as another by an objective, and what to do; else empty."""
+        if objective is Objective.COST and not (self.per_gb or self.per_cloud_hour):
+            return (
+                "objective cost: nothing has a price, so no plan is cheaper than another; "
+                "give the edge --price-per-gb or --price-per-cloud-hour"
+            )
+        if objective is Objective.ENERGY and not (self.device_w or self.joules_per_mb):
+            return (
+                "objective energy: nothing takes any power, so no plan saves energy; "
+                "give the edge --device-watts or --joules-per-mb"
+            )
+        return ""
 
     def energy_j(self, *, device_ms: float, size_bytes: int) -> float:
         """What a plan takes from the device's battery."""

@@ -264,8 +264,7 @@ def _pick(candidates: Sequence[_Candidate], local: Option, question: Question) -
     demand, sight = question.demand, question.sight
     enough = demand.enough
     if enough is not None and demand.objective is not Objective.ACCURACY:
-        if sight is not None:  # all that a plan gets wrong may be what the light model is unsure of
-            enough = 1.0 - (1.0 - enough) * (1.0 - question.sure_share)
+        enough = _agreement_asked(question)
         good = [each for each in candidates if _suffices(each, local, enough, sight)]
         if good:
             return min(good, key=_by(demand.objective))
@@ -387,7 +386,10 @@ def _reason(option: Option, decision: Decision, question: Question) -> str:
     if in_time < decision.in_time - 0.01:
         return f"in time with {in_time:.0%} only, {option.total_ms:.0f} of {left_ms:.0f} ms"
     if demand.objective is not Objective.ACCURACY:
-        return f"not the best in {demand.objective}"
+        if (asked := _agreement_asked(question)) > option.agreement.value:
+            return f"agrees with {option.agreement.value:.1%}, asked are {asked:.1%}"
+        if _agrees_enough(taken, question):
+            return f"not the best in {demand.objective}"
     if gap > 0:
         return f"agrees {gap * 100:.1f} points less"
     if option.total_ms > done_ms:
@@ -403,7 +405,10 @@ def _why_taken(decision: Decision, question: Question) -> str:
         sure = f"the light model is sure: it agrees with {sight.agrees:.1%}"
         return f"taken: {sure}" if sight.enough else f"taken: nothing worth waiting for, {sure}"
     if demand.objective is not Objective.ACCURACY:
-        return f"taken: the best in {demand.objective} that agrees often enough"
+        if _agrees_enough(decision.option, question):
+            return f"taken: the best in {demand.objective} that agrees often enough"
+        asked = _agreement_asked(question)
+        return f"taken: the best agreement that fits; none in time has the {asked:.1%} asked for"
     option, left_ms = decision.option, question.left_ms
     if part := option.sure_part(left_ms):
         return f"taken: the best agreement that fits, {part.agreement:.1%}; {_first(part)} in time"
@@ -414,6 +419,22 @@ def _why_taken(decision: Decision, question: Question) -> str:
     if decision.in_time < _SAFE:
         return f"taken: the best expected agreement, in time with {decision.in_time:.0%}"
     return "taken: the best agreement that fits"
+
+
+def _agreement_asked(question: Question) -> float:
+    """What plans are held to where something else than accuracy is to be best."""
+    enough = question.demand.enough or 0.0
+    if question.sight is not None:  # all that a plan gets wrong may be what the light model doubts
+        enough = 1.0 - (1.0 - enough) * (1.0 - question.sure_share)
+    return enough
+
+
+def _agrees_enough(option: Option, question: Question) -> bool:
+    in_time = option.total.within(question.left_ms)
+    local = option.plan.kind is PlanKind.LOCAL
+    if not local and in_time < 0.5:
+        return False
+    return option.agreement.value >= _agreement_asked(question)
 
 
 def _first(part: Part) -> str:

@@ -29,6 +29,7 @@ from .answer import Answer
 from .bench import Lit
 from .checks import check_answer
 from .demand import Demand
+from .ledger import Purpose
 from .question import Sight
 from .router import UNLIKELY, Decision, Light, Option
 from .uplink import Beside, CloudAnswer, InLayers
@@ -225,6 +226,7 @@ class Run:
         grace_ms: float = 0.0,
         follow_ms: float = 0.0,
         layers: tuple[int | None, int | None] = (None, None),
+        purpose: Purpose = Purpose.ANSWERS,
     ) -> CloudAnswer:
         """What the cloud answers to the request's picture by a plan.
 
@@ -267,6 +269,7 @@ class Run:
             follow_ms=follow_ms,
             beside=self.beside,
             in_layers=in_layers,
+            purpose=purpose,
         )
         check_answer(answer, manifest=agent.manifest)
         return answer

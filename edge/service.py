@@ -141,6 +141,8 @@ class EdgeService(oip.Servicer):
         )
         self._monitor.record(answer, now_s=self._clock())
         response = self._response(request.id, answer, top_k=top_k)
+        if remarks := self._agent.remarks(demand):
+            messages.set_parameters(response.parameters, {messages.REMARKS: remarks})
         if follow and answer.outstanding:
             later: dict[str, messages.Value] = {
                 messages.RESULTS_EPOCH: self._results.epoch,

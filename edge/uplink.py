@@ -35,7 +35,7 @@ from ..shared.side import Tensors
 from .breaker import Breaker
 from .cloud_times import CloudTimes
 from .connection import Connection
-from .ledger import Ledger
+from .ledger import Ledger, Purpose
 from .link import Exchange, LinkEstimate
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ _TICK_S = 0.25
 _RECONNECT_S = (0.15, 0.45)
 """Between two attempts, drawn anew each time, so that a fleet does not come back in step."""
 _RECONNECT_TIMEOUT_S = 1.2
+_MISFIT_S = (5.0, 10.0)
+"""The same where the cloud is there and speaks TLS and the edge does not, or the reverse."""
 _MOST_ATTEMPTS = 4
 _MOST_REFUSED = 3
 """So many new connections refused in a row mean that there is no cloud any more."""
@@ -129,10 +131,22 @@ class CloudAnswer(msgspec.Struct, frozen=True):
     came: Came | None = None
 
 
+def _fits() -> str:
+    return ""
+
+
 class Uplink:
     """The way to one cloud, watched: it knows the link, the cloud's times and the breaker."""
 
-    def __init__(self, connect: Callable[[], Connection], *, clock: Clock, name: str) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        *,
+        clock: Clock,
+        name: str,
+        misfit: Callable[[], str] = _fits,
+    ) -> None:
+        """`misfit` blocks, and says why a cloud that is there cannot be understood."""
         self.name = name
         self.link = LinkEstimate()
         self.cloud = CloudTimes()
@@ -147,6 +161,8 @@ class Uplink:
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts = self._refused = 0
+        self._misfit, self._find_misfit = "", misfit
+        self._looked_at = -1
         self._random = random.Random()  # noqa: S311  jitter, not secrets
 
     async def startup(self) -> None:
@@ -191,6 +207,7 @@ class Uplink:
         follow_ms: float = 0.0,
         beside: Beside = NOTHING,
         in_layers: InLayers | None = None,
+        purpose: Purpose = Purpose.ANSWERS,
     ) -> CloudAnswer:
         """Sends one frame and waits for its answer; RemoteError if none comes in the time left.
 
@@ -213,7 +230,7 @@ class Uplink:
             budget[messages.MIN_LAYERS] = in_layers.least
         sent = {**parameters, **budget}
         expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
-        connection, exchange = self._connection, self._begin(size_bytes, expected_ms)
+        connection, exchange = self._connection, self._begin(size_bytes, expected_ms, purpose)
         self._live += 1
         try:
             if in_layers is None:
@@ -267,7 +284,7 @@ class Uplink:
     async def probe(self, payload_bytes: int) -> None:
         """One measured exchange with the Fleet service; RemoteError if it fails."""
         connection = self._connection
-        exchange = self._begin(payload_bytes + _PROBE_OVERHEAD_BYTES, 0.0)
+        exchange = self._begin(payload_bytes + _PROBE_OVERHEAD_BYTES, 0.0, Purpose.PROBES)
         try:
             state = await connection.probe(payload_bytes, timeout_s=_PROBE_TIMEOUT_S)
         except RemoteError as fault:
@@ -281,10 +298,10 @@ class Uplink:
         self.link.finish(exchange, now_s=now_s, down_bytes=state.ByteSize())
         self.cloud.learn(state, now_s=now_s)
 
-    def _begin(self, size_bytes: int, cloud_ms: float) -> Exchange:
+    def _begin(self, size_bytes: int, cloud_ms: float, purpose: Purpose) -> Exchange:
         now_s = self._last_used_s = self._clock()
         self._idle_s = _IDLE_S
-        self.ledger.book(size_bytes, now_s=now_s)
+        self.ledger.book(size_bytes, now_s=now_s, purpose=purpose)
         return self.link.begin(size_bytes, now_s=now_s, cloud_ms=cloud_ms)
 
     def _succeed(self, connection: Connection) -> None:
@@ -329,7 +346,7 @@ class Uplink:
             await self.probe(_FIRST_PROBE_BYTES)
         except RemoteError as fault:
             log.warning(
-                "cloud %s is not within reach yet: %s; does it run there, and with the same TLS?",
+                "cloud %s is not within reach yet: %s",
                 self.name,
                 fault,
             )
@@ -344,6 +361,8 @@ class Uplink:
         """Does what is due; for how long nothing else will be."""
         now_s = self._clock()
         if not self.breaker.closed or self.link.stall_ms(now_s=now_s) > _STALLED_MS:
+            if not self.breaker.closed and await self._misfits():
+                return self._random.uniform(*_MISFIT_S)
             if self._attempts < _MOST_ATTEMPTS:
                 self._spawn(self._reconnect())
             await asyncio.sleep(self._random.uniform(*_RECONNECT_S))  # the pause itself
@@ -359,6 +378,18 @@ class Uplink:
             return _TICK_S
         return min(_IDLE_S, self._idle_s) if self.cloud.known else _LOADING_S
 
+    async def _misfits(self) -> bool:
+        """Whether the cloud is there and cannot be understood; what is wrong is told once."""
+        if not self._misfit and self.breaker.openings == self._looked_at:
+            return False  # an outage like others: asked once for each
+        self._looked_at = self.breaker.openings
+        found = await asyncio.to_thread(self._find_misfit)
+        if found and found != self._misfit:
+            log.error("cloud %s cannot be used: %s", self.name, found)
+            self.breaker.reason = found
+        self._misfit = found
+        return bool(found)
+
     async def _reconnect(self) -> None:
         """Tries a new connection; if it carries a probe before the old one does, it takes over."""
         self._attempts += 1
@@ -367,7 +398,7 @@ class Uplink:
         try:
             state = await connection.probe(0, timeout_s=_RECONNECT_TIMEOUT_S)
             # Attempts that come to nothing carry nothing: an outage uses up no allowance.
-            self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s)
+            self.ledger.book(_PROBE_OVERHEAD_BYTES, now_s=began_s, purpose=Purpose.PROBES)
             if not self.breaker.closed or self.link.stall_ms(now_s=self._clock()):
                 old, self._connection = self._connection, connection
                 self._spawn(old.close(grace_s=_PROBE_TIMEOUT_S))

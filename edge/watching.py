@@ -11,6 +11,9 @@ from ..protos.fleet_pb2_grpc import EdgeServicer
 from ..shared.deadline import Clock
 from ..shared.errors import Overloaded, RequestError
 from .agent import Agent
+from .assurance import Assurance
+from .auditor import Auditor
+from .ledger import Ledger, Purpose
 from .link import LinkReading
 from .monitor import Counts, Monitor, Summary
 from .results import Cursor, LateResult, ResultLog, Wanted
@@ -80,6 +83,10 @@ class EdgeWatching(EdgeServicer):
         )
         if uplink is not None:
             state.cloud.CopyFrom(cloud_state(uplink, now_s=now_s))
+            per_hour = self._agent.demand.bytes_per_hour
+            state.sent.CopyFrom(sent_bytes(uplink.ledger, per_hour=per_hour, now_s=now_s))
+        if (auditor := self._agent.auditor) is not None:
+            state.audit.CopyFrom(audit_state(auditor, self._agent.assurance, now_s=now_s))
         add_summary(state, self._monitor.summary(now_s=now_s))
         return state
 
@@ -117,6 +124,45 @@ def add_summary(state: pb.AgentState, summary: Summary) -> None:
     state.steps.extend(
         pb.StepTime(name=name, p50_ms=step.p50_ms, p95_ms=step.p95_ms, runs=step.runs)
         for name, step in summary.steps.items()
+    )
+
+
+def sent_bytes(ledger: Ledger, *, per_hour: float, now_s: float) -> pb.SentBytes:
+    """All that was sent, and what may be sent yet."""
+    spent, by = ledger.spent_bytes(now_s=now_s), ledger.by_purpose
+    limited = math.isfinite(per_hour)
+    return pb.SentBytes(
+        total_bytes=ledger.total_bytes,
+        answers_bytes=by[Purpose.ANSWERS],
+        finals_bytes=by[Purpose.FINALS],
+        audits_bytes=by[Purpose.AUDITS],
+        probes_bytes=by[Purpose.PROBES],
+        last_hour_bytes=spent,
+        allowance_bytes=int(per_hour) if limited else None,
+        allowance_left_bytes=max(int(per_hour) - spent, 0) if limited else None,
+    )
+
+
+def audit_state(auditor: Auditor, assurance: Assurance, *, now_s: float) -> pb.AuditState:
+    """What the audit has found of the answers that stand."""
+    audit, alarm, at_s = auditor.audit, auditor.alarm, auditor.alarm_at_s
+    found = audit.estimate()
+    return pb.AuditState(
+        min_agreement=auditor.min_agreement,
+        threshold=assurance.least_confidence(auditor.min_agreement),
+        share=audit.settings.share,
+        stood=audit.stood,
+        asked=audit.wanted,
+        audited=found.audited,
+        agreed=found.audited - found.differed,
+        failed=auditor.failed,
+        last_failure=auditor.last_failure,
+        agreement_low=1.0 - found.high,
+        agreement_high=1.0 - found.low,
+        evidence=audit.evidence,
+        evidence_for_alarm=1.0 / audit.settings.delta,
+        alarm_s=None if at_s is None else now_s - at_s,
+        alarm="" if alarm is None else str(alarm),
     )
 
 

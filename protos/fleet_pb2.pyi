@@ -227,6 +227,8 @@ class AgentState(_message.Message):
     BUDGET_TENTHS_FIELD_NUMBER: _builtins.int
     PER_SECOND_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """Of this run of the edge. Another one: it was restarted, and counts from zero."""
     uptime_s: _builtins.float
@@ -264,6 +266,14 @@ class AgentState(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepTime]:
         """In the order in which a request meets them."""
 
+    @_builtins.property
+    def audit(self) -> Global___AuditState:
+        """Absent where nothing is audited: no agreement is asked for, or none is guaranteed."""
+
+    @_builtins.property
+    def sent(self) -> Global___SentBytes:
+        """All that has left the device, framing about included; absent while the edge knows no cloud."""
+
     def __init__(
         self,
         *,
@@ -280,14 +290,145 @@ class AgentState(_message.Message):
         budget_tenths: _abc.Iterable[_builtins.int] | None = ...,
         per_second: _abc.Iterable[_builtins.int] | None = ...,
         steps: _abc.Iterable[Global___StepTime] | None = ...,
+        audit: Global___AuditState | None = ...,
+        sent: Global___SentBytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "recent", b"recent", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "cloud", b"cloud", "recent", b"recent", "sent", b"sent", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_tenths", b"budget_tenths", "cloud", b"cloud", "epoch", b"epoch", "fallbacks", b"fallbacks", "model", b"model", "per_second", b"per_second", "plans", b"plans", "recent", b"recent", "steps", b"steps", "total", b"total", "uptime_s", b"uptime_s", "version", b"version", "window_s", b"window_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "budget_tenths", b"budget_tenths", "cloud", b"cloud", "epoch", b"epoch", "fallbacks", b"fallbacks", "model", b"model", "per_second", b"per_second", "plans", b"plans", "recent", b"recent", "sent", b"sent", "steps", b"steps", "total", b"total", "uptime_s", b"uptime_s", "version", b"version", "window_s", b"window_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentState: _TypeAlias = AgentState  # noqa: Y015
+
+@_typing.final
+class SentBytes(_message.Message):
+    """Everything that was sent to the cloud: for answers, late and final ones, audits, probes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    ANSWERS_BYTES_FIELD_NUMBER: _builtins.int
+    FINALS_BYTES_FIELD_NUMBER: _builtins.int
+    AUDITS_BYTES_FIELD_NUMBER: _builtins.int
+    PROBES_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_HOUR_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_LEFT_BYTES_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    answers_bytes: _builtins.int
+    """Of these: for requests, by what became of it, whether or not an answer came."""
+    finals_bytes: _builtins.int
+    audits_bytes: _builtins.int
+    probes_bytes: _builtins.int
+    last_hour_bytes: _builtins.int
+    allowance_bytes: _builtins.int
+    """What the edge may send within an hour, and how much of it is left. Absent: no limit."""
+    allowance_left_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+        answers_bytes: _builtins.int = ...,
+        finals_bytes: _builtins.int = ...,
+        audits_bytes: _builtins.int = ...,
+        probes_bytes: _builtins.int = ...,
+        last_hour_bytes: _builtins.int = ...,
+        allowance_bytes: _builtins.int | None = ...,
+        allowance_left_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowance_bytes", b"_allowance_bytes", "_allowance_left_bytes", b"_allowance_left_bytes", "allowance_bytes", b"allowance_bytes", "allowance_left_bytes", b"allowance_left_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowance_bytes", b"_allowance_bytes", "_allowance_left_bytes", b"_allowance_left_bytes", "allowance_bytes", b"allowance_bytes", "allowance_left_bytes", b"allowance_left_bytes", "answers_bytes", b"answers_bytes", "audits_bytes", b"audits_bytes", "finals_bytes", b"finals_bytes", "last_hour_bytes", b"last_hour_bytes", "probes_bytes", b"probes_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allowance_bytes: _TypeAlias = _typing.Literal["allowance_bytes"]  # noqa: Y015
+    _WhichOneofArgType__allowance_bytes: _TypeAlias = _typing.Literal["_allowance_bytes", b"_allowance_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__allowance_left_bytes: _TypeAlias = _typing.Literal["allowance_left_bytes"]  # noqa: Y015
+    _WhichOneofArgType__allowance_left_bytes: _TypeAlias = _typing.Literal["_allowance_left_bytes", b"_allowance_left_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowance_bytes) -> _WhichOneofReturnType__allowance_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowance_left_bytes) -> _WhichOneofReturnType__allowance_left_bytes | None: ...
+
+Global___SentBytes: _TypeAlias = SentBytes  # noqa: Y015
+
+@_typing.final
+class AuditState(_message.Message):
+    """Whether the promise about the light model's answers still holds (docs/guarantee.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_AGREEMENT_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    STOOD_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    AUDITED_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    AGREEMENT_LOW_FIELD_NUMBER: _builtins.int
+    AGREEMENT_HIGH_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FOR_ALARM_FIELD_NUMBER: _builtins.int
+    ALARM_S_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
+    min_agreement: _builtins.float
+    """What is promised: at least so many of the answers that stand agree with the large model."""
+    threshold: _builtins.float
+    """From which confidence on answers stand. Absent: the bundle supports no such promise."""
+    share: _builtins.float
+    """Of the answers that stand, so many go to the cloud as well."""
+    stood: _builtins.int
+    """Answers that stood; were to be audited; were; and agreed."""
+    asked: _builtins.int
+    audited: _builtins.int
+    agreed: _builtins.int
+    failed: _builtins.int
+    """Audits that came to nothing, and why the last of them did."""
+    last_failure: _builtins.str
+    agreement_low: _builtins.float
+    """Where the share that agrees lies, at every moment at once."""
+    agreement_high: _builtins.float
+    evidence: _builtins.float
+    """The alarm is raised where the evidence reaches this."""
+    evidence_for_alarm: _builtins.float
+    alarm_s: _builtins.float
+    """How long ago it was. Present: no answer of the device's own stands any more."""
+    alarm: _builtins.str
+    def __init__(
+        self,
+        *,
+        min_agreement: _builtins.float = ...,
+        threshold: _builtins.float | None = ...,
+        share: _builtins.float = ...,
+        stood: _builtins.int = ...,
+        asked: _builtins.int = ...,
+        audited: _builtins.int = ...,
+        agreed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        last_failure: _builtins.str = ...,
+        agreement_low: _builtins.float = ...,
+        agreement_high: _builtins.float = ...,
+        evidence: _builtins.float = ...,
+        evidence_for_alarm: _builtins.float = ...,
+        alarm_s: _builtins.float | None = ...,
+        alarm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alarm_s", b"_alarm_s", "_threshold", b"_threshold", "alarm_s", b"alarm_s", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alarm_s", b"_alarm_s", "_threshold", b"_threshold", "agreed", b"agreed", "agreement_high", b"agreement_high", "agreement_low", b"agreement_low", "alarm", b"alarm", "alarm_s", b"alarm_s", "asked", b"asked", "audited", b"audited", "evidence", b"evidence", "evidence_for_alarm", b"evidence_for_alarm", "failed", b"failed", "last_failure", b"last_failure", "min_agreement", b"min_agreement", "share", b"share", "stood", b"stood", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alarm_s: _TypeAlias = _typing.Literal["alarm_s"]  # noqa: Y015
+    _WhichOneofArgType__alarm_s: _TypeAlias = _typing.Literal["_alarm_s", b"_alarm_s"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alarm_s) -> _WhichOneofReturnType__alarm_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___AuditState: _TypeAlias = AuditState  # noqa: Y015
 
 @_typing.final
 class Counts(_message.Message):

@@ -29,7 +29,7 @@ def agent_view(
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="dim", no_wrap=True)
         facts.add_column()
-        for name, fact in (*_about(state, edge), *_link(state), *_answers(state)):
+        for name, fact in (*_about(state, edge), *_link(state), *_answers(state), *_audit(state)):
             facts.add_row(name, fact)
         parts += [facts, *_plans(state), *_steps(state)]
     return Group(*parts)
@@ -148,7 +148,53 @@ def _answers(state: fleet_pb2.AgentState) -> Iterator[tuple[str, Text]]:
     if recent.finals_missing:
         finals += f", {recent.finals_missing:,} of them no better"
     yield "late", Text(finals)
-    yield "sent", Text(f"{size(recent.sent_bytes)}, since the start {size(total.sent_bytes)}")
+    sent = f"{size(recent.sent_bytes)} for answers, since the start {size(total.sent_bytes)}"
+    yield "sent", Text(sent)
+    if state.HasField("sent"):
+        yield from _sent(state.sent)
+
+
+def _sent(sent: fleet_pb2.SentBytes) -> Iterator[tuple[str, Text]]:
+    parts = (
+        ("answers", sent.answers_bytes),
+        ("late finals", sent.finals_bytes),
+        ("audits", sent.audits_bytes),
+        ("probes", sent.probes_bytes),
+    )
+    words = ", ".join(f"{size(part)} {name}" for name, part in parts if part)
+    yield "", Text(f"{size(sent.total_bytes)} in all{': ' + words if words else ''}")
+    if sent.HasField("allowance_bytes"):
+        left, most = sent.allowance_left_bytes, sent.allowance_bytes
+        fact = Text(f"{size(left)} left of {size(most)} an hour")
+        if left * 10 <= most:
+            fact.stylize("red" if left * 100 <= most else "yellow")
+        yield "allowance", fact
+
+
+def _audit(state: fleet_pb2.AgentState) -> Iterator[tuple[str, Text]]:
+    if not state.HasField("audit"):
+        return
+    audit = state.audit
+    promise = f"{100 * audit.min_agreement:.4g} % agreement"
+    if not audit.HasField("threshold"):
+        why = "the bundle's pictures do not show it, so no answer of the device's own stands"
+        yield "guarantee", Text(f"{promise}: {why}", style="yellow")
+        return
+    if audit.HasField("alarm_s"):
+        yield "guarantee", Text(f"BROKEN for {duration(audit.alarm_s)}: {audit.alarm}", "bold red")
+    else:
+        yield "guarantee", Text(f"{promise} of answers at least {audit.threshold:.4g} sure")
+    found = Text(f"{audit.agreed:,} of {audit.audited:,} agreed")
+    if audit.audited:
+        low, high = 100 * audit.agreement_low, 100 * audit.agreement_high
+        found.append(f" ({low:.1f} to {high:.1f} %)")
+    found.append(f", of {audit.stood:,} that stood {100 * audit.share:.4g} % are audited")
+    if not audit.HasField("alarm_s"):
+        found.append(f"; evidence {audit.evidence:.2g}, alarm at {audit.evidence_for_alarm:.0f}")
+    yield "audit", found
+    if audit.failed:
+        failed = f"{times(audit.failed)} without an answer, last: {audit.last_failure}"
+        yield "", Text(failed, style="yellow")
 
 
 def _reasons(state: fleet_pb2.AgentState) -> str:

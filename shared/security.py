@@ -15,6 +15,9 @@ from .errors import ConfigError
 
 ChannelOptions = list[tuple[str, int | str]]
 
+_PROBE_S = 1.0
+"""For each step of finding out why a handshake fails."""
+
 MAX_MESSAGE_BYTES = 64 << 20
 """gRPC's own limit is 4 MiB, less than one raw 12-megapixel picture (36 MB)."""
 
@@ -141,6 +144,48 @@ class Security:
         if credentials is None:
             return grpc.insecure_channel(str(address), options=CHANNEL_OPTIONS)
         return grpc.secure_channel(str(address), credentials, options=CHANNEL_OPTIONS)
+
+    def misfit(self, address: Address) -> str:
+        """Why nobody there can be understood, found out by trying; empty if nothing is wrong.
+
+        Blocks for at most some seconds. That nobody is there at all is no misfit.
+        """
+        context = ssl.create_default_context(cafile=self.authority)
+        if self.authority is None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        elif self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        context.set_alpn_protocols(["h2"])
+        try:
+            with socket.create_connection((address.host, address.port), _PROBE_S) as plain:
+                return self._shake_hands(plain, context, address)
+        except OSError:
+            return ""
+
+    def _shake_hands(self, plain: socket.socket, context: ssl.SSLContext, address: Address) -> str:
+        try:
+            with context.wrap_socket(plain, server_hostname=address.host) as secured:
+                if self.authority is None:
+                    return f"{address} speaks TLS and this side does not: give --tls-ca here"
+                if secured.recv(1):  # HTTP/2 servers speak first
+                    return ""
+        except ssl.SSLCertVerificationError as error:
+            return f"the certificate of {address} is not trusted: {error.verify_message}"
+        except ConnectionResetError:
+            pass
+        except ssl.SSLError as error:
+            if self.authority is None:
+                # Somebody that speaks TLS may refuse ours; who does not says something else.
+                wants = "ALERT" in (error.reason or "")
+                return f"{address} speaks TLS: give --tls-ca here" if wants else ""
+            if "CERTIFICATE_REQUIRED" not in (error.reason or ""):
+                return (
+                    f"{address} speaks no TLS and this side does ({error.reason}): "
+                    "give --tls-cert and --tls-key there, or leave --tls-ca out here"
+                )
+        if self.authority is None:
+            return ""
+        return f"{address} wants a certificate it knows: give --tls-cert and --tls-key here"
 
     def _channel_credentials(self, address: Address) -> grpc.ChannelCredentials | None:
         if self.authority is None:

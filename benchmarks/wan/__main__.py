@@ -213,7 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--traces", type=Path, metavar="DIR", help="recorded links: NAME.up, .down")
     made.add_argument("--links", metavar="NAMES", help="by comma; all, if not given")
     made.add_argument("--budgets", metavar="MS", help="by comma; from the device's own p99 to 2 s")
-    made.add_argument("--budget-steps", type=int, default=5, metavar="N")
+    made.add_argument(
+        "--budget-steps",
+        type=int,
+        default=5,
+        metavar="N",
+        help="budgets from the least to 2 s, evenly in their logarithms (default %(default)s)",
+    )
     made.add_argument("--policies", metavar="NAMES", help=f"by comma ({','.join(POLICIES)})")
     made.add_argument("--oracle", action="store_true", help="replay every plan, for the oracle")
     made.add_argument("--requests", type=int, default=300, metavar="N", help="a cell")

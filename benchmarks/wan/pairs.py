@@ -44,7 +44,14 @@ def add_pair_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--data", type=Path, metavar="DIR", help="the pair of wan/pairs.py")
     made.add_argument("--bundle", metavar="NAME|DIR", help="any other pair")
     made.add_argument("--pictures", type=Path, metavar="DIR", help="what is sent to it")
-    made.add_argument("--trust", type=Path, action="append", default=[], metavar="FILE")
+    made.add_argument(
+        "--trust",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a builder's public key whose bundles are taken; may be repeated",
+    )
 
 
 def pair_of(options: argparse.Namespace) -> Pair:

@@ -8,6 +8,7 @@ from ...devices.estimate import basis, estimate
 from ...devices.profile import Profile, load_profiles, tail_stage
 from ...edge.duration import NO_TIME, Duration
 from ...edge.outlook import DeviceForecast, Outlook, device_stages
+from ...edge.prices import Prices
 from ...edge.router import Option
 from ...edge.stage_times import StageTimes
 from ...shared.bundle import Bundle
@@ -131,10 +132,11 @@ def options_on(
     link: Link,
     cloud_speed: float,
     privacy: Privacy | None = None,
+    prices: Prices | None = None,
 ) -> Sequence[Option]:
     """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
     tails = cloud_ms(manifest, cloud)
-    return Outlook(manifest, privacy=privacy).options(
+    return Outlook(manifest, privacy=privacy, prices=prices).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),

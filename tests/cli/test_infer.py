@@ -218,3 +218,19 @@ def test_an_answer_from_a_part_says_of_how_much() -> None:
     whole = dataclasses.replace(answer, came=Came(5, 5, 7_930, 7_930))
     assert note(whole) == ""
     assert as_json(whole)["layers_in_all"] == 5
+
+
+def test_a_file_that_is_not_there_is_said_in_words(
+    edge: Address, pictures: Path, capsys: Capture
+) -> None:
+    assert infer(edge, pictures / "missing.jpg") == 65
+    said = capsys.readouterr().err
+    assert "missing.jpg: cannot be read: no such file or directory" in said
+    assert "Errno" not in said
+
+
+def test_an_agreement_nobody_can_promise_is_told(
+    edge: Address, pictures: Path, capsys: Capture
+) -> None:
+    assert infer(edge, pictures / "a.png", "--min-agreement", "0.9999") == 0
+    assert "note: min_agreement 0.9999 is not guaranteed" in capsys.readouterr().out

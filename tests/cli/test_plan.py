@@ -60,6 +60,9 @@ def test_the_table_on_a_link(bundle: Bundle, capsys: Capture) -> None:
         (["--budget", "100", "--link", "3g"], "local"),
         (["--budget", "100", "--rtt", "5", "--mbps", "0.05"], "split:c01-2x2x12/int8/affine4"),
         (["--budget", "0.01"], "local"),
+        (["--budget", "3000", "--link", "3g", "--stay-local"], "local"),
+        (["--budget", "3000", "--link", "3g", "--bytes-per-hour", "0"], "local"),
+        (["--budget", "3000", "--objective", "bytes", "--min-agreement", "0.01"], "local"),
     ],
 )
 def test_which_plan_is_taken(
@@ -169,3 +172,12 @@ def test_a_strangers_bundle(bundle: Bundle, home: Path, capsys: Capture) -> None
     own.write_bytes(seed)
     assert main(["plan", NAME, "--json"]) == 0
     assert math.isfinite(json.loads(capsys.readouterr().out)["budget_ms"])
+
+
+def test_what_is_asked_for_is_told(bundle: Bundle, capsys: Capture) -> None:
+    said = planned(capsys, "--objective", "energy", "--min-agreement", "0.97")
+    assert (said["objective"], said["min_agreement"]) == ("energy", 0.97)
+    assert all(row["energy_j"] >= 0 for row in said["plans"])
+    assert (said["light_threshold"] is None) == bool(said["light_refusal"])
+    assert main(["plan", NAME, "--objective", "cost"]) == 78
+    assert "--price-per-gb" in capsys.readouterr().err

@@ -63,3 +63,16 @@ def test_an_alarm_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(20):
             watching.observe(agreed=False)
     assert caplog.text == ""
+
+
+def test_since_when_the_alarm_is_and_what_failed() -> None:
+    now_s = 7.0
+    settings = AuditSettings(share=0.5, delta=0.05)
+    watching = Auditor(LEAST, delta=0.05, settings=settings, seed=1, clock=lambda: now_s)
+    watching.fail("cloud gone")
+    assert (watching.failed, watching.last_failure, watching.alarm_at_s) == (1, "cloud gone", None)
+    while watching.alarm is None:
+        watching.observe(agreed=False)
+    now_s = 9.0
+    watching.observe(agreed=False)
+    assert watching.alarm_at_s == 7.0

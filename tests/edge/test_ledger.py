@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.ledger import Ledger
+from hybridge.edge.ledger import Ledger, Purpose
 
 SLOT_S = 10.0
 bookings = st.lists(st.tuples(st.floats(0, 900), st.integers(0, 10**6)), max_size=60)
@@ -39,3 +39,12 @@ def test_two_weeks_take_no_more_room_than_an_hour() -> None:
             ledger.book(10, now_s=hour * 3600.0 + minute * 60)
     assert ledger.spent_bytes(now_s=24 * 14 * 3600.0) in (110, 120)
     assert len(ledger._slots) <= 361
+
+
+def test_what_bytes_were_for_is_kept() -> None:
+    ledger = Ledger()
+    ledger.book(1, now_s=0.0)
+    ledger.book(20, now_s=0.0, purpose=Purpose.AUDITS)
+    ledger.book(300, now_s=9_000.0, purpose=Purpose.AUDITS)
+    assert ledger.by_purpose == {Purpose.ANSWERS: 1, Purpose.AUDITS: 320}
+    assert (ledger.total_bytes, ledger.spent_bytes(now_s=9_000.0)) == (321, 300)

@@ -64,7 +64,16 @@ def test_each_objective_saves_what_it_says(objective: Objective, taken: str) -> 
     told = reasons(OBJECTIVES, Question(left_ms=500, demand=demand))
     if objective is not Objective.ACCURACY:
         assert told.pop(taken) == f"taken: the best in {objective} that agrees often enough"
+        assert told.pop("local") == "agrees with 70.0%, asked are 98.0%"
         assert set(told.values()) == {f"not the best in {objective}"}
+
+
+def test_that_no_plan_agrees_often_enough_is_said() -> None:
+    demand = Demand(objective=Objective.BYTES, min_agreement=0.995)
+    told = reasons(OBJECTIVES, Question(left_ms=50, demand=demand))
+    assert told["cloud:jpeg-90"] == (
+        "taken: the best agreement that fits; none in time has the 99.5% asked for"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hybridge.edge.prices import Prices
 from hybridge.shared.errors import ConfigError
+from hybridge.shared.objective import Objective
 
 NAMES = ("device_w", "joules_per_mb", "per_gb", "per_cloud_hour")
 
@@ -43,3 +44,21 @@ def test_more_never_costs_less(one: float, two: float, few: int, many: int) -> N
 def test_a_price_below_nothing(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):
         Prices(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("objective", "prices", "words"),
+    [
+        (Objective.COST, Prices(), "--price-per-gb"),
+        (Objective.COST, Prices(per_cloud_hour=1.0), ""),
+        (Objective.ENERGY, Prices(device_w=0.0, joules_per_mb=0.0), "--device-watts"),
+        (Objective.ENERGY, Prices(), ""),
+        (Objective.BYTES, Prices(device_w=0.0, joules_per_mb=0.0), ""),
+    ],
+)
+def test_an_objective_without_its_figures_is_told(
+    objective: Objective, prices: Prices, words: str
+) -> None:
+    said = prices.missing(objective)
+    assert words in said
+    assert bool(said) == bool(words)

@@ -139,3 +139,35 @@ def test_sparklines(values: list[int]) -> None:
     assert all((mark == " ") == (value == 0) for mark, value in zip(line, values, strict=True))
     if any(values):
         assert line[values.index(max(values))] == "█"
+
+
+def test_the_guarantee_and_its_alarm() -> None:
+    state = busy()
+    state.audit.CopyFrom(
+        pb.AuditState(
+            min_agreement=0.98, threshold=0.91, share=0.02, stood=4_000, asked=80, audited=79,
+            agreed=78, failed=1, last_failure="gone", agreement_low=0.9, agreement_high=0.999,
+            evidence=1.5, evidence_for_alarm=100.0,
+        )
+    )  # fmt: skip
+    text = text_of(state)
+    assert "98 % agreement of answers at least 0.91 sure" in line_of(text, "guarantee")
+    assert "78 of 79 agreed (90.0 to 99.9 %), of 4,000 that stood 2 %" in line_of(text, "audit")
+    assert "once without an answer, last: gone" in text
+    state.audit.alarm_s, state.audit.alarm = 75.0, "many differ"
+    assert "BROKEN for 1 min 15 s: many differ" in line_of(text_of(state), "guarantee")
+    state.audit.ClearField("threshold")
+    assert "do not show it" in line_of(text_of(state), "guarantee")
+
+
+def test_all_bytes_and_what_is_left_of_them() -> None:
+    state = busy()
+    state.sent.CopyFrom(
+        pb.SentBytes(
+            total_bytes=5_650, answers_bytes=5_000, audits_bytes=500, probes_bytes=150,
+            allowance_bytes=10_000, allowance_left_bytes=4_350,
+        )
+    )  # fmt: skip
+    text = text_of(state)
+    assert "5.7 kB in all: 5.0 kB answers, 500 B audits, 150 B probes" in text
+    assert "4.3 kB left of 10.0 kB an hour" in line_of(text, "allowance")

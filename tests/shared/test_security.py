@@ -1,5 +1,6 @@
 """Who may speak plainly, and real TLS with certificates made here."""
 
+import asyncio
 import datetime
 import ipaddress
 import ssl
@@ -266,3 +267,26 @@ async def test_other_ports_follow_the_same_rules(tmp_path: Path, authority: Auth
     for file in (tmp_path / "none.pem", tmp_path / "missing.pem"):
         with pytest.raises(ConfigError, match="TLS files"):
             Security(certificate=file, key=file).server_context(wide)
+
+
+async def test_why_two_do_not_understand_each_other(
+    authority: Authority, strangers: Authority
+) -> None:
+    server = authority.issue("misfit")
+    knowing = Security(authority=authority.certificate)
+    stranger = Security(authority=strangers.certificate)
+
+    async def misfit(client: Security, address: Address) -> str:
+        return await asyncio.to_thread(client.misfit, address)
+
+    async with echoing(replace(server, authority=None)) as address:
+        assert await misfit(knowing, address) == ""
+        assert "speaks TLS" in await misfit(Security(), address)
+        assert "is not trusted" in await misfit(stranger, address)
+    async with echoing(server) as address:
+        assert await misfit(authority.issue("client"), address) == ""
+        assert "wants a certificate" in await misfit(knowing, address)
+    async with echoing(Security()) as address:
+        assert await misfit(Security(), address) == ""
+        assert "speaks no TLS" in await misfit(knowing, address)
+    assert await misfit(knowing, address) == ""  # nobody is there
