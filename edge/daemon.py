@@ -27,7 +27,7 @@ from ..shared.oip_wire import parse_infer
 from ..shared.plan import PlanKind
 from ..shared.privacy import Privacy, read_privacy
 from ..shared.rpc import guarded
-from ..shared.security import SERVER_OPTIONS, Address
+from ..shared.security import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
 from .agent import Agent, assurance_of
 from .assurance import Assurance
 from .auditor import Auditor
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _DRAIN_S = 2.0
 _REHEARSAL_MS = 10_000.0
+_WORDS_BYTES = 1 << 20
+"""For what an answer, or a probe's, says beside its tensors."""
 _LONG_MS = 2.0
 """A shorter stage may slip through between two periods of a quota."""
 
@@ -188,8 +190,11 @@ class EdgeDaemon:
 
     async def _connect(self, agent: Agent, cloud: Address) -> None:
         security, model = self._config.security, agent.manifest.name
+        most_answer_bytes = most_bytes_of_answers(agent.manifest)
         uplink = Uplink(
-            lambda: GrpcConnection(cloud, security=security, model=model),
+            lambda: GrpcConnection(
+                cloud, security=security, model=model, most_answer_bytes=most_answer_bytes
+            ),
             clock=monotonic,
             name=str(cloud),
         )
@@ -229,6 +234,12 @@ def _any_within(limit: float, privacy: Privacy | None, manifest: Manifest) -> bo
     splits = [plan for row in manifest.table if (plan := row.parsed()).kind is PlanKind.SPLIT]
     figures = [privacy.alike(plan, manifest) for plan in splits] if privacy else []
     return any(figure is not None and figure <= limit for figure in figures)
+
+
+def most_bytes_of_answers(manifest: Manifest) -> int:
+    """What a cloud's answer may have: twice what the model gives, in the widest of types."""
+    values = manifest.classes + sum(math.prod(spec.shape) for spec in manifest.large.outputs)
+    return min(_WORDS_BYTES + 16 * values, MAX_MESSAGE_BYTES)
 
 
 def stretch(profile: Profile) -> float:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.shared import instant
 from hybridge.shared.errors import RequestError
 from hybridge.shared.instant import clock_id, since_ms, tell
 
