@@ -255,9 +255,13 @@ def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:
     profile` does it with more care. An estimate is never used: what a machine can measure, it does.
     """
     device = probe()
-    known = load_profile(
-        bundle.profiles, device, bundle_sha256=bundle.sha256, threads=models.threads
-    )
+    try:
+        known = load_profile(
+            bundle.profiles, device, bundle_sha256=bundle.sha256, threads=models.threads
+        )
+    except ConfigError as error:  # a power cut may leave half a file
+        log.warning("%s; it is measured anew", error)
+        known = None
     if known is not None:
         return known
     log.info("first start with this bundle on this machine: testing and measuring it")
