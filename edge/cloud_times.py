@@ -9,6 +9,8 @@ from .duration import NEVER, Duration
 _PRECISIONS = frozenset(map(str, Precision))
 _WEIGHT = 0.1
 _Z_95 = 1.6449
+_UNLIKE_S = 30.0
+"""For so long a contract that the cloud did not know is left alone."""
 _MOST_MS = 3.6e6
 """An hour: no cloud is believed to say more, or less than nothing."""
 
@@ -19,6 +21,7 @@ class CloudTimes:
     def __init__(self) -> None:
         self._compute: dict[str, Duration] = {}
         self._precision: dict[str, Precision] = {}
+        self._unlike_s: dict[str, float] = {}
         self._queue_ms = 0.0
         self._queue_at_s = 0.0
 
@@ -30,7 +33,7 @@ class CloudTimes:
     def learn(self, state: fleet_pb2.ProbeResponse, *, now_s: float) -> None:
         """Takes what a probe brought back."""
         self._compute = {
-            tail.contract: _through(_sane(tail.compute_p50_ms), _sane(tail.compute_p95_ms))
+            tail.contract: _through(sane_ms(tail.compute_p50_ms), sane_ms(tail.compute_p95_ms))
             for tail in state.tails
         }
         self._precision = {
@@ -38,17 +41,24 @@ class CloudTimes:
             for tail in state.tails
             if tail.precision in _PRECISIONS
         }
+        for contract in self._compute:
+            self._unlike_s.pop(contract, None)
         self.learn_queue(state.queue_forecast_ms, now_s=now_s)
+
+    def lacks(self, contract: str, *, now_s: float) -> None:
+        """The cloud has said that it does not know a contract; it may have another bundle."""
+        self._compute.pop(contract, None)
+        self._unlike_s[contract] = now_s
 
     def learn_queue(self, queue_ms: float, *, now_s: float) -> None:
         """How long a request that arrived now would wait, as the cloud forecasts it."""
-        self._queue_ms, self._queue_at_s = _sane(queue_ms), now_s
+        self._queue_ms, self._queue_at_s = sane_ms(queue_ms), now_s
 
     def observe(self, contract: str, *, compute_ms: float, queue_ms: float, now_s: float) -> None:
         """One answer says what it took, and how long the queue is."""
         self.learn_queue(queue_ms, now_s=now_s)
         known = self._compute.get(contract)
-        compute_ms = _sane(compute_ms)
+        compute_ms = sane_ms(compute_ms)
         if known is None:
             self._compute[contract] = Duration(compute_ms, (0.3 * compute_ms) ** 2)
             return
@@ -63,6 +73,8 @@ class CloudTimes:
         """
         computing = self._compute.get(contract)
         if computing is None:
+            if now_s - self._unlike_s.get(contract, -math.inf) < _UNLIKE_S:
+                return NEVER
             computing = max(self._compute.values(), key=_mean_ms, default=NEVER)
         waiting_ms = self._queue_ms - max(now_s - self._queue_at_s, 0.0) * 1e3
         if waiting_ms <= 0.0:
@@ -84,6 +96,6 @@ def _through(p50_ms: float, p95_ms: float) -> Duration:
     return Duration(p50_ms, spread_ms * spread_ms)
 
 
-def _sane(ms: float) -> float:
+def sane_ms(ms: float) -> float:
     """What a cloud says, if it can be a time at all."""
     return min(max(ms, 0.0), _MOST_MS) if math.isfinite(ms) else _MOST_MS

@@ -11,7 +11,7 @@ from ..protos import fleet_pb2, fleet_pb2_grpc, oip
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
 from ..shared.errors import RemoteRefused, RemoteUnavailable, from_rpc, from_status
-from ..shared.security import Address, Security
+from ..shared.security import MAX_MESSAGE_BYTES, Address, Security
 
 T = TypeVar("T")
 
@@ -46,9 +46,16 @@ class Connection(Protocol):
 class GrpcConnection:
     """A channel that shares its TCP connection with no other."""
 
-    def __init__(self, address: Address, *, security: Security, model: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        security: Security,
+        model: str,
+        most_answer_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
         self._model = model
-        self._channel = security.channel(address)
+        self._channel = security.channel(address, most_received_bytes=most_answer_bytes)
         self._stub = oip.Stub(self._channel)
         self._fleet = fleet_pb2_grpc.FleetStub(self._channel)
 

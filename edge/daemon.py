@@ -27,7 +27,7 @@ from ..shared.oip_wire import parse_infer
 from ..shared.plan import PlanKind
 from ..shared.privacy import Privacy, read_privacy
 from ..shared.rpc import guarded
-from ..shared.security import SERVER_OPTIONS, Address
+from ..shared.security import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
 from .agent import Agent, assurance_of
 from .assurance import Assurance
 from .auditor import Auditor
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _DRAIN_S = 2.0
 _REHEARSAL_MS = 10_000.0
+_WORDS_BYTES = 1 << 20
+"""For what an answer, or a probe's, says beside its tensors."""
 _LONG_MS = 2.0
 """A shorter stage may slip through between two periods of a quota."""
 
@@ -198,8 +200,11 @@ class EdgeDaemon:
 
     async def _connect(self, agent: Agent, cloud: Address) -> None:
         security, model = self._config.security, agent.manifest.name
+        most_answer_bytes = most_bytes_of_answers(agent.manifest)
         uplink = Uplink(
-            lambda: GrpcConnection(cloud, security=security, model=model),
+            lambda: GrpcConnection(
+                cloud, security=security, model=model, most_answer_bytes=most_answer_bytes
+            ),
             clock=monotonic,
             name=str(cloud),
             misfit=lambda: security.misfit(cloud),
@@ -242,6 +247,12 @@ def _any_within(limit: float, privacy: Privacy | None, manifest: Manifest) -> bo
     return any(figure is not None and figure <= limit for figure in figures)
 
 
+def most_bytes_of_answers(manifest: Manifest) -> int:
+    """What a cloud's answer may have: twice what the model gives, in the widest of types."""
+    values = manifest.classes + sum(math.prod(spec.shape) for spec in manifest.large.outputs)
+    return min(_WORDS_BYTES + 16 * values, MAX_MESSAGE_BYTES)
+
+
 def stretch(profile: Profile) -> float:
     """How much longer stages take alone than their processor time: 4 on a quarter of a core."""
     long = [s.p50_ms / s.cpu_ms for s in profile.stages.values() if s.cpu_ms >= _LONG_MS]
@@ -255,9 +266,13 @@ def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:
     profile` does it with more care. An estimate is never used: what a machine can measure, it does.
     """
     device = probe()
-    known = load_profile(
-        bundle.profiles, device, bundle_sha256=bundle.sha256, threads=models.threads
-    )
+    try:
+        known = load_profile(
+            bundle.profiles, device, bundle_sha256=bundle.sha256, threads=models.threads
+        )
+    except ConfigError as error:  # a power cut may leave half a file
+        log.warning("%s; it is measured anew", error)
+        known = None
     if known is not None:
         return known
     log.info("first start with this bundle on this machine: testing and measuring it")

@@ -31,6 +31,8 @@ class _Job:
 class Lane:
     """Runs jobs on `threads` threads, earliest deadline first. Submitted to from one event loop.
 
+    Those whose deadline has passed go last: they are lost, and would take others with them.
+
     A lane of lower priority (`nice` above 0) yields the processor to the others: the threads of one
     process compete under Linux like processes do. Jobs nobody awaits any more are never begun.
     """
@@ -40,6 +42,7 @@ class Lane:
         self._nice = nice
         self._numbers = itertools.count()
         self._waiting: list[_Job] = []
+        self._late: list[_Job] = []
         self._running: dict[int, _Job] = {}
         self._threads = threads
         self._lock = threading.Lock()
@@ -62,11 +65,11 @@ class Lane:
 
     def wait(self, deadline: Deadline) -> Duration:
         """How long a job of this deadline that came now would wait for its turn."""
-        if not self._running and not self._waiting:
+        if not self._running and not self._waiting and not self._late:
             return NO_TIME
         now_s = self._clock()
         mean_ms = variance = 0.0
-        for job in self._ahead(deadline):
+        for job in self._ahead(deadline, now_s):
             elapsed_ms = (now_s - job.started_s) * 1e3 if job.started_s else 0.0
             mean_ms += max(job.expected.mean_ms - elapsed_ms, 0.0)
             variance += job.expected.variance
@@ -75,18 +78,22 @@ class Lane:
     def close(self) -> None:
         """Lets what runs end, and forgets what waits."""
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting = self._waiting + self._late
+            self._waiting, self._late = [], []
         for job in waiting:
             job.future.cancel()
         for _ in range(self._threads):
             self._turns.put(None)
 
-    def _ahead(self, deadline: Deadline) -> Iterator[_Job]:
+    def _ahead(self, deadline: Deadline, now_s: float) -> Iterator[_Job]:
         with self._lock:
-            running, waiting = list(self._running.values()), list(self._waiting)
+            running, waiting = list(self._running.values()), self._waiting + self._late
         if len(running) >= self._threads:
             yield from running
-        yield from (job for job in waiting if job.at_s <= deadline.at_s and not job.future.done())
+        last = _turn(deadline.at_s, now_s)
+        yield from (
+            job for job in waiting if _turn(job.at_s, now_s) <= last and not job.future.done()
+        )
 
     def _run(self) -> None:
         if self._nice:
@@ -106,13 +113,22 @@ class Lane:
         while True:
             self._turns.get()
             with self._lock:
-                if not self._waiting:
+                now_s = self._clock()
+                while self._waiting and self._waiting[0].at_s <= now_s:
+                    heapq.heappush(self._late, heapq.heappop(self._waiting))
+                jobs = self._waiting or self._late
+                if not jobs:
                     return None
-                job = heapq.heappop(self._waiting)
+                job = heapq.heappop(jobs)
                 if not job.future.done():
-                    job.started_s = self._clock()
+                    job.started_s = now_s
                     self._running[job.number] = job
                     return job
+
+
+def _turn(at_s: float, now_s: float) -> tuple[bool, float]:
+    """The order of deadlines: those that have passed are the last."""
+    return at_s <= now_s, at_s
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, fault: Exception | None) -> None:

@@ -7,6 +7,7 @@ sleep for seconds after the network has come back. The first that carries a prob
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 from collections.abc import Callable, Coroutine, Iterator
@@ -29,11 +30,12 @@ from ..shared.errors import (
     RemoteRefused,
     RemoteTooLate,
     RemoteUnavailable,
+    RemoteUnlike,
     RequestError,
 )
 from ..shared.side import Tensors
 from .breaker import Breaker
-from .cloud_times import CloudTimes
+from .cloud_times import CloudTimes, sane_ms
 from .connection import Connection
 from .ledger import Ledger, Purpose
 from .link import Exchange, LinkEstimate
@@ -119,6 +121,22 @@ class InLayers:
         return self.sent_bytes - came.came_bytes - under_way / 2
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What an answer has to be an answer to."""
+
+    id: str
+    contract: str
+    wanted: tuple[str, ...]
+    in_layers: InLayers | None
+
+    def check(self, response: pb.ModelInferResponse, contract: messages.Value | None) -> None:
+        """RemoteRefused for what was said to another request; who names none is believed."""
+        another = self.contract and contract not in (None, self.contract)
+        if another or response.id not in ("", self.id):
+            raise RemoteRefused("its answer is to another request")
+
+
 class CloudAnswer(msgspec.Struct, frozen=True):
     """What came back, and where the time went."""
 
@@ -163,6 +181,7 @@ class Uplink:
         self._attempts = self._refused = 0
         self._misfit, self._find_misfit = "", misfit
         self._looked_at = -1
+        self._numbers = itertools.count()
         self._random = random.Random()  # noqa: S311  jitter, not secrets
 
     async def startup(self) -> None:
@@ -232,15 +251,21 @@ class Uplink:
         expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
         connection, exchange = self._connection, self._begin(size_bytes, expected_ms, purpose)
         self._live += 1
+        asked = _Asked(str(next(self._numbers)), contract, beside.wanted, in_layers)
         try:
             if in_layers is None:
                 request = _request(model, version, frame, sent, beside)
+                request.id = asked.id
                 response = await connection.infer(request, timeout_s=wait_ms / 1e3)
             else:
                 requests = _in_pieces(model, version, frame, sent, beside, in_layers)
+                for piece in requests:
+                    piece.id = asked.id
                 response = await connection.infer_in_pieces(requests, timeout_s=wait_ms / 1e3)
-            answer = self._take(response, exchange, contract, beside.wanted, in_layers)
+            answer = self._take(response, exchange, asked)
         except RemoteError as fault:
+            if isinstance(fault, RemoteUnlike):
+                self.cloud.lacks(contract, now_s=self._clock())
             self._learn_from(fault, exchange, connection, left_ms=wait_ms)
             raise
         except asyncio.CancelledError:
@@ -257,20 +282,18 @@ class Uplink:
         self,
         response: pb.ModelInferResponse,
         exchange: Exchange,
-        contract: str,
-        wanted: tuple[str, ...],
-        in_layers: InLayers | None,
+        asked: "_Asked",
     ) -> CloudAnswer:
         """Reads an answer, and learns from it."""
         now_s = self._clock()
         total_ms = (now_s - exchange.began_s) * 1e3
-        answer = _read_answer(response, total_ms=total_ms, wanted=wanted)
+        answer = _read_answer(response, asked, total_ms=total_ms)
         rest_bytes = 0.0
-        if in_layers is not None:
-            came = _check_came(answer.came, in_layers)
-            rest_bytes = in_layers.rest_bytes(came)
+        if asked.in_layers is not None:
+            came = _check_came(answer.came, asked.in_layers)
+            rest_bytes = asked.in_layers.rest_bytes(came)
         self.cloud.observe(
-            contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
+            asked.contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
         )
         self.link.finish(
             exchange,
@@ -457,7 +480,6 @@ def _in_pieces(
             request = _request(model, version, chunk, {**parameters, **offset}, beside)
         else:
             request = _request("", "", chunk, offset, NOTHING)
-        request.id = "0"
         requests.append(request)
     return requests
 
@@ -473,25 +495,28 @@ def _check_came(came: Came | None, in_layers: InLayers) -> Came:
     return came
 
 
-def _read_answer(
-    response: pb.ModelInferResponse, *, total_ms: float, wanted: tuple[str, ...]
-) -> CloudAnswer:
+def _read_answer(response: pb.ModelInferResponse, asked: _Asked, *, total_ms: float) -> CloudAnswer:
+    """An answer as it came; what it claims to have taken is no longer than all of it was."""
     try:
-        probabilities = messages.output_array(response, messages.PROBABILITIES)[0]
-        outputs = {name: messages.output_array(response, name) for name in wanted}
         parameters = messages.get_parameters(response.parameters)
-        queue_ms = messages.number(parameters, messages.QUEUE_MS) or 0.0
-        compute_ms = messages.number(parameters, messages.COMPUTE_MS) or 0.0
-        forecast_ms = messages.number(parameters, messages.FORECAST_MS) or 0.0
+        asked.check(response, parameters.get(messages.CONTRACT))
+        probabilities = messages.output_array(response, messages.PROBABILITIES)[0]
+        outputs = {name: messages.output_array(response, name) for name in asked.wanted}
+        queue_ms, compute_ms, forecast_ms = (
+            sane_ms(messages.number(parameters, name) or 0.0)
+            for name in (messages.QUEUE_MS, messages.COMPUTE_MS, messages.FORECAST_MS)
+        )
         came = Came.of(parameters)
     except (RequestError, IndexError) as error:
         raise RemoteRefused(f"its answer cannot be read ({error})") from error
+    if queue_ms + compute_ms > total_ms:  # then nothing is known of either
+        queue_ms, compute_ms = 0.0, min(compute_ms, total_ms)
     return CloudAnswer(
         probabilities=cast(Probabilities, probabilities.astype(np.float32)),
         queue_ms=queue_ms,
         compute_ms=compute_ms,
         forecast_ms=forecast_ms,
-        network_ms=max(total_ms - queue_ms - compute_ms, 0.0),
+        network_ms=total_ms - queue_ms - compute_ms,
         outputs=outputs,
         came=came,
     )

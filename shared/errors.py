@@ -20,6 +20,7 @@ HybridgeError
 │   ├── RemoteUnavailable   nobody answers there
 │   ├── RemoteTooLate       it refused, or missed, the deadline
 │   └── RemoteRefused       it answered with an error of its own
+│       └── RemoteUnlike    it has another bundle: no such model, version or contract
 ├── BundleError             a bundle that is incomplete, altered or not trusted
 ├── BuildError              a model or data set from which no bundle can be made
 └── ConfigError             a setting that cannot work
@@ -110,6 +111,10 @@ class RemoteRefused(RemoteError):
     """The other side answered with an error that is neither of the above."""
 
 
+class RemoteUnlike(RemoteRefused):
+    """The other side has no such model, version or contract: another bundle than ours."""
+
+
 class BundleError(HybridgeError):
     """A bundle that is incomplete, altered, of an unknown format or not trusted."""
 
@@ -155,6 +160,7 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     RemoteUnavailable: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote unavailable"),
     RemoteTooLate: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "remote too late"),
     RemoteRefused: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote refused"),
+    RemoteUnlike: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote has another bundle"),
     BundleError: Meaning(_CODE.FAILED_PRECONDITION, 500, 65, "bad bundle"),
     BuildError: Meaning(_CODE.FAILED_PRECONDITION, 500, 65, "cannot build"),
     ConfigError: Meaning(_CODE.FAILED_PRECONDITION, 500, 78, "bad configuration"),
@@ -190,4 +196,5 @@ def from_status(code: grpc.StatusCode, details: str) -> RemoteError:
         return RemoteUnavailable(details)
     if code is _CODE.DEADLINE_EXCEEDED:
         return RemoteTooLate(details)
-    return RemoteRefused(f"{code.name}: {details}")
+    unlike = code in (_CODE.NOT_FOUND, _CODE.FAILED_PRECONDITION)
+    return (RemoteUnlike if unlike else RemoteRefused)(f"{code.name}: {details}")

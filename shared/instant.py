@@ -1,8 +1,10 @@
-"""Instants that the processes of one machine can tell one another: its boot and its clock since.
+"""Instants that the processes of one machine can tell one another: its clock's name and reading.
 
-    BOOT:SECONDS    the kernel's id of this boot, and the monotonic clock's reading
+    BOOT/NAMESPACE:SECONDS    the kernel's id of this boot, the time namespace, the monotonic clock
 
 Nothing else makes two monotonic clocks comparable, and a clock of the day may be set at any time.
+Containers with a time namespace of their own (`unshare --time`, runc) share the boot but not the
+clock. Clones of one virtual machine's snapshot share both names, until they are booted anew.
 """
 
 from functools import cache
@@ -11,31 +13,35 @@ from pathlib import Path
 from .errors import RequestError
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TIME_NAMESPACE = Path("/proc/self/ns/time")
 
 
 @cache
-def boot_id() -> str:
-    """What this boot of the machine is called; empty where nobody says."""
+def clock_id() -> str:
+    """What this process' monotonic clock is called; empty where nobody says."""
     try:
-        return _BOOT_ID.read_text().strip()
+        boot = _BOOT_ID.read_text().strip()
     except OSError:
         return ""
+    try:
+        return f"{boot}/{_TIME_NAMESPACE.stat().st_ino}"
+    except OSError:  # a kernel without such namespaces
+        return boot
 
 
 def tell(now_s: float) -> str:
-    """An instant of this machine's monotonic clock for other processes; empty if it has no name."""
-    return f"{boot_id()}:{now_s:.6f}" if boot_id() else ""
+    """An instant of this process' monotonic clock for others; empty if it has no name."""
+    return f"{clock_id()}:{now_s:.6f}" if clock_id() else ""
 
 
 def since_ms(told: str, *, now_s: float) -> float | None:
-    """How long ago an instant was; None if it is another machine's, or lies ahead.
+    """How long ago an instant was; None if it is another clock's, or lies ahead.
 
-    RequestError for what is no instant. Containers share the clock of their machine, unless they
-    were given one of their own: what they tell can be any time ago.
+    RequestError for what is no instant.
     """
-    boot, _, at = told.rpartition(":")
+    clock, _, at = told.rpartition(":")
     try:
         ago_ms = (now_s - float(at)) * 1e3
     except ValueError:
         raise RequestError(f"{told!r} is no instant") from None
-    return ago_ms if boot and boot == boot_id() and ago_ms >= 0.0 else None
+    return ago_ms if clock and clock == clock_id() and ago_ms >= 0.0 else None

@@ -131,12 +131,16 @@ class Security:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def channel(self, address: Address) -> grpc.aio.Channel:
-        """A channel for an event loop."""
+    def channel(
+        self, address: Address, *, most_received_bytes: int = MAX_MESSAGE_BYTES
+    ) -> grpc.aio.Channel:
+        """A channel for an event loop; longer messages than that are not received."""
         credentials = self._channel_credentials(address)
+        received = ("grpc.max_receive_message_length", most_received_bytes)
+        options = [received, *(each for each in CHANNEL_OPTIONS if each[0] != received[0])]
         if credentials is None:
-            return grpc.aio.insecure_channel(str(address), options=CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(str(address), credentials, options=CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(str(address), options=options)
+        return grpc.aio.secure_channel(str(address), credentials, options=options)
 
     def blocking_channel(self, address: Address) -> grpc.Channel:
         """A channel for threads."""

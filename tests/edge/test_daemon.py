@@ -83,6 +83,19 @@ async def test_forecasts_of_one_thread_are_none_for_two(small: Small, config: Ed
     assert known[2].threads == 2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+async def test_half_a_profile_is_measured_anew(
+    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float
+) -> None:
+    path = measured_copy(small, tmp_path)
+    (file,) = (path / "profiles").glob("*.json")
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    async with run_edge(EdgeConfig(bundle=path, listen=ANY_PORT, trust=small.trust)):
+        assert "it is measured anew" in caplog.text
+    bundle = open_bundle(path, trust=small.trust)
+    assert load_profile(bundle.profiles, probe(), bundle_sha256=bundle.sha256) is not None
+
+
 async def test_a_profile_that_cannot_be_kept(
     small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

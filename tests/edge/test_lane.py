@@ -199,3 +199,38 @@ def test_a_loop_that_has_ended_is_told_nothing(make_lane: Callable[..., Lane]) -
         return await lane.run(lambda: "still there", deadline=by(1))
 
     assert asyncio.run(come_back()) == "still there"
+
+
+async def test_what_is_lost_takes_no_other_with_it(make_lane: Callable[..., Lane]) -> None:
+    clock = Clock(now_s=0.0)
+    lane, gate = make_lane(clock=clock), Gate()
+    order: list[str] = []
+    held = lane.run(gate, deadline=by(1))
+    await gate.taken()
+    tasks = await submitted(
+        lane,
+        (lambda: order.append("lost, second"), by(60)),
+        (lambda: order.append("lost"), by(50)),
+        (lambda: order.append("in time, second"), by(300)),
+        (lambda: order.append("in time"), by(200)),
+    )
+    clock.now_s = 0.1
+    gate.may_end.set()
+    await asyncio.gather(held, *tasks)
+    assert order == ["in time", "in time, second", "lost", "lost, second"]
+
+
+async def test_what_is_lost_is_waited_for_only_by_what_is_lost(
+    make_lane: Callable[..., Lane],
+) -> None:
+    clock = Clock(now_s=0.0)
+    lane, gate = make_lane(clock=clock), Gate()
+    held = lane.run(gate, deadline=by(1), expected=NO_TIME)
+    await gate.taken()
+    lost = lane.run(lambda: None, deadline=by(50), expected=Duration(7.0))
+    assert lane.wait(by(200)).mean_ms == 7.0
+    clock.now_s = 0.1
+    assert lane.wait(by(200)).mean_ms == 0.0
+    assert lane.wait(by(60)).mean_ms == 7.0
+    gate.may_end.set()
+    await asyncio.gather(held, lost)

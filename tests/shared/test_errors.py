@@ -10,6 +10,7 @@ from hybridge.shared.errors import (
     RemoteRefused,
     RemoteTooLate,
     RemoteUnavailable,
+    RemoteUnlike,
     RequestError,
     from_rpc,
     meaning,
@@ -76,6 +77,8 @@ def test_a_failed_call_is_the_remotes_fault(code: Code) -> None:
         Code.UNAVAILABLE: RemoteUnavailable,
         Code.CANCELLED: RemoteUnavailable,
         Code.DEADLINE_EXCEEDED: RemoteTooLate,
+        Code.NOT_FOUND: RemoteUnlike,
+        Code.FAILED_PRECONDITION: RemoteUnlike,
     }
     error = from_rpc(Failed(code, "in its own words"))
     assert type(error) is special.get(code, RemoteRefused)
