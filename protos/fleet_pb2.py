@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhybridge/protos/fleet.proto\x12\x11hybridge.fleet.v1\"J\n\x0cProbeRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x96\x01\n\rProbeResponse\x12\x13\n\x0bserver_name\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12+\n\x05tails\x18\x03 \x03(\x0b\x32\x1c.hybridge.fleet.v1.TailState\x12\x19\n\x11queue_forecast_ms\x18\x04 \x01(\x01\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\"`\n\tTailState\x12\x10\n\x08\x63ontract\x18\x01 \x01(\t\x12\x16\n\x0e\x63ompute_p50_ms\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ompute_p95_ms\x18\x03 \x01(\x01\x12\x11\n\tprecision\x18\x04 \x01(\t\"[\n\x13WatchResultsRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x13\n\x0brequest_ids\x18\x04 \x03(\t\"d\n\nLateResult\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08response\x18\x05 \x01(\x0c\"(\n\x11WatchAgentRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"\x8f\x03\n\nAgentState\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12,\n\x05\x63loud\x18\x05 \x01(\x0b\x32\x1d.hybridge.fleet.v1.CloudState\x12(\n\x05total\x18\x06 \x01(\x0b\x32\x19.hybridge.fleet.v1.Counts\x12\x10\n\x08window_s\x18\x07 \x01(\x01\x12)\n\x06recent\x18\x08 \x01(\x0b\x32\x19.hybridge.fleet.v1.Counts\x12\'\n\x05plans\x18\t \x03(\x0b\x32\x18.hybridge.fleet.v1.Share\x12+\n\tfallbacks\x18\n \x03(\x0b\x32\x18.hybridge.fleet.v1.Share\x12\x15\n\rbudget_tenths\x18\x0b \x03(\r\x12\x12\n\nper_second\x18\x0c \x03(\r\x12*\n\x05steps\x18\r \x03(\x0b\x32\x1b.hybridge.fleet.v1.StepTime\"\x93\x01\n\x06\x43ounts\x12\x0f\n\x07\x61nswers\x18\x01 \x01(\x04\x12\x15\n\rwithin_budget\x18\x02 \x01(\x04\x12\x13\n\x0bprovisional\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61llback\x18\x04 \x01(\x04\x12\x0e\n\x06\x66inals\x18\x05 \x01(\x04\x12\x16\n\x0e\x66inals_missing\x18\x06 \x01(\x04\x12\x12\n\nsent_bytes\x18\x07 \x01(\x04\"&\n\x05Share\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x04\"F\n\x08StepTime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p95_ms\x18\x03 \x01(\x01\x12\x0c\n\x04runs\x18\x04 \x01(\x04\"\x95\x01\n\nCloudState\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x15\n\runreachable_s\x18\x03 \x01(\x01\x12\x10\n\x08openings\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12*\n\x04link\x18\x06 \x01(\x0b\x32\x1c.hybridge.fleet.v1.LinkState\"\x9c\x03\n\tLinkState\x12\x11\n\texchanges\x18\x01 \x01(\x04\x12\x13\n\x06idle_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06rtt_ms\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nrtt_low_ms\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0brtt_high_ms\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06up_bps\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nup_low_bps\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0bup_high_bps\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x15\n\x08\x64own_bps\x18\t \x01(\x01H\x07\x88\x01\x01\x12\x1a\n\rwaiting_bytes\x18\n \x01(\x04H\x08\x88\x01\x01\x12\x17\n\nstalled_ms\x18\x0b \x01(\x01H\t\x88\x01\x01\x42\t\n\x07_idle_sB\t\n\x07_rtt_msB\r\n\x0b_rtt_low_msB\x0e\n\x0c_rtt_high_msB\t\n\x07_up_bpsB\r\n\x0b_up_low_bpsB\x0e\n\x0c_up_high_bpsB\x0b\n\t_down_bpsB\x10\n\x0e_waiting_bytesB\r\n\x0b_stalled_ms2S\n\x05\x46leet\x12J\n\x05Probe\x12\x1f.hybridge.fleet.v1.ProbeRequest\x1a .hybridge.fleet.v1.ProbeResponse2\xb4\x01\n\x04\x45\x64ge\x12W\n\x0cWatchResults\x12&.hybridge.fleet.v1.WatchResultsRequest\x1a\x1d.hybridge.fleet.v1.LateResult0\x01\x12S\n\nWatchAgent\x12$.hybridge.fleet.v1.WatchAgentRequest\x1a\x1d.hybridge.fleet.v1.AgentState0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhybridge/protos/fleet.proto\x12\x11hybridge.fleet.v1\"J\n\x0cProbeRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\xaf\x01\n\rProbeResponse\x12\x13\n\x0bserver_name\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12+\n\x05tails\x18\x03 \x03(\x0b\x32\x1c.hybridge.fleet.v1.TailState\x12\x19\n\x11queue_forecast_ms\x18\x04 \x01(\x01\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12\x17\n\x0fpicture_formats\x18\x06 \x03(\t\"`\n\tTailState\x12\x10\n\x08\x63ontract\x18\x01 \x01(\t\x12\x16\n\x0e\x63ompute_p50_ms\x18\x02 \x01(\x01\x12\x16\n\x0e\x63ompute_p95_ms\x18\x03 \x01(\x01\x12\x11\n\tprecision\x18\x04 \x01(\t\"[\n\x13WatchResultsRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x13\n\x0brequest_ids\x18\x04 \x03(\t\"d\n\nLateResult\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08response\x18\x05 \x01(\x0c\"(\n\x11WatchAgentRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"\x8f\x03\n\nAgentState\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12,\n\x05\x63loud\x18\x05 \x01(\x0b\x32\x1d.hybridge.fleet.v1.CloudState\x12(\n\x05total\x18\x06 \x01(\x0b\x32\x19.hybridge.fleet.v1.Counts\x12\x10\n\x08window_s\x18\x07 \x01(\x01\x12)\n\x06recent\x18\x08 \x01(\x0b\x32\x19.hybridge.fleet.v1.Counts\x12\'\n\x05plans\x18\t \x03(\x0b\x32\x18.hybridge.fleet.v1.Share\x12+\n\tfallbacks\x18\n \x03(\x0b\x32\x18.hybridge.fleet.v1.Share\x12\x15\n\rbudget_tenths\x18\x0b \x03(\r\x12\x12\n\nper_second\x18\x0c \x03(\r\x12*\n\x05steps\x18\r \x03(\x0b\x32\x1b.hybridge.fleet.v1.StepTime\"\x93\x01\n\x06\x43ounts\x12\x0f\n\x07\x61nswers\x18\x01 \x01(\x04\x12\x15\n\rwithin_budget\x18\x02 \x01(\x04\x12\x13\n\x0bprovisional\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61llback\x18\x04 \x01(\x04\x12\x0e\n\x06\x66inals\x18\x05 \x01(\x04\x12\x16\n\x0e\x66inals_missing\x18\x06 \x01(\x04\x12\x12\n\nsent_bytes\x18\x07 \x01(\x04\"&\n\x05Share\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x04\"F\n\x08StepTime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p95_ms\x18\x03 \x01(\x01\x12\x0c\n\x04runs\x18\x04 \x01(\x04\"\x95\x01\n\nCloudState\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x15\n\runreachable_s\x18\x03 \x01(\x01\x12\x10\n\x08openings\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12*\n\x04link\x18\x06 \x01(\x0b\x32\x1c.hybridge.fleet.v1.LinkState\"\x9c\x03\n\tLinkState\x12\x11\n\texchanges\x18\x01 \x01(\x04\x12\x13\n\x06idle_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06rtt_ms\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nrtt_low_ms\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0brtt_high_ms\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x13\n\x06up_bps\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nup_low_bps\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0bup_high_bps\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x15\n\x08\x64own_bps\x18\t \x01(\x01H\x07\x88\x01\x01\x12\x1a\n\rwaiting_bytes\x18\n \x01(\x04H\x08\x88\x01\x01\x12\x17\n\nstalled_ms\x18\x0b \x01(\x01H\t\x88\x01\x01\x42\t\n\x07_idle_sB\t\n\x07_rtt_msB\r\n\x0b_rtt_low_msB\x0e\n\x0c_rtt_high_msB\t\n\x07_up_bpsB\r\n\x0b_up_low_bpsB\x0e\n\x0c_up_high_bpsB\x0b\n\t_down_bpsB\x10\n\x0e_waiting_bytesB\r\n\x0b_stalled_ms2S\n\x05\x46leet\x12J\n\x05Probe\x12\x1f.hybridge.fleet.v1.ProbeRequest\x1a .hybridge.fleet.v1.ProbeResponse2\xb4\x01\n\x04\x45\x64ge\x12W\n\x0cWatchResults\x12&.hybridge.fleet.v1.WatchResultsRequest\x1a\x1d.hybridge.fleet.v1.LateResult0\x01\x12S\n\nWatchAgent\x12$.hybridge.fleet.v1.WatchAgentRequest\x1a\x1d.hybridge.fleet.v1.AgentState0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBEREQUEST']._serialized_start=50
   _globals['_PROBEREQUEST']._serialized_end=124
   _globals['_PROBERESPONSE']._serialized_start=127
-  _globals['_PROBERESPONSE']._serialized_end=277
-  _globals['_TAILSTATE']._serialized_start=279
-  _globals['_TAILSTATE']._serialized_end=375
-  _globals['_WATCHRESULTSREQUEST']._serialized_start=377
-  _globals['_WATCHRESULTSREQUEST']._serialized_end=468
-  _globals['_LATERESULT']._serialized_start=470
-  _globals['_LATERESULT']._serialized_end=570
-  _globals['_WATCHAGENTREQUEST']._serialized_start=572
-  _globals['_WATCHAGENTREQUEST']._serialized_end=612
-  _globals['_AGENTSTATE']._serialized_start=615
-  _globals['_AGENTSTATE']._serialized_end=1014
-  _globals['_COUNTS']._serialized_start=1017
-  _globals['_COUNTS']._serialized_end=1164
-  _globals['_SHARE']._serialized_start=1166
-  _globals['_SHARE']._serialized_end=1204
-  _globals['_STEPTIME']._serialized_start=1206
-  _globals['_STEPTIME']._serialized_end=1276
-  _globals['_CLOUDSTATE']._serialized_start=1279
-  _globals['_CLOUDSTATE']._serialized_end=1428
-  _globals['_LINKSTATE']._serialized_start=1431
-  _globals['_LINKSTATE']._serialized_end=1843
-  _globals['_FLEET']._serialized_start=1845
-  _globals['_FLEET']._serialized_end=1928
-  _globals['_EDGE']._serialized_start=1931
-  _globals['_EDGE']._serialized_end=2111
+  _globals['_PROBERESPONSE']._serialized_end=302
+  _globals['_TAILSTATE']._serialized_start=304
+  _globals['_TAILSTATE']._serialized_end=400
+  _globals['_WATCHRESULTSREQUEST']._serialized_start=402
+  _globals['_WATCHRESULTSREQUEST']._serialized_end=493
+  _globals['_LATERESULT']._serialized_start=495
+  _globals['_LATERESULT']._serialized_end=595
+  _globals['_WATCHAGENTREQUEST']._serialized_start=597
+  _globals['_WATCHAGENTREQUEST']._serialized_end=637
+  _globals['_AGENTSTATE']._serialized_start=640
+  _globals['_AGENTSTATE']._serialized_end=1039
+  _globals['_COUNTS']._serialized_start=1042
+  _globals['_COUNTS']._serialized_end=1189
+  _globals['_SHARE']._serialized_start=1191
+  _globals['_SHARE']._serialized_end=1229
+  _globals['_STEPTIME']._serialized_start=1231
+  _globals['_STEPTIME']._serialized_end=1301
+  _globals['_CLOUDSTATE']._serialized_start=1304
+  _globals['_CLOUDSTATE']._serialized_end=1453
+  _globals['_LINKSTATE']._serialized_start=1456
+  _globals['_LINKSTATE']._serialized_end=1868
+  _globals['_FLEET']._serialized_start=1870
+  _globals['_FLEET']._serialized_end=1953
+  _globals['_EDGE']._serialized_start=1956
+  _globals['_EDGE']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)
