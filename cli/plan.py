@@ -7,11 +7,13 @@ from ..devices.boards import read_board
 from ..devices.probe import probe
 from ..devices.profile import Origin, Profile, load_profile, load_profiles
 from ..edge.demand import Demand
+from ..edge.outlook import ALL_FORMATS
 from ..edge.question import Question
 from ..edge.router import Option, explain
 from ..report.inspect.machines import Link, Machine, cloud_of, options_on
 from ..report.words import NOTHING
 from ..shared.bundle import Bundle, find_bundle, open_bundle
+from ..shared.codec.picture import formats_here
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
 from ..shared.privacy import read_privacy
@@ -83,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         link=link,
         cloud_speed=options.cloud_speed,
         privacy=read_privacy(bundle, trust=trusted),
+        formats=ALL_FORMATS if options.board is not None else formats_here(),
     )
     demand = Demand(only_cuts=options.only_cuts, max_similarity=options.max_similarity)
     rows = explain(shown, Question(left_ms=budget_ms, demand=demand))

@@ -42,7 +42,7 @@ from rate_accuracy.pairs import (
     is_built,
     labels_of,
 )
-from rate_accuracy.timing import TARGETS_MS, best_ms, speeds_ms
+from rate_accuracy.timing import SHARES, TARGETS_MS, best_ms, shares_of_entropy, speeds_ms
 
 from hybridge.cli.console import table
 from hybridge.cloud.compiler.cloud_side import CloudSide
@@ -71,6 +71,15 @@ def measure(options: argparse.Namespace) -> Report:
             f"{codec}: encode and decode 64 KB on one core", sum(times), unit="ms", bound=bound
         )
         for (codec, times), bound in zip(speeds.items(), TARGETS_MS.values(), strict=True)
+    ]
+    targets += [
+        Target.at_most(
+            f"{codec}: bytes of a {kind} 64 KB tensor, of its own order-0 entropy",
+            share,
+            unit="x",
+            bound=SHARES[kind],
+        )
+        for (codec, kind), share in shares_of_entropy().items()
     ]
     if "lite2" in found:
         targets += _targets(found["lite2"])
