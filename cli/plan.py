@@ -9,11 +9,13 @@ from ..devices.profile import Origin, Profile, load_profile, load_profiles
 from ..edge.agent import assurance_of
 from ..edge.assurance import Assurance
 from ..edge.demand import Demand
+from ..edge.outlook import ALL_FORMATS
 from ..edge.question import Question
 from ..edge.router import Option, explain
 from ..report.inspect.machines import Link, Machine, cloud_of, options_on
 from ..report.words import NOTHING
 from ..shared.bundle import Bundle, find_bundle, open_bundle
+from ..shared.codec.picture import formats_here
 from ..shared.deadline import check_budget_ms
 from ..shared.errors import ConfigError
 from ..shared.objective import Objective
@@ -108,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
         cloud_speed=options.cloud_speed,
         privacy=read_privacy(bundle, trust=trusted),
         prices=prices_of(options),
+        formats=ALL_FORMATS if options.board is not None else formats_here(),
     )
     demand = _demand(options, bundle)
     if unpriced := prices_of(options).missing(demand.objective):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from .. import __version__
 from ..protos import fleet_pb2 as pb
 from ..protos.fleet_pb2_grpc import FleetServicer
+from ..shared.codec.picture import formats_here
 from ..shared.deadline import Clock, monotonic
 from .front import SERVER_NAME, Front
 from .inference import Inference
@@ -18,7 +19,11 @@ class FleetService(FleetServicer):
         self._clock = clock
 
     async def Probe(self, request: pb.ProbeRequest, context: object) -> pb.ProbeResponse:
-        response = pb.ProbeResponse(server_name=SERVER_NAME, server_version=__version__)
+        response = pb.ProbeResponse(
+            server_name=SERVER_NAME,
+            server_version=__version__,
+            picture_formats=sorted(formats_here()),
+        )
         if served := self._front.now:
             response.queue_forecast_ms = served.inference.worker.forecast_ms()
             response.uptime_s = self._clock() - served.since_s

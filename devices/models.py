@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..shared.answer import Probabilities, to_probabilities
 from ..shared.bundle import Bundle
 from ..shared.codec import codec_by_name
+from ..shared.codec.picture import format_of, formats_here
 from ..shared.errors import TensorError
 from ..shared.frame import encode_frame
 from ..shared.manifest import Manifest, Precision, Preprocessing
@@ -195,13 +196,16 @@ def quantize(tensor: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.int8
 
 
 def stage_names(manifest: Manifest) -> tuple[str, ...]:
-    """Every stage that the plans of a bundle's table run on the device."""
+    """Every stage that the plans of a bundle's table run on this device.
+
+    Encoding as a picture format whose package is not installed here is none.
+    """
     plans = [row.parsed() for row in manifest.table]
     heads = sorted({(p.cut, p.head) for p in plans if p.kind is PlanKind.SPLIT})
     return (
         *(RESIZE_LIGHT, LIGHT, RESIZE_LARGE),
         *(head_stage(cut, head) for cut, head in heads),
-        *(encode_stage(plan) for plan in plans if plan.kind is not PlanKind.LOCAL),
+        *(encode_stage(plan) for plan in plans if plan.kind is not PlanKind.LOCAL and _can(plan)),
     )
 
 
@@ -222,7 +226,8 @@ def stage_work(
         if plan.kind is PlanKind.SPLIT:
             head = head_stage(plan.cut, plan.head)
             work[head] = partial(models.head, plan.cut, Precision(plan.head), for_large)
-        if plan.kind is not PlanKind.LOCAL and (names is None or encode_stage(plan) in names):
+        named = names is None or encode_stage(plan) in names
+        if plan.kind is not PlanKind.LOCAL and named and _can(plan):
             work[encode_stage(plan)] = _encoding(models, plan, for_large)
     wanted = stage_names(models.bundle.manifest)
     return {name: work[name] for name in wanted if names is None or name in names}
@@ -246,6 +251,12 @@ def measure_stages(
             on_stage(name, len(stages), len(work))
         stages[name] = measure(run, runs=runs, threads=models.threads)
     return stages
+
+
+def _can(plan: Plan) -> bool:
+    """Whether what a plan sends can be encoded here."""
+    picture_format = format_of(plan.codec)
+    return picture_format is None or picture_format in formats_here()
 
 
 def _encoding(models: DeviceModels, plan: Plan, pixels: Pixels) -> Callable[[], object]:

@@ -17,6 +17,7 @@ import numpy as np
 from ..devices.models import check_picture
 from ..shared.bundle import Bundle
 from ..shared.cascade import DELTA
+from ..shared.codec.picture import formats_here
 from ..shared.deadline import Clock, Deadline
 from ..shared.errors import HybridgeError, Overloaded
 from ..shared.manifest import Manifest, Rate
@@ -199,6 +200,7 @@ class Agent:
             transfer_ms=link.least_ms,
             cloud=lambda contract: cloud.forecast(contract, now_s=now_s),
             precision=cloud.precision,
+            formats=cloud.formats & formats_here(),
             waits=self._waits(deadline, now_s),
             margin_ms=link.way_back_ms - link.rtt_ms if link is not NO_LINK else 0.0,
         )

@@ -1,8 +1,9 @@
-"""What the cloud says about itself: its times and precision per contract, and its queue. Pure."""
+"""What the cloud says about itself: times and precision per contract, its queue, formats. Pure."""
 
 import math
 
 from ..protos import fleet_pb2
+from ..shared.codec.picture import SAID_BY_NONE, PictureFormat
 from ..shared.manifest import Precision
 from .duration import NEVER, Duration
 
@@ -22,6 +23,8 @@ class CloudTimes:
         self._compute: dict[str, Duration] = {}
         self._precision: dict[str, Precision] = {}
         self._unlike_s: dict[str, float] = {}
+        self.formats = SAID_BY_NONE
+        """The picture formats that it reads."""
         self._queue_ms = 0.0
         self._queue_at_s = 0.0
 
@@ -43,6 +46,8 @@ class CloudTimes:
         }
         for contract in self._compute:
             self._unlike_s.pop(contract, None)
+        said = frozenset(each for each in PictureFormat if each in state.picture_formats)
+        self.formats = said or SAID_BY_NONE
         self.learn_queue(state.queue_forecast_ms, now_s=now_s)
 
     def lacks(self, contract: str, *, now_s: float) -> None:

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 
 from ..devices.conditions import Watch
-from ..devices.models import DeviceModels, measure_stages
+from ..devices.models import DeviceModels, measure_stages, stage_names
 from ..devices.probe import probe, usable_cores
 from ..devices.profile import Profile, load_profile, save_profile, today
 from ..devices.yardstick import measure_yardstick
@@ -273,7 +273,7 @@ def ready_profile(bundle: Bundle, models: DeviceModels) -> Profile:
     except ConfigError as error:  # a power cut may leave half a file
         log.warning("%s; it is measured anew", error)
         known = None
-    if known is not None:
+    if known is not None and known.stages.keys() >= {*stage_names(bundle.manifest)}:
         return known
     log.info("first start with this bundle on this machine: testing and measuring it")
     self_test(bundle, threads=models.threads)

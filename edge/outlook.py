@@ -5,6 +5,7 @@ from functools import cache
 from typing import NamedTuple
 
 from ..devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_stage, head_stage
+from ..shared.codec.picture import PictureFormat, format_of
 from ..shared.manifest import Manifest, PlanRow, Precision, Rate
 from ..shared.plan import Plan, PlanKind
 from ..shared.privacy import Privacy
@@ -24,6 +25,9 @@ CloudForecast = Callable[[str], Duration]
 """How long the cloud takes with waiting and computing, by contract id."""
 CloudPrecision = Callable[[str], Precision]
 """What the cloud computes in, by contract id."""
+
+Formats = frozenset[PictureFormat]
+ALL_FORMATS = frozenset(PictureFormat)
 
 _STEADY = 0.5
 """Of the wait behind others, where each takes as long as the next (M/D/1 instead of M/M/1)."""
@@ -111,9 +115,10 @@ class Outlook:
         self._prices = prices or Prices()
         self._table = manifest.table
         self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
+        self._formats = [format_of(row.plan.codec) for row in self._rows]
         self._alone = max(r.agreement.value for r in self._rows if not r.contract)
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
-        self._ordered: dict[tuple[Precision, ...], _Table] = {}
+        self._ordered: dict[tuple[Formats, tuple[Precision, ...]], _Table] = {}
 
     def options(
         self,
@@ -123,26 +128,29 @@ class Outlook:
         cloud: CloudForecast,
         transfer_ms: LeastTransfer = _no_time,
         precision: CloudPrecision = in_float32,
+        formats: Formats = ALL_FORMATS,
         waits: Waits = NO_WAITS,
         margin_ms: float = 0.0,
     ) -> BestFirst[Option]:
         """One option per row: the device's own, then the others, those that agree most first.
 
-        Each is worked out when it is looked at. `margin_ms` is by how much sooner than needed a
-        cloud answers from what has come.
+        Each is worked out when it is looked at. `formats` are those that device and cloud have:
+        there is no option of another. `margin_ms` is by how much sooner than needed a cloud answers
+        from what has come.
         """
         precisions = tuple(map(precision, self._contracts))
-        table = self._ordered.get(precisions)
+        table = self._ordered.get((formats, precisions))
         if table is None:
-            table = self._ordered[precisions] = self._order(precisions)
+            table = self._ordered[formats, precisions] = self._order(formats, precisions)
         return self._options(table, device, transfer, transfer_ms, cloud, waits, margin_ms)
 
-    def _order(self, precisions: tuple[Precision, ...]) -> _Table:
-        """The rows with a cloud that computes in these, by contract."""
+    def _order(self, formats: Formats, precisions: tuple[Precision, ...]) -> _Table:
+        """The rows of these formats with a cloud that computes in these, by contract."""
         computed_in = dict(zip(self._contracts, precisions, strict=True))
         rows = [
             self._computed_in(computed_in[row.contract], row, of_table) if row.contract else row
-            for row, of_table in zip(self._rows, self._table, strict=True)
+            for row, of_table, own in zip(self._rows, self._table, self._formats, strict=True)
+            if own is None or own in formats
         ]
         rows.sort(key=lambda row: (row.contract != "", -row.agreement.value))
         return _Table(rows, [row.agreement for row in rows])

@@ -55,6 +55,7 @@ class ProbeResponse(_message.Message):
     TAILS_FIELD_NUMBER: _builtins.int
     QUEUE_FORECAST_MS_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
+    PICTURE_FORMATS_FIELD_NUMBER: _builtins.int
     server_name: _builtins.str
     server_version: _builtins.str
     queue_forecast_ms: _builtins.float
@@ -63,6 +64,12 @@ class ProbeResponse(_message.Message):
     """Since the server was ready. Less than last time: it was restarted, what is known is stale."""
     @_builtins.property
     def tails(self) -> _containers.RepeatedCompositeFieldContainer[Global___TailState]: ...
+    @_builtins.property
+    def picture_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The picture formats that frames may hold here: jpeg, webp, png, avif, jxl, jpegls. None: the
+        first four (a cloud of a release that did not say).
+        """
+
     def __init__(
         self,
         *,
@@ -71,10 +78,11 @@ class ProbeResponse(_message.Message):
         tails: _abc.Iterable[Global___TailState] | None = ...,
         queue_forecast_ms: _builtins.float = ...,
         uptime_s: _builtins.float = ...,
+        picture_formats: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_forecast_ms", b"queue_forecast_ms", "server_name", b"server_name", "server_version", b"server_version", "tails", b"tails", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["picture_formats", b"picture_formats", "queue_forecast_ms", b"queue_forecast_ms", "server_name", b"server_name", "server_version", b"server_version", "tails", b"tails", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

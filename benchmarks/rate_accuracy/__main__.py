@@ -2,7 +2,7 @@
 
 For each model a bundle is built with many rates (kept in $HYBRIDGE_HOME), and every cut that it
 keeps, with either head and every codec, is run against whole pictures as JPEG, WebP, AVIF, PNG and
-(with pillow-jxl-plugin and pyjpegls) JPEG XL and JPEG-LS: real frames, headers and all. Agreement
+(with the extra `pictures`) JPEG XL and JPEG-LS: real frames, headers and all. Agreement
 is with the large model's own answers to the uncompressed pixels. A codec reaches an agreement at
 the point from which on all its larger ones do.
 
@@ -42,8 +42,7 @@ from rate_accuracy.pairs import (
     is_built,
     labels_of,
 )
-from rate_accuracy.rivals import Rival, installed
-from rate_accuracy.timing import TARGETS_MS, best_ms, speeds_ms
+from rate_accuracy.timing import SHARES, TARGETS_MS, best_ms, shares_of_entropy, speeds_ms
 
 from hybridge.cli.console import table
 from hybridge.cloud.compiler.cloud_side import CloudSide
@@ -72,6 +71,15 @@ def measure(options: argparse.Namespace) -> Report:
             f"{codec}: encode and decode 64 KB on one core", sum(times), unit="ms", bound=bound
         )
         for (codec, times), bound in zip(speeds.items(), TARGETS_MS.values(), strict=True)
+    ]
+    targets += [
+        Target.at_most(
+            f"{codec}: bytes of a {kind} 64 KB tensor, of its own order-0 entropy",
+            share,
+            unit="x",
+            bound=SHARES[kind],
+        )
+        for (codec, kind), share in shares_of_entropy().items()
     ]
     if "lite2" in found:
         targets += _targets(found["lite2"])
@@ -122,15 +130,13 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         if not plan.cut or _is_known(bundle, plan)
     ]
     labels = labels_of(files, bundle.labels)
-    rivals = [rival for rival in installed() if _wanted([rival.name], options.codecs)]
     kept = Kept(bundle.path.parents[2] / "rate_accuracy" / pair.model / f"{bundle.sha256}.jsonl")
     keys = [Key.of(plan) for plan in plans if plan.kind is not PlanKind.LOCAL]
-    keys += [Key(PICTURE, rival.name) for rival in rivals]
     outcomes = []
     with progress(pair.model, len(files)) as advance:
         for file, label in zip(files, labels, strict=True):
             found = measure_picture(
-                models, cloud, file, label, plans=plans, rivals=rivals, known=kept.of(file.name)
+                models, cloud, file, label, plans=plans, known=kept.of(file.name)
             )
             if found:
                 kept.add(file.name, found)
@@ -142,7 +148,6 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         for plan in plans
         if plan.kind is not PlanKind.LOCAL
     }
-    times |= {Key(PICTURE, rival.name): _rival_times(rival, pixels) for rival in rivals}
     work = {cut.name: cut.work for cut in bundle.manifest.build.cuts}
     spatial = {
         cut.name: len(cut.contract.shape) == 3 and min(cut.contract.shape[:2]) > 1
@@ -155,7 +160,6 @@ def _refuse_unknown(options: argparse.Namespace, bundle: Bundle) -> None:
     """ConfigError for a cut or a family of codecs that there is not: it would measure nothing."""
     names = [cut.name for cut in bundle.manifest.large.cuts]
     families = {family_of(codec) for codec in (*PICTURE_CODECS, *TENSOR_CODECS)}
-    families |= {family_of(rival.name) for rival in installed()}
     for cut in options.cuts or ():
         if not any(name.startswith(cut) for name in names):
             raise ConfigError(f"--cuts {cut}: {bundle.manifest.name} has {', '.join(names)}")
@@ -186,11 +190,6 @@ def _times(bundle: Bundle, models: DeviceModels, plan: Plan, pixels: Any) -> tup
         best_ms(partial(encode_frame, tensor, contract=contract, codec=codec)),
         best_ms(lambda: decode_payload(frame, read_header(frame), contract=contract)),
     )
-
-
-def _rival_times(rival: Rival, pixels: Any) -> tuple[float, float]:
-    content = rival.encode(pixels)
-    return best_ms(partial(rival.encode, pixels)), best_ms(partial(rival.decode, content))
 
 
 def _splits(curves: Sequence[Curve], *, most_work: float) -> list[Curve]:

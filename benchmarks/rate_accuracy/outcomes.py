@@ -10,10 +10,9 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from rate_accuracy.curves import PICTURE, Point
-from rate_accuracy.rivals import Rival, rival_bytes
 
 from hybridge.cloud.compiler.cloud_side import CloudSide
-from hybridge.cloud.compiler.pictures import PictureSet, read_picture
+from hybridge.cloud.compiler.pictures import PictureSet
 from hybridge.cloud.compiler.table import measure_table
 from hybridge.devices.models import DeviceModels
 from hybridge.shared.plan import Plan, PlanKind
@@ -79,7 +78,6 @@ def measure_picture(
     label: int | None,
     *,
     plans: Sequence[Plan],
-    rivals: Sequence[Rival],
     known: Mapping[Key, Outcome],
 ) -> list[Outcome]:
     """The outcomes of one picture that are not known."""
@@ -92,16 +90,6 @@ def measure_picture(
                 right = None if row.accuracy is None else row.accuracy.value == 1
                 key = Key.of(row.parsed())
                 made.append(Outcome(*key, row.bytes_p50, row.agreement.value == 1, right))
-    others = [rival for rival in rivals if Key(PICTURE, rival.name) not in known]
-    if others:
-        pixels, whole = models.resize_large(read_picture(file)), Plan.cloud("raw")
-        wanted = cloud.answer(whole, pixels)
-        for rival in others:
-            content = rival.encode(pixels)
-            given = cloud.answer(whole, rival.decode(content))
-            right = None if label is None else given == label
-            size = rival_bytes(content)
-            made.append(Outcome(PICTURE, rival.name, size, given == wanted, right))
     return made
 
 

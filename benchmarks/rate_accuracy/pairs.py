@@ -15,6 +15,7 @@ from hybridge.cloud.compiler.cache import StepCache
 from hybridge.cloud.compiler.labels import Label, read_labels
 from hybridge.cloud.compiler.recipe import ModelRecipe, PicturesRecipe, Recipe
 from hybridge.shared.bundle import Bundle, find_bundle, open_bundle
+from hybridge.shared.codec.picture import format_of, formats_here
 from hybridge.shared.errors import ConfigError, UnknownModel
 from hybridge.shared.paths import Paths
 from hybridge.shared.signing import SigningKey, TrustStore
@@ -32,12 +33,18 @@ TENSOR_CODECS = (
         for quality in (16, 20, 24, 26, 27, 28, 29, 30, 31, 32, 34, 36, 40)
     ),
 )
-PICTURE_CODECS = (
+_PICTURE_CODECS = (
     "raw",
     "png",
+    "jpegls",
+    "jxl",
     *(f"jpeg-{quality}" for quality in (50, 75, 85, 90, 95, 98, 100)),
     *(f"webp-{quality}" for quality in (50, 75, 90, 95, 98, 100)),
     *(f"avif-{quality}" for quality in (40, 60, 75, 85, 92, 96)),
+    *(f"jxl-{quality}" for quality in (50, 75, 85, 90, 95, 98)),
+)
+PICTURE_CODECS = tuple(
+    codec for codec in _PICTURE_CODECS if codec == "raw" or format_of(codec) in formats_here()
 )
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _BUILD_PICTURES = 16

@@ -18,6 +18,7 @@ from ...devices.models import DeviceModels
 from ...devices.profile import StageTime
 from ...shared.bundle import Bundle
 from ...shared.calibration import encode_calibration
+from ...shared.codec.picture import format_of, formats_here
 from ...shared.contract import Contract
 from ...shared.errors import BuildError
 from ...shared.manifest import FORMAT, Golden, Light, Manifest, encode_manifest
@@ -157,7 +158,19 @@ def _contracts(
     return msgspec.json.decode(encoded, type=dict[str, Contract])
 
 
+def check_formats(recipe: Recipe) -> None:
+    """BuildError for a picture format that cannot be measured here."""
+    for codec in recipe.picture_codecs:
+        picture_format = format_of(codec)
+        if picture_format is not None and picture_format not in formats_here():
+            raise BuildError(
+                f"picture_codecs has {codec!r}, and nothing here makes {picture_format}; "
+                'pip install "hybridge[pictures]"'
+            )
+
+
 def _open(recipe: Recipe, progress: Progress) -> _Inputs:
+    check_formats(recipe)
     labels = read_class_names(recipe.labels)
     pictures = recipe.pictures
     calibration = open_pictures(

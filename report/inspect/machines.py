@@ -7,7 +7,7 @@ from ...devices.boards import board_names, read_board
 from ...devices.estimate import basis, estimate
 from ...devices.profile import Profile, load_profiles, tail_stage
 from ...edge.duration import NO_TIME, Duration
-from ...edge.outlook import DeviceForecast, Outlook, device_stages
+from ...edge.outlook import ALL_FORMATS, DeviceForecast, Formats, Outlook, device_stages
 from ...edge.prices import Prices
 from ...edge.router import Option
 from ...edge.stage_times import StageTimes
@@ -133,12 +133,17 @@ def options_on(
     cloud_speed: float,
     privacy: Privacy | None = None,
     prices: Prices | None = None,
+    formats: Formats = ALL_FORMATS,
 ) -> Sequence[Option]:
-    """The router's options on a machine and an ideal link; inf stands for what nobody timed."""
+    """The router's options on a machine and an ideal link; inf stands for what nobody timed.
+
+    `formats` are the picture formats that the machine has.
+    """
     tails = cloud_ms(manifest, cloud)
     return Outlook(manifest, privacy=privacy, prices=prices).options(
         device=machine.p95,
         transfer=lambda p50, p95: Duration(link.transfer_ms(p95)),
+        formats=formats,
         cloud=lambda contract: Duration(tails[contract] / cloud_speed),
     )
 

@@ -2,23 +2,27 @@
 
 import io
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from ..errors import FrameError, PictureError, TensorError
 from ..picture import decode_picture
 from ..tensor import Array
+from . import beyond_pillow
 from .base import Codec
 
 
 class PictureFormat(StrEnum):
-    """The formats, by the names Pillow knows them under."""
+    """The formats, by the names Pillow knows them under, then those of imagecodecs."""
 
     JPEG = "jpeg"
     WEBP = "webp"
     PNG = "png"
     AVIF = "avif"
+    JXL = "jxl"
+    JPEGLS = "jpegls"
 
 
 _WIRE_IDS = {
@@ -26,25 +30,55 @@ _WIRE_IDS = {
     PictureFormat.WEBP: 0x21,
     PictureFormat.PNG: 0x22,
     PictureFormat.AVIF: 0x23,
+    PictureFormat.JXL: 0x24,
+    PictureFormat.JPEGLS: 0x25,
 }
+_LOSSLESS = {PictureFormat.PNG, PictureFormat.JPEGLS}
+_EITHER = {PictureFormat.JXL}
+"""Without a quality these lose nothing."""
+_OF_PILLOW = {
+    PictureFormat.JPEG: "jpg",
+    PictureFormat.WEBP: "webp",
+    PictureFormat.PNG: "zlib",
+    PictureFormat.AVIF: "avif",
+}
+"""What Pillow calls the libraries that it may have been built without."""
+SAID_BY_NONE = frozenset(_OF_PILLOW)
+"""What a cloud reads that does not say what it reads: it is of a release before the others."""
+
+
+@cache
+def formats_here() -> frozenset[PictureFormat]:
+    """What this machine's packages make and read."""
+    found = {each for each, library in _OF_PILLOW.items() if features.check(library)}
+    if beyond_pillow.package() is not None:
+        found |= {PictureFormat.JXL, PictureFormat.JPEGLS}
+    return frozenset(found)
+
+
+def format_of(codec: str) -> PictureFormat | None:
+    """The format of a picture codec's name; None if it is no picture codec."""
+    picture = Picture.parse(codec)
+    return picture.format if picture is not None else None
 
 
 class Picture(Codec):
-    """JPEG, WebP or AVIF of a quality from 1 to 100, or PNG, of uint8 RGB pixels [h, w, 3].
+    """JPEG, WebP, AVIF or JPEG XL of a quality from 1 to 100 of uint8 RGB pixels [h, w, 3].
 
-    The quality is the encoder's business alone: frames of every quality share one `wire_id`.
+    PNG, JPEG-LS and JPEG XL without a quality lose nothing. The quality is the encoder's business
+    alone: frames of every quality share one `wire_id`.
     """
 
     def __init__(self, picture_format: PictureFormat, *, quality: int | None = None) -> None:
-        lossless = picture_format is PictureFormat.PNG
-        if lossless != (quality is None):
-            raise ValueError("jpeg, webp and avif take a quality, png takes none")
+        lossless = picture_format in _LOSSLESS
+        if lossless != (quality is None) and picture_format not in _EITHER:
+            raise ValueError("jpeg, webp and avif take a quality, png and jpegls take none")
         if quality is not None and not 1 <= quality <= 100:
             raise ValueError(f"quality must be 1 to 100, not {quality}")
         self.name = picture_format if quality is None else f"{picture_format}-{quality}"
         self.wire_id = _WIRE_IDS[picture_format]
-        self._format = picture_format
-        self._options = {} if quality is None else {"quality": quality}
+        self.format = picture_format
+        self._quality = quality
 
     @classmethod
     def parse(cls, name: str) -> "Picture | None":
@@ -61,7 +95,7 @@ class Picture(Codec):
         """A codec that decodes frames of this id; its quality is the best, and does not matter."""
         for picture_format, known in _WIRE_IDS.items():
             if known == wire_id:
-                lossless = picture_format is PictureFormat.PNG
+                lossless = picture_format in _LOSSLESS
                 return cls(picture_format, quality=None if lossless else 100)
         return None
 
@@ -70,22 +104,26 @@ class Picture(Codec):
             raise TensorError(
                 f"{self.name} takes uint8 pixels [h, w, 3], not {tensor.dtype} {tensor.shape}"
             )
-        buffer = io.BytesIO()
+        if self.format not in _OF_PILLOW:
+            return beyond_pillow.encode(self.format, tensor, quality=self._quality)
+        buffer, options = io.BytesIO(), {"quality": self._quality} if self._quality else {}
         try:
-            Image.fromarray(tensor).save(buffer, self._format, **self._options)
+            Image.fromarray(tensor).save(buffer, self.format, **options)
         except (OSError, ValueError) as error:
             raise TensorError(f"{self.name} cannot hold {tensor.shape}: {error}") from error
         return buffer.getvalue()
 
     def decode(self, payload: bytes, *, shape: tuple[int, ...], dtype: str) -> Array:
         if dtype != "UINT8" or len(shape) != 3 or shape[-1] != 3:
-            raise FrameError(f"{self._format} makes UINT8 [h, w, 3], not {dtype} {list(shape)}")
+            raise FrameError(f"{self.format} makes UINT8 [h, w, 3], not {dtype} {list(shape)}")
+        if self.format not in _OF_PILLOW:
+            return beyond_pillow.decode(self.format, payload, shape=shape)
         try:
             pixels = decode_picture(
-                payload, max_pixels=shape[0] * shape[1], formats=(self._format.upper(),)
+                payload, max_pixels=shape[0] * shape[1], formats=(self.format.upper(),)
             )
         except PictureError as error:
-            raise FrameError(f"{self._format} payload: {error}") from error
+            raise FrameError(f"{self.format} payload: {error}") from error
         if pixels.shape != shape:
-            raise FrameError(f"{self._format} payload is {pixels.shape}, the contract says {shape}")
+            raise FrameError(f"{self.format} payload is {pixels.shape}, the contract says {shape}")
         return pixels

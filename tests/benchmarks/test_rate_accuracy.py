@@ -12,7 +12,6 @@ from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, fam
 from rate_accuracy.outcomes import Kept, Key, Outcome, measure_picture, points
 from rate_accuracy.pairs import Pair, evenly, held_out, labels_of, pictures_below
 from rate_accuracy.probe import learned
-from rate_accuracy.rivals import Pixels, Rival
 
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.plan import Plan
@@ -115,16 +114,7 @@ def test_outcomes_are_kept_and_an_unfinished_line_is_not(tmp_path: Path) -> None
 def test_only_what_is_not_known_is_measured(small: Small, tmp_path: Path) -> None:
     file = tmp_path / "0.png"
     Image.fromarray(picture(3)).save(file)
-    encoded = []
-
-    def encode(pixels: Pixels) -> bytes:
-        encoded.append(pixels)
-        return pixels.tobytes()
-
     pixels = small.models.resize_large(picture(3))
-
-    def decode(content: bytes) -> Pixels:
-        return np.frombuffer(content, np.uint8).reshape(pixels.shape)
 
     def measured(known: Mapping[Key, Outcome]) -> dict[Key, Outcome]:
         found = measure_picture(
@@ -132,23 +122,20 @@ def test_only_what_is_not_known_is_measured(small: Small, tmp_path: Path) -> Non
             small.cloud,
             file,
             small.cloud.answer(Plan.cloud("raw"), pixels),
-            plans=[Plan.local(), SPLIT, Plan.cloud("png")],
-            rivals=[Rival("same", encode, decode)],
+            plans=[Plan.local(), SPLIT, Plan.cloud("png"), Plan.cloud("jxl")],
             known=known,
         )
         return {each.key: each for each in found}
 
-    split, png, rival = Key.of(SPLIT), Key(PICTURE, "png"), Key(PICTURE, "same")
+    split, png, jxl = Key.of(SPLIT), Key(PICTURE, "png"), Key(PICTURE, "jxl")
     found = measured({})
-    assert found.keys() == {split, png, rival}
-    for key in (png, rival):
+    assert found.keys() == {split, png, jxl}
+    for key in (png, jxl):
         assert found[key].agreed
         assert found[key].right
-    assert found[rival].frame_bytes > pixels.nbytes
     assert measured(found) == {}
     del found[split]
     assert measured(found).keys() == {split}
-    assert len(encoded) == 1
 
 
 def test_pictures_are_labelled_by_their_folder_or_a_table(tmp_path: Path) -> None:

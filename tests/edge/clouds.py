@@ -41,6 +41,7 @@ class FakeCloud(oip.Servicer, fleet_pb2_grpc.FleetServicer):
     probed: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
     loaded: bool = True
     queue_ms: float = 0.0
+    picture_formats: list[str] = field(default_factory=list)
     server: grpc.aio.Server = field(init=False)
     address: Address = field(init=False)
 
@@ -52,6 +53,7 @@ class FakeCloud(oip.Servicer, fleet_pb2_grpc.FleetServicer):
         contracts = [large.pixels, *(cut.contract for cut in large.cuts)] if self.loaded else []
         return fleet_pb2.ProbeResponse(
             queue_forecast_ms=self.queue_ms,
+            picture_formats=self.picture_formats,
             tails=[
                 fleet_pb2.TailState(contract=each.id, compute_p50_ms=0.1, compute_p95_ms=0.1)
                 for each in contracts

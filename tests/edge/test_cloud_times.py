@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hybridge.edge.cloud_times import CloudTimes
 from hybridge.edge.duration import NEVER, Duration
 from hybridge.protos import fleet_pb2
+from hybridge.shared.codec.picture import PictureFormat
 from hybridge.shared.manifest import Precision
 
 HOUR_MS = 3.6e6
@@ -39,6 +40,17 @@ def test_what_the_cloud_says_of_itself() -> None:
     times.learn(state(0.0), now_s=0.0)
     assert mean_ms(times, "c") == math.inf
     assert not times.known
+
+
+def test_a_cloud_says_which_picture_formats_it_reads() -> None:
+    times = CloudTimes()
+    before = {PictureFormat.JPEG, PictureFormat.PNG, PictureFormat.WEBP, PictureFormat.AVIF}
+    assert times.formats == before
+    said = ["jpeg", "jxl", "one that comes later"]
+    times.learn(fleet_pb2.ProbeResponse(picture_formats=said), now_s=0.0)
+    assert times.formats == {PictureFormat.JPEG, PictureFormat.JXL}
+    times.learn(fleet_pb2.ProbeResponse(), now_s=0.0)  # a cloud of an earlier release
+    assert times.formats == before
 
 
 def test_a_tail_whose_times_vary() -> None:

@@ -218,7 +218,8 @@ def test_pictures_refuse_what_claims_too_much() -> None:
 @pytest.mark.parametrize(
     ("name", "wire_id"),
     [("raw", 0x00), ("affine2", 0x12), ("affine4", 0x14), ("affine8", 0x18), ("jpeg-75", 0x20),
-     ("jpeg-100", 0x20), ("webp-1", 0x21), ("png", 0x22), ("avif-80", 0x23)],
+     ("jpeg-100", 0x20), ("webp-1", 0x21), ("png", 0x22), ("avif-80", 0x23), ("jxl-75", 0x24),
+     ("jxl", 0x24), ("jpegls", 0x25)],
 )  # fmt: skip
 def test_names_and_wire_ids_are_the_same_for_ever(name: str, wire_id: int) -> None:
     contract = Contract(
@@ -235,14 +236,15 @@ def test_names_and_wire_ids_are_the_same_for_ever(name: str, wire_id: int) -> No
 @pytest.mark.parametrize(
     "name",
     ["", "RAW", "affine4", "affine", "affinex", "gif-50", "png-5", "png-", "jpeg", "jpeg-", "webp",
-     "jpeg-0", "jpeg-101", "jpeg-x", "jpeg--5", "jpeg-1.5", "jpeg-075"],
+     "jpeg-0", "jpeg-101", "jpeg-x", "jpeg--5", "jpeg-1.5", "jpeg-075", "jxl-0",
+     "jxl-", "jpegls-5"],
 )  # fmt: skip
 def test_names_that_no_codec_has(name: str) -> None:
     with pytest.raises(ValueError, match="no codec"):
         codec_by_name(name, PIXELS)
 
 
-@pytest.mark.parametrize("wire_id", [0x01, 0x10, 0x14, 0x19, 0x24, 0xFF])
+@pytest.mark.parametrize("wire_id", [0x01, 0x10, 0x14, 0x19, 0x26, 0xFF])
 def test_wire_ids_that_no_codec_has(wire_id: int) -> None:
     with pytest.raises(FrameError, match=re.escape(f"{wire_id:#04x} is not part of contract")):
         codec_by_wire_id(wire_id, PIXELS)

@@ -6,10 +6,12 @@ from hybridge.shared.frame import decode_payload, encode_frame, read_header
 
 from .released import Released, all_released
 
-LOSSY_PICTURES = ("avif", "jpeg", "webp")
+LOSSY_PICTURES = ("avif", "jpeg-", "jxl-", "webp")
 NAMES = {
     "raw",
     "png",
+    "jpegls",
+    "jxl",
     "rans-25",
     "rans-25-parts",
     "affine4-parts",

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from hybridge.cloud.compiler import build as build_module
+from hybridge.cloud.compiler.build import check_formats
 from hybridge.cloud.compiler.recipe import Recipe, read_recipe
 from hybridge.shared.errors import BuildError
 from hybridge.shared.manifest import Precision
@@ -95,6 +97,15 @@ def test_a_mistake_is_named(tmp_path: Path, was: str, becomes: str, said: str) -
         read(tmp_path, RECIPE.replace(was, becomes))
 
 
+def test_a_format_that_nothing_here_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = RECIPE.replace('name = "animals"', 'name = "animals"\npicture_codecs = ["raw", "jxl"]')
+    recipe = read(tmp_path, asked)
+    check_formats(recipe)
+    monkeypatch.setattr(build_module, "formats_here", frozenset)
+    with pytest.raises(BuildError, match=r"'jxl'.* pip install \"hybridge\[pictures\]\""):
+        check_formats(recipe)
+
+
 def test_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"cannot read .*; check its path$"):
         read_recipe(tmp_path / "recipe.toml")
@@ -116,7 +127,7 @@ NO_TENSOR_CODECS = (
     "",
 )
 NO_PICTURE_CODECS = (
-    *("jpeg", "jpeg-0", "jpeg-101", "jpeg-075", "png-9", "jxl-75", "jpegls", "rans-25"),
+    *("jpeg", "jpeg-0", "jpeg-101", "jpeg-075", "png-9", "jxl-0", "jpegls-9", "rans-25"),
 )
 
 
