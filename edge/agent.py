@@ -29,6 +29,7 @@ from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
 from .best_first import BestFirst
+from .cloud_messages import NOTHING, Beside
 from .cloud_times import CloudTimes
 from .demand import ANYTHING, Demand
 from .duration import Duration
@@ -44,7 +45,7 @@ from .rate import Rate as Frequency
 from .router import Decision, Option, explain
 from .run import DECODE, OnFinal, Run, Sent
 from .stage_times import StageTimes
-from .uplink import NOTHING, Beside, Uplink
+from .uplink import Uplink
 
 log = logging.getLogger(__name__)
 

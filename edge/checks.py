@@ -4,7 +4,7 @@ import numpy as np
 
 from ..shared.errors import RemoteRefused
 from ..shared.manifest import Manifest
-from .uplink import CloudAnswer
+from .cloud_messages import CloudAnswer
 
 
 def check_answer(answer: CloudAnswer, *, manifest: Manifest) -> None:

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from ..shared.errors import RemoteUnavailable
 from .answer import Answer
+from .cloud_messages import CloudAnswer
 from .ledger import Purpose
 from .run import Run, Sent, fault_of
-from .uplink import CloudAnswer
 
 _AGAIN_S = (0.05, 0.25)
 """Between attempts at a final answer."""

@@ -28,11 +28,11 @@ from ..shared.tensor import Array
 from .answer import Answer
 from .bench import Lit
 from .checks import check_answer
+from .cloud_messages import Beside, CloudAnswer, InLayers
 from .demand import Demand
 from .ledger import Purpose
 from .question import Sight
 from .router import UNLIKELY, Decision, Light, Option
-from .uplink import Beside, CloudAnswer, InLayers
 
 if TYPE_CHECKING:
     from .agent import Agent

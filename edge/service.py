@@ -19,10 +19,10 @@ from ..shared.side import read_sides, split_inputs, wanted_outputs
 from ..shared.tensor import Array
 from .agent import Agent
 from .answer import Answer
+from .cloud_messages import NOTHING, Beside
 from .demand import read_demand
 from .monitor import Monitor
 from .results import ResultLog
-from .uplink import NOTHING, Beside
 
 TOP_K = "top_k"
 _TOP_K = 5

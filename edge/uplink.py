@@ -10,19 +10,12 @@ import contextlib
 import itertools
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
-from typing import Any, cast
-
-import msgspec
-import numpy as np
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ..protos import fleet_pb2
 from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
-from ..shared.answer import Probabilities
-from ..shared.arrival import CHUNK_BYTES
-from ..shared.came import Came
 from ..shared.deadline import Clock
 from ..shared.errors import (
     NotAllowed,
@@ -31,11 +24,20 @@ from ..shared.errors import (
     RemoteTooLate,
     RemoteUnavailable,
     RemoteUnlike,
-    RequestError,
 )
-from ..shared.side import Tensors
 from .breaker import Breaker
-from .cloud_times import CloudTimes, sane_ms
+from .cloud_messages import (
+    NOTHING,
+    Asked,
+    Beside,
+    CloudAnswer,
+    InLayers,
+    check_came,
+    in_pieces,
+    read_answer,
+    request_of,
+)
+from .cloud_times import CloudTimes
 from .connection import Connection
 from .ledger import Ledger, Purpose
 from .link import Exchange, LinkEstimate
@@ -66,93 +68,6 @@ _OVERHEAD_BYTES = 400
 _PROBE_OVERHEAD_BYTES = 150
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What goes with a frame: the model's further inputs, and which of its outputs are wanted.
-
-    `outputs` is None where the model has none but its answer; `named` says that the request asked
-    for them by name, and is not content with an answer that lacks them. `priority` is a level of
-    the cloud's model, 0 its default.
-    """
-
-    inputs: Tensors = field(default_factory=dict)
-    outputs: tuple[str, ...] | None = None
-    named: bool = False
-    priority: int = 0
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        return self.outputs or ()
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(array.nbytes for array in self.inputs.values())
-
-
-NOTHING = Beside()
-
-
-@dataclass(frozen=True, slots=True)
-class InLayers:
-    """How a frame in layers is sent: where each ends, how many of them go, and an answer needs."""
-
-    ends: tuple[int, ...]
-    least: int
-    most: int
-
-    @property
-    def sent_bytes(self) -> int:
-        return self.ends[self.most - 1]
-
-    def pieces(self, frame: bytes) -> Iterator[tuple[int, bytes]]:
-        """Chunks of what goes, none of which has of two layers, and where they begin."""
-        start = 0
-        for end in self.ends[: self.most]:
-            for at in range(start, end, CHUNK_BYTES):
-                yield at, frame[at : min(at + CHUNK_BYTES, end)]
-            start = end
-
-    def rest_bytes(self, came: Came) -> float:
-        """What was sent and had not come, about: of a chunk under way a half is taken to have."""
-        if came.came_bytes >= self.sent_bytes:
-            return 0.0
-        end = next(end for end in self.ends if end > came.came_bytes)
-        under_way = min(end - came.came_bytes, CHUNK_BYTES)
-        return self.sent_bytes - came.came_bytes - under_way / 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What an answer has to be an answer to."""
-
-    id: str
-    contract: str
-    wanted: tuple[str, ...]
-    in_layers: InLayers | None
-
-    def check(self, response: pb.ModelInferResponse, contract: messages.Value | None) -> None:
-        """RemoteRefused for what was said to another request; who names none is believed."""
-        another = self.contract and contract not in (None, self.contract)
-        if another or response.id not in ("", self.id):
-            raise RemoteRefused("its answer is to another request")
-
-
-class CloudAnswer(msgspec.Struct, frozen=True):
-    """What came back, and where the time went."""
-
-    probabilities: Probabilities
-    queue_ms: float
-    compute_ms: float
-    forecast_ms: float
-    network_ms: float
-    outputs: Tensors = {}
-    came: Came | None = None
-
-
-def _fits() -> str:
-    return ""
-
-
 class Uplink:
     """The way to one cloud, watched: it knows the link, the cloud's times and the breaker."""
 
@@ -162,7 +77,7 @@ class Uplink:
         *,
         clock: Clock,
         name: str,
-        misfit: Callable[[], str] = _fits,
+        misfit: Callable[[], str] | None = None,
     ) -> None:
         """`misfit` blocks, and says why a cloud that is there cannot be understood."""
         self.name = name
@@ -180,6 +95,7 @@ class Uplink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts = self._refused = 0
         self._misfit, self._find_misfit = "", misfit
+        self._looking = False
         self._looked_at = -1
         self._numbers = itertools.count()
         self._random = random.Random()  # noqa: S311  jitter, not secrets
@@ -251,14 +167,14 @@ class Uplink:
         expected_ms = self.cloud.forecast(contract, now_s=now_s).mean_ms
         connection, exchange = self._connection, self._begin(size_bytes, expected_ms, purpose)
         self._live += 1
-        asked = _Asked(str(next(self._numbers)), contract, beside.wanted, in_layers)
+        asked = Asked(str(next(self._numbers)), contract, beside.wanted, in_layers)
         try:
             if in_layers is None:
-                request = _request(model, version, frame, sent, beside)
+                request = request_of(model, version, frame, sent, beside)
                 request.id = asked.id
                 response = await connection.infer(request, timeout_s=wait_ms / 1e3)
             else:
-                requests = _in_pieces(model, version, frame, sent, beside, in_layers)
+                requests = in_pieces(model, version, frame, sent, beside, in_layers)
                 for piece in requests:
                     piece.id = asked.id
                 response = await connection.infer_in_pieces(requests, timeout_s=wait_ms / 1e3)
@@ -282,15 +198,15 @@ class Uplink:
         self,
         response: pb.ModelInferResponse,
         exchange: Exchange,
-        asked: "_Asked",
+        asked: Asked,
     ) -> CloudAnswer:
         """Reads an answer, and learns from it."""
         now_s = self._clock()
         total_ms = (now_s - exchange.began_s) * 1e3
-        answer = _read_answer(response, asked, total_ms=total_ms)
+        answer = read_answer(response, asked, total_ms=total_ms)
         rest_bytes = 0.0
         if asked.in_layers is not None:
-            came = _check_came(answer.came, asked.in_layers)
+            came = check_came(answer.came, asked.in_layers)
             rest_bytes = asked.in_layers.rest_bytes(came)
         self.cloud.observe(
             asked.contract, compute_ms=answer.compute_ms, queue_ms=answer.forecast_ms, now_s=now_s
@@ -368,11 +284,7 @@ class Uplink:
             await self.probe(0)
             await self.probe(_FIRST_PROBE_BYTES)
         except RemoteError as fault:
-            log.warning(
-                "cloud %s is not within reach yet: %s",
-                self.name,
-                fault,
-            )
+            log.warning("cloud %s is not within reach yet: %s", self.name, fault)
         while True:
             pause_s = await self._look_after()
             self._woken.clear()
@@ -384,8 +296,10 @@ class Uplink:
         """Does what is due; for how long nothing else will be."""
         now_s = self._clock()
         if not self.breaker.closed or self.link.stall_ms(now_s=now_s) > _STALLED_MS:
-            if not self.breaker.closed and await self._misfits():
-                return self._random.uniform(*_MISFIT_S)
+            if not self.breaker.closed:
+                self._look_for_misfit()
+                if self._misfit:
+                    return self._random.uniform(*_MISFIT_S)
             if self._attempts < _MOST_ATTEMPTS:
                 self._spawn(self._reconnect())
             await asyncio.sleep(self._random.uniform(*_RECONNECT_S))  # the pause itself
@@ -401,17 +315,27 @@ class Uplink:
             return _TICK_S
         return min(_IDLE_S, self._idle_s) if self.cloud.known else _LOADING_S
 
-    async def _misfits(self) -> bool:
-        """Whether the cloud is there and cannot be understood; what is wrong is told once."""
-        if not self._misfit and self.breaker.openings == self._looked_at:
-            return False  # an outage like others: asked once for each
-        self._looked_at = self.breaker.openings
-        found = await asyncio.to_thread(self._find_misfit)
+    def _look_for_misfit(self) -> None:
+        """Asks beside all else why a cloud may not be understood: once for each outage.
+
+        As long as something is found it is asked again; what was found is told once.
+        """
+        known = not self._misfit and self.breaker.openings == self._looked_at
+        if self._find_misfit is not None and not known and not self._looking:
+            self._looked_at, self._looking = self.breaker.openings, True
+            self._spawn(self._look_once(self._find_misfit))
+
+    async def _look_once(self, find: Callable[[], str]) -> None:
+        try:
+            found = await asyncio.to_thread(find)
+        finally:
+            self._looking = False
         if found and found != self._misfit:
             log.error("cloud %s cannot be used: %s", self.name, found)
             self.breaker.reason = found
+        if self._misfit and not found:
+            self._woken.set()  # no use in waiting any longer
         self._misfit = found
-        return bool(found)
 
     async def _reconnect(self) -> None:
         """Tries a new connection; if it carries a probe before the old one does, it takes over."""
@@ -443,80 +367,3 @@ class Uplink:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _request(
-    model: str,
-    version: str,
-    frame: bytes,
-    parameters: dict[str, messages.Value],
-    beside: Beside,
-) -> pb.ModelInferRequest:
-    request = pb.ModelInferRequest(model_name=model, model_version=version)
-    request.inputs.add(name="frame", datatype="UINT8", shape=[len(frame)])
-    request.raw_input_contents.append(frame)
-    for name, array in beside.inputs.items():
-        messages.add_input(request, name, array)
-    if beside.outputs is not None:
-        for name in (messages.PROBABILITIES, *beside.outputs):
-            request.outputs.add(name=name)
-    messages.set_parameters(request.parameters, parameters)
-    return request
-
-
-def _in_pieces(
-    model: str,
-    version: str,
-    frame: bytes,
-    parameters: dict[str, messages.Value],
-    beside: Beside,
-    in_layers: InLayers,
-) -> list[pb.ModelInferRequest]:
-    """The request with the first chunk, then the chunks that follow, by an id of their stream."""
-    requests: list[pb.ModelInferRequest] = []
-    for at, chunk in in_layers.pieces(frame):
-        offset: dict[str, messages.Value] = {messages.FRAME_OFFSET: at}
-        if at == 0:
-            request = _request(model, version, chunk, {**parameters, **offset}, beside)
-        else:
-            request = _request("", "", chunk, offset, NOTHING)
-        requests.append(request)
-    return requests
-
-
-def _check_came(came: Came | None, in_layers: InLayers) -> Came:
-    """RemoteRefused unless it was answered from so much of this frame as an answer needs."""
-    if came is None:
-        raise RemoteRefused("its answer does not say what it was made of")
-    ends = (0, *in_layers.ends)
-    fits = came.layers_in_all == len(in_layers.ends) and came.frame_bytes == ends[-1]
-    if not fits or came.layers < in_layers.least or came.came_bytes < ends[came.layers]:
-        raise RemoteRefused(f"its answer cannot be read (it was {came})")
-    return came
-
-
-def _read_answer(response: pb.ModelInferResponse, asked: _Asked, *, total_ms: float) -> CloudAnswer:
-    """An answer as it came; what it claims to have taken is no longer than all of it was."""
-    try:
-        parameters = messages.get_parameters(response.parameters)
-        asked.check(response, parameters.get(messages.CONTRACT))
-        probabilities = messages.output_array(response, messages.PROBABILITIES)[0]
-        outputs = {name: messages.output_array(response, name) for name in asked.wanted}
-        queue_ms, compute_ms, forecast_ms = (
-            sane_ms(messages.number(parameters, name) or 0.0)
-            for name in (messages.QUEUE_MS, messages.COMPUTE_MS, messages.FORECAST_MS)
-        )
-        came = Came.of(parameters)
-    except (RequestError, IndexError) as error:
-        raise RemoteRefused(f"its answer cannot be read ({error})") from error
-    if queue_ms + compute_ms > total_ms:  # then nothing is known of either
-        queue_ms, compute_ms = 0.0, min(compute_ms, total_ms)
-    return CloudAnswer(
-        probabilities=cast(Probabilities, probabilities.astype(np.float32)),
-        queue_ms=queue_ms,
-        compute_ms=compute_ms,
-        forecast_ms=forecast_ms,
-        network_ms=total_ms - queue_ms - compute_ms,
-        outputs=outputs,
-        came=came,
-    )

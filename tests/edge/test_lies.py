@@ -1,4 +1,4 @@
-"""Clouds that say what is not so: the device answers and says why, nobody is given another answer."""
+"""Clouds that say what is not so: the device answers and says why, nobody gets another answer."""
 
 from collections.abc import Awaitable, Callable
 

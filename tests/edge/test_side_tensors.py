@@ -15,9 +15,9 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 
 from hybridge.client import Client
 from hybridge.devices.models import DeviceModels
+from hybridge.edge.cloud_messages import Beside
 from hybridge.edge.config import EdgeConfig
 from hybridge.edge.daemon import EdgeDaemon
-from hybridge.edge.uplink import Beside
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages

@@ -10,8 +10,9 @@ import pytest
 
 from hybridge.edge import uplink as uplink_module
 from hybridge.edge.breaker import Breaker
+from hybridge.edge.cloud_messages import CloudAnswer
 from hybridge.edge.connection import Connection, GrpcConnection
-from hybridge.edge.uplink import CloudAnswer, Uplink
+from hybridge.edge.uplink import Uplink
 from hybridge.protos import fleet_pb2
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.deadline import monotonic
