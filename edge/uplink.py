@@ -346,7 +346,7 @@ class Uplink:
             await self.probe(_FIRST_PROBE_BYTES)
         except RemoteError as fault:
             log.warning(
-                "cloud %s is not within reach yet: %s",
+                "cloud %s is not within reach yet: %s; does it run there?",
                 self.name,
                 fault,
             )
