@@ -49,7 +49,7 @@ from .uplink import Uplink
 
 log = logging.getLogger(__name__)
 
-_AUDIT_MS = 10_000.0
+_AUDIT_MS = 30_000.0
 """How long an audit may take: nobody waits for it."""
 
 

@@ -148,7 +148,7 @@ def _answers(state: fleet_pb2.AgentState) -> Iterator[tuple[str, Text]]:
     if recent.finals_missing:
         finals += f", {recent.finals_missing:,} of them no better"
     yield "late", Text(finals)
-    sent = f"{size(recent.sent_bytes)} for answers, since the start {size(total.sent_bytes)}"
+    sent = f"{size(recent.sent_bytes)}, since the start {size(total.sent_bytes)}, for answers"
     yield "sent", Text(sent)
     if state.HasField("sent"):
         yield from _sent(state.sent)
