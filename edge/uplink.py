@@ -284,7 +284,9 @@ class Uplink:
             await self.probe(0)
             await self.probe(_FIRST_PROBE_BYTES)
         except RemoteError as fault:
-            log.warning("cloud %s is not within reach yet: %s; does it run there?", self.name, fault)
+            log.warning(
+                "cloud %s is not within reach yet: %s; does it run there?", self.name, fault
+            )
         while True:
             pause_s = await self._look_after()
             self._woken.clear()

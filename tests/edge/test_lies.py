@@ -1,4 +1,4 @@
-"""Clouds that say what is not so: the device answers and says why, nobody gets another answer."""
+"""Clouds that say what is not so: the device answers, and says why; no other answer is given."""
 
 from collections.abc import Awaitable, Callable
 
