@@ -52,7 +52,7 @@ def formats_here() -> frozenset[PictureFormat]:
     """What this machine's packages make and read."""
     found = {each for each, library in _OF_PILLOW.items() if features.check(library)}
     if beyond_pillow.package() is not None:
-        found |= {PictureFormat.JXL, PictureFormat.JPEGLS}
+        found |= {PictureFormat.JXL}
     return frozenset(found)
 
 
