@@ -332,12 +332,12 @@ class Uplink:
             found = await asyncio.to_thread(find)
         finally:
             self._looking = False
-        if found and found != self._misfit:
-            log.error("cloud %s cannot be used: %s", self.name, found)
-            self.breaker.reason = found
-        if self._misfit and not found:
-            self._woken.set()  # no use in waiting any longer
-        self._misfit = found
+        if found != self._misfit:
+            self._misfit = found
+            self._woken.set()
+            if found:
+                log.error("cloud %s cannot be used: %s", self.name, found)
+                self.breaker.reason = found
 
     async def _reconnect(self) -> None:
         """Tries a new connection; if it carries a probe before the old one does, it takes over."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import random
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -260,6 +261,30 @@ async def test_a_new_connection_is_dropped_if_the_old_one_has_answered_meanwhile
     assert scene.uplink._connection is old
     assert new.closed.is_set()
     assert not old.closed.is_set()
+
+
+async def test_looking_for_why_a_cloud_is_not_understood_holds_up_no_attempt(
+    quick: None,
+) -> None:
+    may_tell = threading.Event()
+
+    def misfit() -> str:
+        return "it speaks TLS" if may_tell.wait(SOON_S) else "never asked to tell"
+
+    scene = Scene(free(), Scripted(), Scripted())
+    uplink = scene.uplink
+    uplink._find_misfit = misfit
+    for attempt in (1, 2):
+        assert await uplink._look_after() == 0.0
+        await scene.opened[attempt].asked.wait()
+    may_tell.set()
+    async with asyncio.timeout(SOON_S):
+        await uplink._woken.wait()
+    assert uplink.breaker.reason == "it speaks TLS"
+    low, high = uplink_module._MISFIT_S
+    assert low <= await uplink._look_after() <= high
+    assert len(scene.opened) == 1 + 2  # no more of them are tried meanwhile
+    await uplink.shutdown()
 
 
 async def test_attempts_are_bounded_and_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
