@@ -53,6 +53,8 @@ _TICK_S = 0.25
 _RECONNECT_S = (0.15, 0.45)
 """Between two attempts, drawn anew each time, so that a fleet does not come back in step."""
 _RECONNECT_TIMEOUT_S = 1.2
+_MISFIT_AFTER_S = 1.5
+"""So long out of reach, a cloud may be one that cannot be understood."""
 _MISFIT_S = (5.0, 10.0)
 """The same where the cloud is there and speaks TLS and the edge does not, or the reverse."""
 _MOST_ATTEMPTS = 4
@@ -298,8 +300,9 @@ class Uplink:
         """Does what is due; for how long nothing else will be."""
         now_s = self._clock()
         if not self.breaker.closed or self.link.stall_ms(now_s=now_s) > _STALLED_MS:
-            if not self.breaker.closed:
-                self._look_for_misfit()
+            if (opened_at_s := self.breaker.opened_at_s) is not None:
+                if now_s - opened_at_s >= _MISFIT_AFTER_S:
+                    self._look_for_misfit()
                 if self._misfit:
                     return self._random.uniform(*_MISFIT_S)
             if self._attempts < _MOST_ATTEMPTS:

@@ -274,6 +274,7 @@ async def test_looking_for_why_a_cloud_is_not_understood_holds_up_no_attempt(
     scene = Scene(free(), Scripted(), Scripted())
     uplink = scene.uplink
     uplink._find_misfit = misfit
+    scene.clock.now_s += uplink_module._MISFIT_AFTER_S
     for attempt in (1, 2):
         assert await uplink._look_after() == 0.0
         await scene.opened[attempt].asked.wait()
