@@ -66,7 +66,7 @@ class ProbeResponse(_message.Message):
     def tails(self) -> _containers.RepeatedCompositeFieldContainer[Global___TailState]: ...
     @_builtins.property
     def picture_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The picture formats that frames may hold here: jpeg, webp, png, avif, jxl, jpegls. None: the
+        """The picture formats that frames may hold here: jpeg, webp, png, avif, jxl. None: the
         first four (a cloud of a release that did not say).
         """
 

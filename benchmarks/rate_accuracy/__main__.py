@@ -2,9 +2,9 @@
 
 For each model a bundle is built with many rates (kept in $HYBRIDGE_HOME), and every cut that it
 keeps, with either head and every codec, is run against whole pictures as JPEG, WebP, AVIF, PNG and
-(with the extra `pictures`) JPEG XL and JPEG-LS: real frames, headers and all. Agreement
-is with the large model's own answers to the uncompressed pixels. A codec reaches an agreement at
-the point from which on all its larger ones do.
+(with the extra `pictures`) JPEG XL and JPEG-LS: real frames, headers and all. Agreement is with
+the large model's own answers to the uncompressed pixels. A codec reaches an agreement at the point
+from which on all its larger ones do.
 
 --quick measures the bundles that are built already, on a few pictures.
 
@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from _common import Report, Target, load, machine, parser, progress, run
-from rate_accuracy import bottleneck
+from rate_accuracy import bottleneck, jpeg_ls
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import (
     PICTURE,
@@ -54,6 +54,7 @@ from hybridge.shared.codec import codec_by_name
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.frame import decode_payload, encode_frame, read_header
 from hybridge.shared.plan import Plan, PlanKind
+from hybridge.shared.tensor import Array
 
 AGREEMENT = 0.99
 FIRST_HALF, LEFT_A_QUARTER = 0.5, 0.75
@@ -142,9 +143,9 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
                 kept.add(file.name, found)
             outcomes += [kept.of(file.name)[key] for key in keys]
             advance()
-    pixels = models.resize_large(read_picture(files[0]))
+    resized = [models.resize_large(read_picture(file)) for file in files]
     times = {
-        Key.of(plan): _times(bundle, models, plan, pixels)
+        Key.of(plan): _times(bundle, models, plan, resized[0])
         for plan in plans
         if plan.kind is not PlanKind.LOCAL
     }
@@ -153,13 +154,23 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         cut.name: len(cut.contract.shape) == 3 and min(cut.contract.shape[:2]) > 1
         for cut in bundle.manifest.large.cuts
     }
-    return curves_of(points(outcomes, times), work=work, spatial=spatial)
+    found = [*points(outcomes, times)]
+    if _wanted((jpeg_ls.NAME,), options.codecs):
+        found += jpeg_ls.points(resized, header_bytes=_header_bytes(bundle, resized[0]))
+    return curves_of(found, work=work, spatial=spatial)
+
+
+def _header_bytes(bundle: Bundle, pixels: Array) -> int:
+    """Of a frame with a picture."""
+    contract = bundle.manifest.contract(Plan.cloud("raw"))
+    codec = codec_by_name("raw", contract)
+    return len(encode_frame(pixels, contract=contract, codec=codec)) - pixels.nbytes
 
 
 def _refuse_unknown(options: argparse.Namespace, bundle: Bundle) -> None:
     """ConfigError for a cut or a family of codecs that there is not: it would measure nothing."""
     names = [cut.name for cut in bundle.manifest.large.cuts]
-    families = {family_of(codec) for codec in (*PICTURE_CODECS, *TENSOR_CODECS)}
+    families = {family_of(codec) for codec in (*PICTURE_CODECS, jpeg_ls.NAME, *TENSOR_CODECS)}
     for cut in options.cuts or ():
         if not any(name.startswith(cut) for name in names):
             raise ConfigError(f"--cuts {cut}: {bundle.manifest.name} has {', '.join(names)}")

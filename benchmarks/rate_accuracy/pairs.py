@@ -36,7 +36,6 @@ TENSOR_CODECS = (
 _PICTURE_CODECS = (
     "raw",
     "png",
-    "jpegls",
     "jxl",
     *(f"jpeg-{quality}" for quality in (50, 75, 85, 90, 95, 98, 100)),
     *(f"webp-{quality}" for quality in (50, 75, 90, 95, 98, 100)),

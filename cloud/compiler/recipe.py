@@ -62,8 +62,7 @@ PICTURE_CODECS = (
 TENSOR_CODECS = ("affine8", "pco-40", "pco-30", "pco-25", "pco-20", "pco-15")
 MIN_CALIBRATION_PICTURES = 8
 _PICTURE_CODECS = (
-    "raw, png, jpegls, jxl, jpeg-1 to jpeg-100, webp-1 to webp-100, avif-1 to avif-100, "
-    "jxl-1 to jxl-100"
+    "raw, png, jxl, jpeg-1 to jpeg-100, webp-1 to webp-100, avif-1 to avif-100, jxl-1 to jxl-100"
 )
 _TENSOR_CODECS = (
     "affine2 to affine8, rans-1 to rans-80, pco-1 to pco-80, klt-1 to klt-80, kltp-1 to kltp-80, "

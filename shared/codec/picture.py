@@ -10,19 +10,18 @@ from PIL import Image, features
 from ..errors import FrameError, PictureError, TensorError
 from ..picture import decode_picture
 from ..tensor import Array
-from . import beyond_pillow
+from . import jpeg_xl
 from .base import Codec
 
 
 class PictureFormat(StrEnum):
-    """The formats, by the names Pillow knows them under, then those of imagecodecs."""
+    """The formats, by the names Pillow knows them under, then that of imagecodecs."""
 
     JPEG = "jpeg"
     WEBP = "webp"
     PNG = "png"
     AVIF = "avif"
     JXL = "jxl"
-    JPEGLS = "jpegls"
 
 
 _WIRE_IDS = {
@@ -31,9 +30,8 @@ _WIRE_IDS = {
     PictureFormat.PNG: 0x22,
     PictureFormat.AVIF: 0x23,
     PictureFormat.JXL: 0x24,
-    PictureFormat.JPEGLS: 0x25,
 }
-_LOSSLESS = {PictureFormat.PNG, PictureFormat.JPEGLS}
+_LOSSLESS = {PictureFormat.PNG}
 _EITHER = {PictureFormat.JXL}
 """Without a quality these lose nothing."""
 _OF_PILLOW = {
@@ -51,7 +49,7 @@ SAID_BY_NONE = frozenset(_OF_PILLOW)
 def formats_here() -> frozenset[PictureFormat]:
     """What this machine's packages make and read."""
     found = {each for each, library in _OF_PILLOW.items() if features.check(library)}
-    if beyond_pillow.package() is not None:
+    if jpeg_xl.package() is not None:
         found |= {PictureFormat.JXL}
     return frozenset(found)
 
@@ -65,14 +63,14 @@ def format_of(codec: str) -> PictureFormat | None:
 class Picture(Codec):
     """JPEG, WebP, AVIF or JPEG XL of a quality from 1 to 100 of uint8 RGB pixels [h, w, 3].
 
-    PNG, JPEG-LS and JPEG XL without a quality lose nothing. The quality is the encoder's business
-    alone: frames of every quality share one `wire_id`.
+    PNG and JPEG XL without a quality lose nothing. The quality is the encoder's business alone:
+    frames of every quality share one `wire_id`.
     """
 
     def __init__(self, picture_format: PictureFormat, *, quality: int | None = None) -> None:
         lossless = picture_format in _LOSSLESS
         if lossless != (quality is None) and picture_format not in _EITHER:
-            raise ValueError("jpeg, webp and avif take a quality, png and jpegls take none")
+            raise ValueError("jpeg, webp and avif take a quality, png takes none")
         if quality is not None and not 1 <= quality <= 100:
             raise ValueError(f"quality must be 1 to 100, not {quality}")
         self.name = picture_format if quality is None else f"{picture_format}-{quality}"
@@ -105,7 +103,7 @@ class Picture(Codec):
                 f"{self.name} takes uint8 pixels [h, w, 3], not {tensor.dtype} {tensor.shape}"
             )
         if self.format not in _OF_PILLOW:
-            return beyond_pillow.encode(self.format, tensor, quality=self._quality)
+            return jpeg_xl.encode(tensor, quality=self._quality)
         buffer, options = io.BytesIO(), {"quality": self._quality} if self._quality else {}
         try:
             Image.fromarray(tensor).save(buffer, self.format, **options)
@@ -117,7 +115,7 @@ class Picture(Codec):
         if dtype != "UINT8" or len(shape) != 3 or shape[-1] != 3:
             raise FrameError(f"{self.format} makes UINT8 [h, w, 3], not {dtype} {list(shape)}")
         if self.format not in _OF_PILLOW:
-            return beyond_pillow.decode(self.format, payload, shape=shape)
+            return jpeg_xl.decode(payload, shape=shape)
         try:
             pixels = decode_picture(
                 payload, max_pixels=shape[0] * shape[1], formats=(self.format.upper(),)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rate_accuracy import __main__ as rates
-from rate_accuracy import bottleneck
+from rate_accuracy import bottleneck, jpeg_ls
 from rate_accuracy.chart import write_chart
 from rate_accuracy.curves import PICTURE, Curve, Point, cheapest, curves_of, family_of
 from rate_accuracy.outcomes import Kept, Key, Outcome, measure_picture, points
@@ -136,6 +136,16 @@ def test_only_what_is_not_known_is_measured(small: Small, tmp_path: Path) -> Non
     assert measured(found) == {}
     del found[split]
     assert measured(found).keys() == {split}
+
+
+def test_jpeg_ls_loses_nothing_and_is_a_rival() -> None:
+    ramp = np.arange(48 * 48 * 3, dtype=np.uint32).reshape(48, 48, 3)
+    smooth = np.asarray(ramp // 60 % 256, np.uint8)
+    ((where, found),) = jpeg_ls.points([smooth] * 2 + [smooth[::-1]], header_bytes=60)
+    assert (where, found.codec, found.agreed, found.pictures) == (PICTURE, "jpegls", 3, 3)
+    assert 60 < found.bytes_p50 < smooth.size / 2
+    ((_, longer),) = jpeg_ls.points([smooth], header_bytes=1060)
+    assert longer.bytes_p50 == found.bytes_p50 + 1000
 
 
 def test_pictures_are_labelled_by_their_folder_or_a_table(tmp_path: Path) -> None:

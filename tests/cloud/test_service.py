@@ -206,7 +206,7 @@ async def test_probe(cloud: Cloud, model: TinyModel) -> None:
     assert {tail.contract for tail in probe.tails} == {model.pixels.id, model.at_cut.id}
     assert {tail.precision for tail in probe.tails} == {"float32"}
     assert all(0 < tail.compute_p50_ms <= tail.compute_p95_ms for tail in probe.tails)
-    assert probe.picture_formats == ["avif", "jpeg", "jpegls", "jxl", "png", "webp"]
+    assert probe.picture_formats == ["avif", "jpeg", "jxl", "png", "webp"]
     assert probe.queue_forecast_ms == 0
     assert probe.uptime_s > 0
     other = await cloud.fleet.Probe(fleet_pb2.ProbeRequest(model_name="other"))

@@ -10,7 +10,6 @@ LOSSY_PICTURES = ("avif", "jpeg-", "jxl-", "webp")
 NAMES = {
     "raw",
     "png",
-    "jpegls",
     "jxl",
     "rans-25",
     "rans-25-parts",

@@ -127,7 +127,7 @@ NO_TENSOR_CODECS = (
     "",
 )
 NO_PICTURE_CODECS = (
-    *("jpeg", "jpeg-0", "jpeg-101", "jpeg-075", "png-9", "jxl-0", "jpegls-9", "rans-25"),
+    *("jpeg", "jpeg-0", "jpeg-101", "jpeg-075", "png-9", "jxl-0", "jpegls", "rans-25"),
 )
 
 
