@@ -5,7 +5,8 @@
 It begins with the frames of tests/shared/released and changes them: bits, runs of bytes, cuts,
 repeats, pieces of other frames; in half of the cases the length and the checksum are put right
 afterwards, so that the damage reaches the codec. A case that raises anything else, gives another
-shape, or takes memory beyond a bound that its contract sets is written out and counted.
+shape, takes memory beyond a bound that its contract sets, computes for more than a second or ends
+its process is written out and counted.
 """
 
 import argparse
@@ -16,15 +17,17 @@ import time
 import tracemalloc
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 
 import numpy as np
 from _common import Report, Target, load, machine, parser, run
+from _tries import Done, Try, tried
 from released import Released, all_released
 
 from hybridge.shared.errors import FrameCorrupt, FrameError
@@ -34,18 +37,7 @@ MORE_BYTES, TIMES = 1 << 20, 64
 """Tracked memory: what any decoder may take, and so many times the tensor's own elements."""
 
 
-class Named(Protocol):
-    """A damaged frame and the name of what it was made of."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def frame(self) -> bytes: ...
-
-
 _LOSSY = ("jpeg-", "webp", "avif", "jxl-")
-C = TypeVar("C", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -127,36 +119,42 @@ def outcome(case: Case) -> str:
     return said if peak <= bound else f"{peak} bytes of memory"
 
 
-def measure(options: argparse.Namespace) -> Report:
+def cases(chance: random.Random) -> Iterator[Try]:
     frames = all_released()
     for each in frames:  # decoders are loaded on first use, which is no case's memory
         decode_payload(each.frame, read_header(each.frame), contract=each.contract)
-    return fuzzed("fuzz_frames", options, lambda chance: make_case(frames, chance), outcome)
+    while True:
+        case = make_case(frames, chance)
+        yield Try(case.name, case.frame, partial(outcome, case))
+
+
+def measure(options: argparse.Namespace) -> Report:
+    return fuzzed("fuzz_frames", options, cases)
 
 
 def fuzzed(
-    benchmark: str,
-    options: argparse.Namespace,
-    make: Callable[[random.Random], C],
-    outcome: Callable[[C], str],
+    benchmark: str, options: argparse.Namespace, cases: Callable[[random.Random], Iterator[Try]]
 ) -> Report:
     """As many cases as there is time for; those neither refused nor decoded are written out."""
     load_before = load()
     seconds = min(options.seconds, 20.0) if options.quick else options.seconds
-    chance = random.Random(options.seed)
     found: Counter[str] = Counter()
-    bad: list[C] = []
+    bad: list[Done] = []
+    slowest = Done("none", b"", "", 0.0)
     start = time.monotonic()
-    while time.monotonic() < start + seconds:
-        case = make(chance)
-        said = outcome(case)
-        found[said] += 1
-        if said not in ("refused", "decoded"):
-            bad.append(case)
+    with closing(tried(cases, options.seed)) as every:
+        for case in every:
+            found[case.said] += 1
+            if case.said not in ("refused", "decoded"):
+                bad.append(case)
+            slowest = max(slowest, case, key=lambda each: each.took_s)
+            if time.monotonic() >= start + seconds:
+                break
     for at, case in enumerate(bad[:20]):
         file = Path(f"fuzz-{case.name}-{at}.frame")
         file.write_bytes(case.frame)
-        sys.stderr.write(f"{file}\n")
+        sys.stderr.write(f"{file}: {case.said}\n")
+    slow_ms = round(slowest.took_s * 1e3, 1)
     return Report(
         benchmark=benchmark,
         targets=[Target.at_most("cases neither refused nor decoded", len(bad), unit="", bound=0)],
@@ -165,10 +163,15 @@ def fuzzed(
             "seed": options.seed,
             "cases": found.total(),
             "outcomes": dict(found),
+            "slowest_ms": slow_ms,
+            "slowest_of": slowest.name,
         },
         samples={},
         machine=machine(load_before=load_before),
-        notes=[f"{found.total():,} cases in {seconds:.0f} s: {dict(found)}"],
+        notes=[
+            f"{found.total():,} cases in {seconds:.0f} s: {dict(found)}",
+            f"the slowest took {slow_ms} ms of processor time, a damaged {slowest.name}",
+        ],
     )
 
 

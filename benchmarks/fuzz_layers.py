@@ -4,8 +4,8 @@
 
 It begins with the frames of tests/shared/layered. In half of the cases lengths and checksums are
 put right after the damage, so that it reaches the codec, which must refuse it or make a tensor of
-the contract from any number of layers. What does anything else, or takes memory beyond a bound that
-the contract sets, is written out and counted.
+the contract from any number of layers. What does anything else, takes memory beyond a bound that
+the contract sets, computes for more than a second or ends its process is written out and counted.
 """
 
 import argparse
@@ -14,13 +14,15 @@ import struct
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 
 from _common import Report, run
+from _tries import Try
 from fuzz_frames import MORE_BYTES, TIMES, damaged, fuzz_parser, fuzzed
 from layered import Layered, all_layered
 
@@ -104,12 +106,18 @@ def outcome(case: Case) -> str:
     return said if peak <= bound else f"{peak} bytes of memory"
 
 
-def measure(options: argparse.Namespace) -> Report:
+def cases(chance: random.Random) -> Iterator[Try]:
     frames = all_layered()
     for each in frames:  # decoders are loaded on first use, which is no case's memory
         arrival = Arrival(b"".join(each.layers))
         decode_layers(arrival.layers, arrival.header, contract=each.contract)
-    return fuzzed("fuzz_layers", options, lambda chance: make_case(frames, chance), outcome)
+    while True:
+        case = make_case(frames, chance)
+        yield Try(case.name, case.frame, partial(outcome, case))
+
+
+def measure(options: argparse.Namespace) -> Report:
+    return fuzzed("fuzz_layers", options, cases)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
