@@ -5,7 +5,7 @@ import multiprocessing
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,7 +38,7 @@ class Done:
 Cases = Callable[[random.Random], Iterator[Try]]
 
 
-def tried(cases: Cases, seed: int, *, limit_s: float = LIMIT_S) -> Iterator[Done]:
+def tried(cases: Cases, seed: int, *, limit_s: float = LIMIT_S) -> Generator[Done, None, None]:
     """Without end; a case that ends its process is told, and a new process goes on with others."""
     context = multiprocessing.get_context("spawn")
     for life in itertools.count():

@@ -154,10 +154,10 @@ def _curves(pair: Pair, options: argparse.Namespace) -> list[Curve]:
         cut.name: len(cut.contract.shape) == 3 and min(cut.contract.shape[:2]) > 1
         for cut in bundle.manifest.large.cuts
     }
-    found = [*points(outcomes, times)]
+    measured = [*points(outcomes, times)]
     if _wanted((jpeg_ls.NAME,), options.codecs):
-        found += jpeg_ls.points(resized, header_bytes=_header_bytes(bundle, resized[0]))
-    return curves_of(found, work=work, spatial=spatial)
+        measured += jpeg_ls.points(resized, header_bytes=_header_bytes(bundle, resized[0]))
+    return curves_of(measured, work=work, spatial=spatial)
 
 
 def _header_bytes(bundle: Bundle, pixels: Array) -> int:

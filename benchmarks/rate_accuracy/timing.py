@@ -86,7 +86,7 @@ def _smooth(places: Sequence[tuple[int, int]] = _DIAGONAL) -> npt.NDArray[np.int
     noise = random.normal(size=(8, height + 2, width + 2, channels))
     noise *= np.geomspace(4, 60, channels)
     parts = [noise[:, y : y + height, x : x + width] for y, x in places]
-    smooth = sum(parts) / np.sqrt(len(parts))
+    smooth: npt.NDArray[np.float64] = np.sum(parts, axis=0) / np.sqrt(len(parts))
     return np.clip(np.rint(smooth), -128, 127).astype(np.int8)
 
 
