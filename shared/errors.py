@@ -160,7 +160,7 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     RemoteUnavailable: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote unavailable"),
     RemoteTooLate: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "remote too late"),
     RemoteRefused: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote refused"),
-    RemoteUnlike: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote has another bundle"),
+    RemoteUnlike: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote refused"),
     BundleError: Meaning(_CODE.FAILED_PRECONDITION, 500, 65, "bad bundle"),
     BuildError: Meaning(_CODE.FAILED_PRECONDITION, 500, 65, "cannot build"),
     ConfigError: Meaning(_CODE.FAILED_PRECONDITION, 500, 78, "bad configuration"),
