@@ -11,7 +11,7 @@ from ..shared.cascade import DELTA
 from ..shared.objective import Objective
 from ..shared.security import Address
 from .console import console
-from .options import add_bundles, add_tls, security, trust
+from .options import add_bundles, add_objective, add_tls, security, trust
 from .prices import add_prices, prices_of
 
 
@@ -38,11 +38,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_demand(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--objective",
-        choices=[str(each) for each in Objective],
-        help="what is to be best; all but accuracy keep to --min-agreement (default: the bundle's)",
-    )
+    add_objective(group)
     group.add_argument(
         "--min-agreement",
         type=float,

@@ -3,9 +3,19 @@
 import argparse
 from pathlib import Path
 
+from ..shared.objective import Objective
 from ..shared.paths import Paths
 from ..shared.security import Security
 from ..shared.signing import SigningKey, TrustStore
+
+
+def add_objective(group: "argparse._ActionsContainer") -> None:
+    """What is to be best, by name."""
+    group.add_argument(
+        "--objective",
+        choices=[str(each) for each in Objective],
+        help="what is to be best; all but accuracy keep to --min-agreement (default: the bundle's)",
+    )
 
 
 def add_tls(parser: argparse.ArgumentParser) -> None:

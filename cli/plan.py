@@ -22,7 +22,7 @@ from ..shared.objective import Objective
 from ..shared.privacy import read_privacy
 from .boards import estimated
 from .console import console, print_json, table
-from .options import add_bundles, trust
+from .options import add_bundles, add_objective, trust
 from .prices import add_prices, prices_of
 
 LINKS = {
@@ -52,11 +52,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--rtt", type=float, metavar="MS", help="instead of the link's")
     parser.add_argument("--mbps", type=float, metavar="MBIT/S", help="instead of the link's")
     parser.add_argument("--cloud-speed", type=float, default=1.0, metavar="FACTOR")
-    parser.add_argument(
-        "--objective",
-        choices=[str(each) for each in Objective],
-        help="what is to be best; all but accuracy keep to --min-agreement (default: the bundle's)",
-    )
+    add_objective(parser)
     parser.add_argument(
         "--min-agreement",
         type=float,

@@ -174,12 +174,10 @@ class Security:
             with context.wrap_socket(plain, server_hostname=address.host) as secured:
                 if self.authority is None:
                     return f"{address} speaks TLS and this side does not: give --tls-ca here"
-                if secured.recv(1):  # HTTP/2 servers speak first
+                if _speaks(secured):
                     return ""
         except ssl.SSLCertVerificationError as error:
             return f"the certificate of {address} is not trusted: {error.verify_message}"
-        except ConnectionResetError:
-            pass
         except ssl.SSLError as error:
             if self.authority is None:
                 # Somebody that speaks TLS may refuse ours; who does not says something else.
@@ -190,8 +188,6 @@ class Security:
                     f"{address} speaks no TLS and this side does ({error.reason}): "
                     "give --tls-cert and --tls-key there, or leave --tls-ca out here"
                 )
-        if self.authority is None:
-            return ""
         return f"{address} wants a certificate it knows: give --tls-cert and --tls-key here"
 
     def _channel_credentials(self, address: Address) -> grpc.ChannelCredentials | None:
@@ -227,3 +223,14 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _speaks(secured: ssl.SSLSocket) -> bool:
+    """HTTP/2 servers speak first; one that wants another certificate ends the connection.
+
+    A reset before the handshake's end says nothing: it may come from a proxy whose cloud is down.
+    """
+    try:
+        return bool(secured.recv(1))
+    except ConnectionResetError:
+        return False

@@ -3,7 +3,9 @@
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -290,3 +292,19 @@ async def test_why_two_do_not_understand_each_other(
         assert await misfit(Security(), address) == ""
         assert "speaks no TLS" in await misfit(knowing, address)
     assert await misfit(knowing, address) == ""  # nobody is there
+
+
+async def test_a_reset_in_the_handshake_says_nothing(authority: Authority) -> None:
+    def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        reached.set()
+
+    reached = asyncio.Event()
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    address = Address(*server.sockets[0].getsockname())
+    knowing = Security(authority=authority.certificate)
+    assert await asyncio.to_thread(knowing.misfit, address) == ""
+    assert reached.is_set()
+    server.close()
