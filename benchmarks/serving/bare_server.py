@@ -41,9 +41,8 @@ def _computing(model: str, datatype: str, shape: tuple[int, ...], *, fed: bool) 
 
     def run(request: bytes | None) -> bytes:
         batch = own
-        if (
-            request is not None
-        ):  # its raw contents end it; wherever they begin, aligned they are not
+        if request is not None:
+            # Its raw contents end it; wherever they begin, aligned they are not.
             came = np.frombuffer(memoryview(request)[-own.nbytes :], own.dtype)
             batch = came.reshape(shape).copy()
         (answer,) = session.run(None, {name: batch})
