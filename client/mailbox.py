@@ -5,7 +5,7 @@ twice, and to every request that was told to expect one there comes one: if the 
 the provisional answer again, with the reason.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
 
 from .answer import Answer
@@ -13,6 +13,8 @@ from .answer import Answer
 MOST_WAITING = 1_024
 """Answers that nobody has fetched, and requests without one: the oldest go first."""
 _MOST_SEEN = 8_192
+_MOST_EPOCHS = 64
+"""Restarts of the edge that are remembered: far more than there are while an answer is awaited."""
 RESTARTED = "no final answer: the edge was restarted"
 UNREADABLE = "no final answer: it cannot be read"
 
@@ -43,7 +45,7 @@ class Mailbox:
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._here: OrderedDict[str, Answer] = OrderedDict()
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._past_epochs: set[str] = set()
+        self._past_epochs: deque[str] = deque(maxlen=_MOST_EPOCHS)
         self._streams = 0
         self._claims: Counter[str] = Counter()
 
@@ -110,7 +112,8 @@ class Mailbox:
         what was promised before then in another log is lost.
         """
         if epoch != self.epoch:
-            self._past_epochs |= {self.epoch} - {""}
+            if self.epoch:
+                self._past_epochs.append(self.epoch)
             self.epoch, self.sequence = epoch, 0
         for asked in list(self._asked.values()):
             if asked.answer is None or asked.answer.results_epoch == epoch:

@@ -34,7 +34,7 @@ from .cloud_times import CloudTimes
 from .demand import ANYTHING, Demand
 from .duration import Duration
 from .lateness import Lateness
-from .later import best_answer, finish_later
+from .later import best_answer, finish_later, finish_without
 from .link import NO_LINK, Transfer
 from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 _AUDIT_MS = 30_000.0
 """How long an audit may take: nobody waits for it."""
+_MOST_KEPT_BYTES = 256 << 20
+"""Of the pictures of requests that were answered and still want something of a cloud."""
+_KEPT = "too many answered pictures wait for the cloud already"
 
 
 def _no_clock() -> float:
@@ -106,6 +109,7 @@ class Agent:
         self.unlit = 0
         """Requests under way for which the light model has not answered yet."""
         self._background: set[asyncio.Task[None]] = set()
+        self._kept_bytes = 0
 
     def close(self) -> None:
         """Lets running stages end; nothing new is taken."""
@@ -254,15 +258,24 @@ class Agent:
 
     def follow(self, run: Run, sent: Sent | None, given: Answer) -> None:
         """Sees to the final answer of a request that was answered provisionally."""
-        self._spawn(finish_later(run, sent, given))
+        if self._has_room(run):
+            self._keep(run, finish_later(run, sent, given))
+            return
+        if sent is not None:
+            sent.task.cancel()
+        finish_without(run, given, _KEPT)
 
     def audit(self, run: Run, lit: Lit) -> None:
         """May check an answer that was sure enough against the cloud's, afterwards."""
         uplink, auditor = self.uplink, self.auditor
         if uplink is None or not uplink.breaker.closed or auditor is None or run.demand.stay:
             return
-        if auditor.wants(run.demand.enough):
-            self._spawn(self._check(run, int(np.argmax(lit.probabilities)), auditor))
+        if not auditor.wants(run.demand.enough):
+            return
+        if self._has_room(run):
+            self._keep(run, self._check(run, int(np.argmax(lit.probabilities)), auditor))
+        else:
+            auditor.fail(_KEPT)
 
     async def _check(self, run: Run, given: int, auditor: Auditor) -> None:
         try:
@@ -272,10 +285,21 @@ class Agent:
         else:
             auditor.observe(given == int(np.argmax(answer.probabilities)))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _has_room(self, run: Run) -> bool:
+        return self._kept_bytes + run.picture.nbytes <= _MOST_KEPT_BYTES
+
+    def _keep(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Does what is left to do for a request, and keeps its picture for as long."""
+        size_bytes = run.picture.nbytes
+        self._kept_bytes += size_bytes
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            self._kept_bytes -= size_bytes
+
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(done)
 
 
 def assurance_of(bundle: Bundle, *, delta: float = DELTA) -> Assurance:

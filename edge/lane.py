@@ -46,8 +46,9 @@ class Lane:
         self._running: dict[int, _Job] = {}
         self._threads = threads
         self._lock = threading.Lock()
+        self._closed = False
         self._turns: SimpleQueue[None] = SimpleQueue()
-        """One for each job that waits; a turn without a job ends a thread."""
+        """One for each job that came, and one for each thread that is to end."""
         for number in range(threads):
             thread = threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
             thread.start()
@@ -79,7 +80,7 @@ class Lane:
         """Lets what runs end, and forgets what waits."""
         with self._lock:
             waiting = self._waiting + self._late
-            self._waiting, self._late = [], []
+            self._waiting, self._late, self._closed = [], [], True
         for job in waiting:
             job.future.cancel()
         for _ in range(self._threads):
@@ -113,14 +114,16 @@ class Lane:
         while True:
             self._turns.get()
             with self._lock:
+                if self._closed:
+                    return None
                 now_s = self._clock()
                 while self._waiting and self._waiting[0].at_s <= now_s:
                     heapq.heappush(self._late, heapq.heappop(self._waiting))
-                jobs = self._waiting or self._late
-                if not jobs:
-                    return None
-                job = heapq.heappop(jobs)
-                if not job.future.done():
+                for jobs in (self._waiting, self._late):  # a job holds its picture
+                    while jobs and jobs[0].future.done():
+                        heapq.heappop(jobs)
+                if jobs := self._waiting or self._late:
+                    job = heapq.heappop(jobs)
                     job.started_s = now_s
                     self._running[job.number] = job
                     return job

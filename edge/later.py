@@ -50,7 +50,13 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
     finally:
         if task is not None:
             task.cancel()
-    on_final(replace(given, final=True, fallback=f"no final answer: {reason}"))
+    finish_without(run, given, reason)
+
+
+def finish_without(run: Run, given: Answer, reason: str) -> None:
+    """The answer that was given stays the final one."""
+    assert run.on_final is not None, "only those who asked are followed up"
+    run.on_final(replace(given, final=True, fallback=f"no final answer: {reason}"))
 
 
 async def best_answer(run: Run, *, grace_ms: float) -> CloudAnswer:

@@ -64,6 +64,8 @@ _QUICKEST_S, _JITTER, _LEAST_JITTER_MS = 10.0, 0.25, 10.0
 own, as a share of it, or that of the processors at its ends."""
 _Z_95 = 1.6449
 _MOST_DUE_MS = 5_000.0
+_MOST_UNPROVEN = 1_024
+"""Kept of what was sent and is not known to have passed: a cloud may answer nothing for days."""
 _OVERDUE = 2.0
 """Standard deviations beyond its forecast after which an exchange counts as overdue."""
 
@@ -216,6 +218,8 @@ class LinkEstimate:
         self._sent_kb += up_kb
         exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean)
         self._unproven.append(exchange)
+        if len(self._unproven) > _MOST_UNPROVEN:
+            del self._unproven[1]  # the oldest says since when nothing passes
         return exchange
 
     def finish(

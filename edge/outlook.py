@@ -29,6 +29,8 @@ CloudPrecision = Callable[[str], Precision]
 Formats = frozenset[PictureFormat]
 ALL_FORMATS = frozenset(PictureFormat)
 
+_MOST_TABLES = 16
+"""Kept, of orders of the rows: behind a balancer each cloud may compute in another precision."""
 _STEADY = 0.5
 """Of the wait behind others, where each takes as long as the next (M/D/1 instead of M/M/1)."""
 _ROUNDED = 1.0 - 1e-9
@@ -141,6 +143,8 @@ class Outlook:
         precisions = tuple(map(precision, self._contracts))
         table = self._ordered.get((formats, precisions))
         if table is None:
+            if len(self._ordered) >= _MOST_TABLES:
+                self._ordered.clear()
             table = self._ordered[formats, precisions] = self._order(formats, precisions)
         return self._options(table, device, transfer, transfer_ms, cloud, waits, margin_ms)
 

@@ -24,6 +24,11 @@ class LateResult:
     client_id: str
     response: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """About: a character of an id may take more than a byte."""
+        return len(self.response) + len(self.request_id) + len(self.client_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -73,12 +78,13 @@ class ResultLog:
     def append(self, request_id: str, response: bytes, *, client_id: str = "") -> int:
         """Keeps a result and returns its number; makes room for it if it must."""
         self.last += 1
-        self._results.append(LateResult(self.last, request_id, client_id, response))
-        self._bytes += len(response)
+        result = LateResult(self.last, request_id, client_id, response)
+        self._results.append(result)
+        self._bytes += result.size_bytes
         while len(self._results) > self._most_results or (
             self._bytes > self._most_bytes and len(self._results) > 1
         ):
-            self._bytes -= len(self._results.popleft().response)
+            self._bytes -= self._results.popleft().size_bytes
         self._wake()
         return self.last
 

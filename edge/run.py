@@ -105,7 +105,7 @@ class Run:
     way_in_ms: float | None = None
     steps_ms: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
-    _picture: Array = field(init=False)
+    picture: Array = field(init=False)
     _reserve_ms: float = field(init=False)
     _light_due_s: float = 0.0
     """As of the last event."""
@@ -137,7 +137,7 @@ class Run:
         self._reserve_ms = reserve_ms(self.deadline, lateness_ms=late_ms)
         self.agent.unlit += 1
         try:
-            self._picture = await self._pixels(picture)
+            self.picture = await self._pixels(picture)
             decision = self._ask()
             self._alone = decision.alone
             # Where the last moment for the light model is now, nothing may run beside it.
@@ -195,7 +195,7 @@ class Run:
     def _start_light(self) -> None:
         if self._light is None:
             expected = self.agent.expected(self.agent.local.plan)
-            lit = self.agent.bench.light(self._picture, self.deadline, expected)
+            lit = self.agent.bench.light(self.picture, self.deadline, expected)
             self._light = self._watched(lit)
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
@@ -237,7 +237,7 @@ class Run:
         """
         agent, uplink = self.agent, self.agent.uplink
         assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
-        framed = await agent.bench.frame(self._picture, plan, self.deadline, agent.expected(plan))
+        framed = await agent.bench.frame(self.picture, plan, self.deadline, agent.expected(plan))
         self._learn(framed.stages_ms)
         if light:
             self._start_light()

@@ -18,6 +18,7 @@ from ..protos import open_inference_pb2 as pb
 from ..shared import oip as messages
 from ..shared.deadline import Clock
 from ..shared.errors import (
+    ConfigError,
     NotAllowed,
     RemoteError,
     RemoteRefused,
@@ -344,8 +345,12 @@ class Uplink:
 
     async def _reconnect(self) -> None:
         """Tries a new connection; if it carries a probe before the old one does, it takes over."""
+        try:
+            connection = self._connect()
+        except ConfigError as error:  # TLS files that are just being replaced
+            log.debug("no new connection to %s: %s", self.name, error)
+            return
         self._attempts += 1
-        connection = self._connect()
         began_s = self._clock()
         try:
             state = await connection.probe(0, timeout_s=_RECONNECT_TIMEOUT_S)

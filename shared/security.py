@@ -159,9 +159,12 @@ class Security:
         if self.authority is None:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         else:
-            context.load_verify_locations(self.authority)
-            if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key)
+            try:
+                context.load_verify_locations(self.authority)
+                if self.certificate is not None:
+                    context.load_cert_chain(self.certificate, self.key)
+            except OSError as error:  # also what ssl raises on files that are no PEM, or no pair
+                return f"the TLS files here cannot be used: {error}"
         context.set_alpn_protocols(["h2"])
         try:
             with socket.create_connection((address.host, address.port), _PROBE_S) as plain:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from hybridge.client import mailbox as mailbox_module
 from hybridge.client.answer import Answer
 from hybridge.client.mailbox import RESTARTED, UNREADABLE, Mailbox
 
@@ -207,6 +208,18 @@ def test_what_nobody_fetches_does_not_grow(most: int) -> None:
     while (taken := mailbox.take_next()) is not None:
         kept.append(taken.request_id)
     assert kept == [f"came {number}" for number in range(20 - most, 20)]
+
+
+def test_restarts_of_an_edge_are_not_remembered_for_ever() -> None:
+    mailbox = Mailbox()
+    for number in range(1_000):
+        open_in(mailbox, str(number))
+    assert len(mailbox._past_epochs) == mailbox_module._MOST_EPOCHS
+    mailbox.ask("late", now_s=1.0)
+    mailbox.answered(provisional("late", epoch="998"))
+    lost = mailbox.take_next()
+    assert lost is not None
+    assert lost.fallback == RESTARTED
 
 
 IDS = st.sampled_from("abcdef")

@@ -125,9 +125,17 @@ def test_one_result_larger_than_the_log_is_kept_alone() -> None:
     cursor = log.cursor(epoch="", after=0)
     log.append("small", bytes(5))
     log.append("large", bytes(50))
-    assert (len(log), log.size_bytes) == (1, 50)
+    assert (len(log), log.size_bytes) == (1, 55)
     assert [result.request_id for result in read_all(log, cursor)] == ["large"]
     assert cursor.dropped == 1
+
+
+def test_ids_take_room_as_well() -> None:
+    log = ResultLog(most_bytes=100)
+    log.append("i" * 60, b"", client_id="c" * 20)
+    assert log.size_bytes == 80
+    log.append("another", b"", client_id="c" * 20)
+    assert (len(log), log.size_bytes) == (1, 27)
 
 
 def test_every_log_has_an_epoch_of_its_own() -> None:

@@ -288,6 +288,29 @@ async def test_looking_for_why_a_cloud_is_not_understood_holds_up_no_attempt(
     await uplink.shutdown()
 
 
+async def test_files_that_are_away_for_a_while_cost_no_attempt_for_good() -> None:
+    files_there = False
+
+    def connect() -> Connection:
+        if not files_there:
+            raise ConfigError("cannot read authority.pem: No such file or directory")
+        return new
+
+    new = free()
+    scene = Scene(free())
+    uplink = scene.uplink
+    uplink._connect = connect
+    for _ in range(2 * uplink_module._MOST_ATTEMPTS):
+        await uplink._reconnect()
+        assert not uplink.breaker.closed
+    files_there = True
+    assert await uplink._look_after() == 0.0
+    async with asyncio.timeout(SOON_S):
+        await uplink.reachable()
+    assert uplink._connection is new
+    await uplink.shutdown()
+
+
 async def test_attempts_are_bounded_and_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
     class Noted(random.Random):
         def uniform(self, a: float, b: float) -> float:

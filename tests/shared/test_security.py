@@ -292,6 +292,10 @@ async def test_why_two_do_not_understand_each_other(
         assert await misfit(Security(), address) == ""
         assert "speaks no TLS" in await misfit(knowing, address)
     assert await misfit(knowing, address) == ""  # nobody is there
+    (authority.folder / "no.pem").write_text("no certificate")
+    for name in ("away.pem", "no.pem"):
+        unusable = replace(knowing, authority=authority.folder / name)
+        assert "files here cannot be used" in await misfit(unusable, address)
 
 
 async def test_a_reset_in_the_handshake_says_nothing(authority: Authority) -> None:
