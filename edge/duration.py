@@ -61,10 +61,6 @@ class Duration(msgspec.Struct, frozen=True, gc=False):
         spread2 = math.log1p(self.variance / (mean * mean))
         return math.exp(math.log(mean) - 0.5 * spread2 + z * math.sqrt(spread2))
 
-    def range(self) -> tuple[float, float]:
-        """What it stays between in 8 of 10 cases."""
-        return self.quantile(-1.2816), self.quantile(1.2816)
-
 
 NO_TIME = Duration(0.0)
 NEVER = Duration(math.inf)

@@ -195,11 +195,6 @@ class LinkEstimate:
         """In the order they were sent: under way, or given up and not yet known to have passed."""
 
     @property
-    def known(self) -> bool:
-        """True once at least one exchange was seen."""
-        return self._seen > 0
-
-    @property
     def unproven(self) -> int:
         """Exchanges sent of which nothing is known yet, those that were given up among them."""
         return len(self._unproven)

@@ -113,12 +113,8 @@ class StageTimes:
             self._parts.clear()
         seen.observe(ms, at=self._fixed_runs, slowness=self._slowness)
 
-    def duration(self, stage: str) -> Duration:
-        """What a run takes now: the lognormal through its median and its p95."""
-        return self.whole((stage,))
-
     def whole(self, stages: tuple[str, ...]) -> Duration:
-        """What a run of each of these takes now, one after the other."""
+        """What a run of each takes now, one after the other: lognormals by median and p95."""
         mean_ms, variance, seen = self._parts.get(stages) or self._part(stages)
         slowness, forecasts = self._slowness, self._forecasts
         mean_ms *= slowness

@@ -152,7 +152,7 @@ def test_pictures_of_another_size_say_nothing_of_the_machine() -> None:
 
 
 def test_a_profiles_own_duration_is_the_lognormal_through_its_quantiles() -> None:
-    duration = StageTimes(PROFILE).duration("light")
+    duration = StageTimes(PROFILE).whole(("light",))
     assert duration.quantile(0.0) == pytest.approx(8.0)
     assert duration.quantile(1.6449) == pytest.approx(10.0)
     assert duration.mean_ms > 8.0
@@ -161,16 +161,16 @@ def test_a_profiles_own_duration_is_the_lognormal_through_its_quantiles() -> Non
 @pytest.mark.parametrize("p50_ms", [0.01, 1.0, 20.0])
 def test_quantiles_far_apart_do_not_make_it_likely_to_be_quick(p50_ms: float) -> None:
     wild = {"light": StageTime(p50_ms=p50_ms, p95_ms=100.0, p999_ms=200.0, runs=50)}
-    after_another = Duration(300.0, 100.0).then(StageTimes(wild).duration("light"))
-    assert StageTimes(wild).duration("light").within(100.0) == pytest.approx(0.95, abs=0.001)
+    after_another = Duration(300.0, 100.0).then(StageTimes(wild).whole(("light",)))
+    assert StageTimes(wild).whole(("light",)).within(100.0) == pytest.approx(0.95, abs=0.001)
     assert after_another.within(300.0) < 0.12  # what comes before takes as long alone
 
 
 @given(times)
 def test_a_duration_says_what_the_quantiles_say(values: list[float]) -> None:
     stage_times = seen(values)
-    duration = stage_times.duration("light")
-    assert duration == stage_times.duration("light")  # kept until the next run
+    duration = stage_times.whole(("light",))
+    assert duration == stage_times.whole(("light",))  # kept until the next run
     assert 0.0 < duration.mean_ms < inf
     assert 0.0 <= duration.variance < inf
     assert duration.quantile(1.6449) == pytest.approx(stage_times.p95_ms("light"), rel=1e-6)
@@ -178,18 +178,18 @@ def test_a_duration_says_what_the_quantiles_say(values: list[float]) -> None:
 
 def test_the_next_run_changes_the_duration() -> None:
     stage_times = StageTimes(PROFILE)
-    before = stage_times.duration("light")
+    before = stage_times.whole(("light",))
     observed(stage_times, [80.0] * 9)
-    assert stage_times.duration("light").mean_ms > 2 * before.mean_ms
-    assert stage_times.duration(HEAD).mean_ms > 2 * 4.0  # and of stages on the same machine
+    assert stage_times.whole(("light",)).mean_ms > 2 * before.mean_ms
+    assert stage_times.whole((HEAD,)).mean_ms > 2 * 4.0  # and of stages on the same machine
 
 
 def test_what_nobody_measured_never_ends() -> None:
     for stage_times in (StageTimes({}), StageTimes(PROFILE)):
-        assert stage_times.duration("other") == Duration(inf)
-        assert stage_times.duration("other").within(1e9) == 0.0
+        assert stage_times.whole(("other",)) == Duration(inf)
+        assert stage_times.whole(("other",)).within(1e9) == 0.0
 
 
 def test_runs_that_are_all_alike_are_sure() -> None:
     steady = {"light": StageTime(p50_ms=8.0, p95_ms=8.0, p999_ms=8.0, runs=50)}
-    assert StageTimes(steady).duration("light") == Duration(8.0)
+    assert StageTimes(steady).whole(("light",)) == Duration(8.0)
