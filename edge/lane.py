@@ -91,24 +91,31 @@ class Lane:
             running, waiting = list(self._running.values()), self._waiting + self._late
         if len(running) >= self._threads:
             yield from running
-        last = _turn(deadline.at_s, now_s)
+        last = _place(deadline.at_s, now_s)
         yield from (
-            job for job in waiting if _turn(job.at_s, now_s) <= last and not job.future.done()
+            job for job in waiting if _place(job.at_s, now_s) <= last and not job.future.done()
         )
 
     def _run(self) -> None:
         if self._nice:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
-        while (job := self._next()) is not None:
-            try:
-                result, fault = job.work(), None
-            except Exception as error:  # whoever awaits the job is told
-                result, fault = None, error
-            with self._lock:
-                del self._running[job.number]
-            loop = job.future.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, job.future, result, fault)
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Waits for a job and does it; False at the end. Between two nothing is held of either."""
+        if (job := self._next()) is None:
+            return False
+        try:
+            result, fault = job.work(), None
+        except Exception as error:  # whoever awaits the job is told
+            result, fault = None, error
+        with self._lock:
+            del self._running[job.number]
+        loop = job.future.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, job.future, result, fault)
+        return True
 
     def _next(self) -> _Job | None:
         while True:
@@ -129,7 +136,7 @@ class Lane:
                     return job
 
 
-def _turn(at_s: float, now_s: float) -> tuple[bool, float]:
+def _place(at_s: float, now_s: float) -> tuple[bool, float]:
     """The order of deadlines: those that have passed are the last."""
     return at_s <= now_s, at_s
 
