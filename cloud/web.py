@@ -90,6 +90,7 @@ class Site:
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {error.strerror}") from error
         await self._runner.setup()
+        self._forget_those_who_leave()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=listener, ssl=context)
         return Address(address.host, listener.getsockname()[1])
@@ -119,6 +120,19 @@ class Site:
         loop = asyncio.get_running_loop()
         self._silent[connection] = loop.call_later(_HEADERS_S, self._let_go, connection)
         return connection
+
+    def _forget_those_who_leave(self) -> None:
+        """Before any request: `connections` bounds those that are open, not those that were."""
+        server = self._runner.server
+        assert server is not None
+        lost = server.connection_lost
+
+        def forget(handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+            if timer := self._silent.pop(handler, None):
+                timer.cancel()
+            lost(handler, exc)
+
+        server.connection_lost = forget  # type: ignore[method-assign]
 
     def _let_go(self, connection: web.RequestHandler) -> None:
         del self._silent[connection]

@@ -38,6 +38,17 @@ async def test_more_connections_than_allowed_are_told_so(config: CloudConfig, do
     assert figures["hybridge_http_connections{port=metrics}"] >= 1
 
 
+async def test_who_leaves_before_any_request_is_not_remembered(config: CloudConfig) -> None:
+    async with run_cloud(config) as cloud:
+        sites = cloud.server._sites
+        for door in HTTP_DOORS:
+            async with connected(cloud, door):
+                await until(cloud, lambda: sum(site._open() for site in sites) == 1)
+                assert sum(len(site._silent) for site in sites) == 1
+            await until(cloud, lambda: not any(site._open() for site in sites))
+            assert not any(site._silent for site in sites)
+
+
 async def test_a_body_there_is_no_room_for_is_refused_before_it_comes(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
