@@ -341,7 +341,7 @@ class Scheduler:
         forecast = (
             f"{max(0.0, done_ms - own_ms):.1f} ms of waiting and {own_ms:.1f} ms of computing"
         )
-        if done_ms > left_ms:
+        if after_s[job.id] > job.deadline_s:
             raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
         late = [other for other in self._waiting(job.rank) if after_s[other.id] > other.deadline_s]
         if late:
@@ -369,24 +369,23 @@ class Scheduler:
         costs = {stage: self._queues[stage].cost.at(now_s) for stage in queues}
         finish_s: dict[int, float] = {}
         while heads:
-            _, stage, at = heads[0]
-            jobs, cost, start_s = queues[stage], costs[stage], free[0]
-            end = _in_time(jobs, cost, at_s=start_s, first=at)
-            if end > at:
-                for job in jobs[at:end]:
+            _, stage, at = heapq.heappop(heads)
+            jobs, cost = queues[stage], costs[stage]
+            while at < len(jobs) and not (heads and heads[0][0] < jobs[at].order):
+                first, start_s = at, free[0]
+                at = _in_time(jobs, cost, at_s=start_s, first=at)
+                for job in jobs[first:at]:
                     finish_s[job.id] = _ends_s(cost, job.items, start_s)
-            else:
-                end, items, _ = _together(jobs, cost, at_s=start_s, first=at)
-                end_s = _ends_s(cost, items, start_s)
-                for job in jobs[at:end]:
-                    finish_s[job.id] = end_s
-                heapq.heapreplace(free, start_s + cost.predict_ms(items) / 1e3)
-            if until is not None and finish_s.get(until.id, 0.0) > until.deadline_s:
-                break
-            if end < len(jobs):
-                heapq.heapreplace(heads, (jobs[end].order, stage, end))
-            else:
-                heapq.heappop(heads)
+                if at == first:
+                    at, items, _ = _together(jobs, cost, at_s=start_s, first=at)
+                    end_s = _ends_s(cost, items, start_s)
+                    for job in jobs[first:at]:
+                        finish_s[job.id] = end_s
+                    heapq.heapreplace(free, start_s + cost.predict_ms(items) / 1e3)
+                if until is not None and finish_s.get(until.id, 0.0) > until.deadline_s:
+                    return finish_s
+            if at < len(jobs):
+                heapq.heappush(heads, (jobs[at].order, stage, at))
         return finish_s
 
     def _free(self, now_s: float) -> list[float]:
