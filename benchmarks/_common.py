@@ -72,21 +72,37 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure that was asked for, and the bound it should keep."""
+    """A figure that was asked for, and the bound it should keep.
+
+    One without a value was not measured: `note` says why, or what a figure falls short of.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
-    bound: float
-    holds: bool
+    bound: float | None
+    holds: bool | None
+    note: str = ""
 
     @classmethod
-    def at_most(cls, name: str, value: float, *, unit: str, bound: float) -> Self:
-        return cls(name, value, unit, bound, value <= bound)
+    def at_most(cls, name: str, value: float, *, unit: str, bound: float, note: str = "") -> Self:
+        return cls(name, value, unit, bound, value <= bound, note)
 
     @classmethod
-    def at_least(cls, name: str, value: float, *, unit: str, bound: float) -> Self:
-        return cls(name, value, unit, bound, value >= bound)
+    def at_least(cls, name: str, value: float, *, unit: str, bound: float, note: str = "") -> Self:
+        return cls(name, value, unit, bound, value >= bound, note)
+
+    @classmethod
+    def not_measured(cls, name: str, *, unit: str, bound: float | None, why: str) -> Self:
+        return cls(name, None, unit, bound, None, why)
+
+    def as_json(self) -> dict[str, Any]:
+        fields = asdict(self)
+        return fields if self.note else {k: v for k, v in fields.items() if k != "note"}
+
+    @property
+    def verdict(self) -> str:
+        return "not measured" if self.holds is None else "yes" if self.holds else "NO"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         return {
             "benchmark": self.benchmark,
-            "targets": [asdict(target) for target in self.targets],
+            "targets": [target.as_json() for target in self.targets],
             "figures": self.figures,
             "machine": self.machine,
             "notes": list(self.notes),
@@ -119,10 +135,10 @@ class Report:
         rows = [
             (
                 target.name,
-                f"{target.value:.3g}",
-                f"{target.bound:g}",
+                "-" if target.value is None else f"{target.value:.3g}",
+                "-" if target.bound is None else f"{target.bound:g}",
                 target.unit,
-                "yes" if target.holds else "NO",
+                target.verdict,
             )
             for target in self.targets
         ]

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from .choices import choose, chosen
 from .inference import Inference
 from .model import Model
 from .opening import Opened, in_order, open_one
-from .shelf import Found, Shelf
+from .shelf import Found, Shelf, Snapshot
 from .stage import Stage
 from .trial import try_out
 
@@ -74,7 +75,8 @@ class ModelControl:
 
     async def index(self, *, ready_only: bool = False) -> list[dict[str, Any]]:
         """The fields of RepositoryIndexResponse.ModelIndex, for each version there is."""
-        there, choices = await asyncio.to_thread(self._on_disk)
+        with _reading():
+            there, choices = await asyncio.to_thread(self._on_disk)
         served = {(model.name, model.version) for model in self._inference.repository}
         keys = {*there, *served, *self._states}
         return [
@@ -95,7 +97,8 @@ class ModelControl:
         version = str(given.pop(VERSION, ""))
         if given:
             raise RequestError(f"load takes no parameter {min(given)!r} here, only {VERSION!r}")
-        await self._to_the_end(self._choose(name, version) if version else self._load(name))
+        with _reading():
+            await self._to_the_end(self._choose(name, version) if version else self._load(name))
 
     async def unload(self, name: str) -> None:
         """Serves a model no more; returns once its accepted requests have ended."""
@@ -111,19 +114,20 @@ class ModelControl:
         while True:
             await asyncio.sleep(every_s)
             try:
-                now = await asyncio.to_thread(self._shelf.snapshot)
+                if now := await asyncio.to_thread(self._shelf.snapshot):
+                    await self._change(before, now)
+                    before = now
             except OSError as error:
                 log.warning("the models are served as before: %s", error)
-                continue
-            if not now:
-                continue
-            changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-            for name in changed:
-                try:
-                    await self._to_the_end(self._load(name) if name in now else self._unload(name))
-                except HybridgeError as error:
-                    log.warning("%s is served as before: %s", name, error)
-            before = now
+
+    async def _change(self, before: Snapshot, now: Snapshot) -> None:
+        """Serves what is there now instead of what was."""
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        for name in changed:
+            try:
+                await self._to_the_end(self._load(name) if name in now else self._unload(name))
+            except HybridgeError as error:
+                log.warning("%s is served as before: %s", name, error)
 
     async def close(self) -> None:
         """Loads nothing more."""
@@ -280,6 +284,15 @@ class ModelControl:
     def _allow(self, verb: str) -> None:
         if not self._allowed:
             raise NotAllowed(f"this server does not {verb} models; start it with --model-control")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """That a directory cannot be read is no defect of ours: ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"the models cannot be read: {error}") from error
 
 
 def _stand_back() -> None:

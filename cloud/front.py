@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import __version__
 from ..shared import oip
-from ..shared.errors import DeadlineUnmet, UnknownModel
+from ..shared.errors import DeadlineUnmet, RequestError, UnknownModel
 from .control import ModelControl
 from .inference import Inference
 from .model_statistics import model_statistics
@@ -88,6 +88,11 @@ class Front:
         return await served.inference.infer(
             request, transport_left_s=left_s, arrived_s=arrived_s, upload=upload
         )
+
+    def misread(self, error: RequestError) -> None:
+        """Counts what is no request, whichever model it was meant for."""
+        if self.now is not None:
+            self.now.inference.statistics.misread(error)
 
     def metadata(self) -> dict[str, Any]:
         """The fields of ServerMetadataResponse."""

@@ -334,14 +334,14 @@ class Scheduler:
 
     def _foresee(self, job: Job, queue: _Queue, now_s: float) -> None:
         tried = sorted((*queue.jobs, job), key=_ORDER)
-        after_s = self._play(now_s, {job.stage: tried})
+        after_s = self._play(now_s, {job.stage: tried}, until=job)
         done_ms = (after_s[job.id] - now_s) * 1e3
         left_ms = (job.deadline_s - now_s) * 1e3
         own_ms = queue.cost.at(now_s).surely_ms(job.items)
         forecast = (
             f"{max(0.0, done_ms - own_ms):.1f} ms of waiting and {own_ms:.1f} ms of computing"
         )
-        if done_ms > left_ms:
+        if after_s[job.id] > job.deadline_s:
             raise DeadlineRefused(f"forecast {forecast}, {left_ms:.1f} ms are left")
         late = [other for other in self._waiting(job.rank) if after_s[other.id] > other.deadline_s]
         if late:
@@ -350,11 +350,16 @@ class Scheduler:
                 raise DeadlineRefused(f"forecast {forecast}, but accepted requests would be late")
 
     def _play(
-        self, now_s: float, changed: Mapping[StageKey, list[Job]] | None = None
+        self,
+        now_s: float,
+        changed: Mapping[StageKey, list[Job]] | None = None,
+        *,
+        until: Job | None = None,
     ) -> dict[int, float]:
         """When each job would surely be done, if all ran as `next` would run them, never lingering.
 
-        What goes before it is reckoned with as it usually is: some take longer, others do not.
+        What goes before it is reckoned with as it usually is: some take longer, others do not. If
+        `until` would be late, those behind it are left out.
         """
         queues = {stage: each.jobs for stage, each in self._busy.items()}
         queues.update(changed or {})
@@ -364,22 +369,23 @@ class Scheduler:
         costs = {stage: self._queues[stage].cost.at(now_s) for stage in queues}
         finish_s: dict[int, float] = {}
         while heads:
-            _, stage, at = heads[0]
-            jobs, cost, start_s = queues[stage], costs[stage], free[0]
-            group = _form(jobs, cost, at_s=start_s, first=at)
-            for job in group.hopeless:
-                finish_s[job.id] = _ends_s(cost, job.items, start_s)
-            if group.hopeless:
-                at += len(group.hopeless)
-            else:
-                at += len(group.jobs)
-                end_s = _ends_s(cost, group.items, start_s)
-                finish_s.update((job.id, end_s) for job in group.jobs)
-                heapq.heapreplace(free, start_s + cost.predict_ms(group.items) / 1e3)
+            _, stage, at = heapq.heappop(heads)
+            jobs, cost = queues[stage], costs[stage]
+            while at < len(jobs) and not (heads and heads[0][0] < jobs[at].order):
+                first, start_s = at, free[0]
+                at = _in_time(jobs, cost, at_s=start_s, first=at)
+                for job in jobs[first:at]:
+                    finish_s[job.id] = _ends_s(cost, job.items, start_s)
+                if at == first:
+                    at, items, _ = _together(jobs, cost, at_s=start_s, first=at)
+                    end_s = _ends_s(cost, items, start_s)
+                    for job in jobs[first:at]:
+                        finish_s[job.id] = end_s
+                    heapq.heapreplace(free, start_s + cost.predict_ms(items) / 1e3)
+                if until is not None and finish_s.get(until.id, 0.0) > until.deadline_s:
+                    return finish_s
             if at < len(jobs):
-                heapq.heapreplace(heads, (jobs[at].order, stage, at))
-            else:
-                heapq.heappop(heads)
+                heapq.heappush(heads, (jobs[at].order, stage, at))
         return finish_s
 
     def _free(self, now_s: float) -> list[float]:
@@ -460,9 +466,15 @@ def _form(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> _Grou
     hopeless = tuple(queue[first:at])
     if at == len(queue):
         return _Group((), hopeless, full=False)
-    leader = queue[at]
+    end, _, full = _together(queue, cost, at_s=at_s, first=at)
+    return _Group(tuple(queue[at:end]), hopeless, full=full)
+
+
+def _together(queue: list[Job], cost: Cost, *, at_s: float, first: int) -> tuple[int, int, bool]:
+    """Where the batch that a job leads ends, how many items it has, and whether it is full."""
+    leader = queue[first]
     deadline_s = leader.deadline_s
-    end, items, full = at + 1, leader.items, leader.items >= cost.batch_items
+    end, items, full = first + 1, leader.items, leader.items >= cost.batch_items
     while end < len(queue) and not full:
         more = items + queue[end].items
         deadline_s = min(deadline_s, queue[end].deadline_s)
@@ -470,7 +482,7 @@ def _form(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> _Grou
         if not full:
             items, end = more, end + 1
             full = items == cost.batch_items
-    return _Group(tuple(queue[at:end]), hopeless, full=full)
+    return end, items, full
 
 
 def _in_time(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> int:

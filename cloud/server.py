@@ -28,6 +28,7 @@ from .health import Health
 from .inference import Inference
 from .limits import limits_of
 from .loader import Loader
+from .memory import keep_what_is_freed
 from .metrics import metrics_app
 from .opening import open_shelf
 from .reflection import FLEET, add_reflection
@@ -206,4 +207,6 @@ def _at_start(repository: Repository, *, preload: bool) -> list[Stage]:
 async def serve(config: CloudConfig, *, on_listening: OnListening | None = None) -> None:
     """Runs a cloud until SIGINT or SIGTERM; ConfigError if it cannot start."""
     await join(config)
+    if config.memory_limit_bytes is None:
+        keep_what_is_freed()
     await daemon.serve(CloudServer(config), on_listening=on_listening)

@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator
 from ..protos import open_inference_pb2 as pb
 from ..protos.oip import Context, Servicer
 from ..shared import oip
-from ..shared.errors import HybridgeError, Overloaded, meaning, public_message
+from ..shared.errors import (
+    HybridgeError,
+    Overloaded,
+    RequestError,
+    meaning,
+    public_message,
+)
 from ..shared.oip_wire import read_infer, write_infer
 from .front import Front
 from .room import Place
@@ -65,7 +71,12 @@ class InferenceService(Servicer):
         assert call is not None
         call.add_done_callback(place.leave)  # once the answer has been sent
         left_s = context.time_remaining()
-        answer = write_infer(await self._front.infer(read_infer(message), left_s))
+        try:
+            request = read_infer(message)
+        except RequestError as error:
+            self._front.misread(error)
+            raise
+        answer = write_infer(await self._front.infer(request, left_s))
         place.answer(len(answer))
         return answer
 

@@ -105,7 +105,7 @@ class Stage:
                 raise
 
     def unload(self) -> None:
-        """Lets go of the graph, which takes a while; nobody may be running it."""
+        """Lets go of the graph, which takes a while; a run that nobody waits for ends or fails."""
         with self._lock:
             backend, self._backend = self._backend, None
             if backend is not None:

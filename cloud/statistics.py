@@ -215,6 +215,11 @@ class Statistics:
         """A request that arrived now, or then."""
         return Record(self, started_s=self.clock() if arrived_s is None else arrived_s)
 
+    def misread(self, error: RequestError) -> None:
+        """Counts what has turned out to be no request."""
+        now_s = self.clock()
+        Record(self, started_s=now_s).failed(error, now_s=now_s)
+
     def executed(self, stage: StageKey, execution: Execution) -> None:
         """Counts a batch of which anything was computed."""
         if not execution.items:

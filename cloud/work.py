@@ -12,6 +12,7 @@ from ..shared.answer import Probabilities
 from ..shared.deadline import Clock
 from ..shared.errors import (
     DeadlineUnmet,
+    HybridgeError,
     ModelFault,
     RemoteTooLate,
     RemoteUnavailable,
@@ -98,10 +99,11 @@ def execute(works: Sequence[Task], *, stage: Stage, clock: Clock) -> Execution:
         if work.job.deadline_s <= started_s:
             outcomes[at] = DeadlineUnmet("it passed while the request waited")
             continue
-        try:
-            inputs[at] = _load(work, stage)
-        except Exception as error:  # whatever it is, it belongs to this request alone
-            outcomes[at] = error
+        loaded = _load(work, stage)
+        if isinstance(loaded, Exception):
+            outcomes[at] = loaded
+        else:
+            inputs[at] = loaded
     decode_ms = (clock() - started_s) * 1e3
     waiting = WAITING.set(works)
     try:
@@ -130,11 +132,15 @@ class _Loaded(msgspec.Struct, frozen=True, eq=False):
     sides: Tensors
 
 
-def _load(work: Task, stage: Stage) -> _Loaded:
-    array = aligned(work.load())
-    if not stage.fits(array, items=work.job.items):
-        raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
-    return _Loaded(array, {name: aligned(side) for name, side in work.sides.items()})
+def _load(work: Task, stage: Stage) -> _Loaded | Exception:
+    """Its inputs; whatever goes wrong belongs to this request alone."""
+    try:
+        array = aligned(work.load())
+        if not stage.fits(array, items=work.job.items):
+            raise TensorError(f"{list(array.shape)} does not fit {stage.key}")
+        return _Loaded(array, {name: aligned(side) for name, side in work.sides.items()})
+    except Exception as error:
+        return _as_value(error)
 
 
 def _compute(inputs: dict[int, _Loaded], stage: Stage) -> dict[int, Computed | Exception]:
@@ -166,4 +172,14 @@ def _run(inputs: Sequence[_Loaded], stage: Stage) -> Computed | Exception:
     except Exception as error:  # whose fault it is shows when each has run for itself
         if isinstance(error, ModelFault) and len(inputs) == 1:
             log.warning("%s", error)
-        return error
+        return _as_value(error)
+
+
+def _as_value(error: Exception) -> Exception:
+    """A fault without the frames it passed: they keep each other, and the inputs of the batch.
+
+    A defect keeps them, since they are what its log is about.
+    """
+    if isinstance(error, HybridgeError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

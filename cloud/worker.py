@@ -192,7 +192,10 @@ class Worker:
             if idle := self._leaving.get(stage.key):
                 idle.set()
         if isinstance(outcome, Exception):
-            raise outcome
+            try:
+                raise outcome
+            finally:  # else the fault keeps this frame, and the frame the fault and its input
+                del outcome, work
         return outcome
 
     async def close(self) -> None:
@@ -235,7 +238,10 @@ class Worker:
         if isinstance(outcome, Answer):
             return outcome
         assert outcome is not None
-        raise outcome
+        try:
+            raise outcome
+        finally:  # as in `run`
+            del outcome, execution
 
     def _finished(self, batch: Batch, works: list[Work], future: asyncio.Future[Execution]) -> None:
         if future.cancelled():  # closed before it ran

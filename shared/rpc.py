@@ -123,12 +123,19 @@ def _guard(handler: _Handler, method: str, doors: Doors) -> _Made:
     return _Made(handler)
 
 
-async def abort(context: _Context, error: Exception, method: str) -> None:
-    """Ends a call with the status of an error."""
+def _fail(context: _Context, error: Exception, method: str) -> None:
+    """Has a call end with the status of an error when its behaviour returns.
+
+    What `context.abort` raises is kept by the call and keeps the frames that it passed, and they
+    the call: every refused message stayed in memory until the garbage collector came by.
+    """
     if isinstance(error, HybridgeError):
-        await context.abort(meaning(error).grpc_status, public_message(error))
-    log.exception("defect in %s", method, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        status, text = meaning(error).grpc_status, public_message(error)
+    else:
+        log.exception("defect in %s", method, exc_info=error)
+        status, text = grpc.StatusCode.INTERNAL, "internal error"
+    context.set_code(status)
+    context.set_details(text)
 
 
 _Parse = Callable[[bytes], Any] | None
@@ -151,7 +158,8 @@ def _guard_unary(
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # the boundary: nothing may leave as a stack trace
-            return await abort(context, error, method)
+            _fail(context, error, method)
+            return None  # which is not sent
 
     async def patiently(messages: AsyncIterator[bytes], context: _Context) -> Any:
         message = await _only(messages, receiving, context, method)
@@ -163,14 +171,14 @@ def _guard_unary(
 async def _only(
     messages: AsyncIterator[bytes], receiving: Receiving, context: _Context, method: str
 ) -> bytes | None:
-    """The message of a call that has one; None if its caller left before that."""
+    """The message of a call that has one; None if its caller left before that, or is refused."""
     try:
         return await receiving.soon(messages)
     except StopAsyncIteration:
         return None
     except HybridgeError as error:
-        await abort(context, error, method)
-        raise
+        _fail(context, error, method)
+        return None
 
 
 def _of_words(parse: _Parse, method: str) -> _Parse:
@@ -214,7 +222,7 @@ def _guard_watch(
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # the boundary: nothing may leave as a stack trace
-            await abort(context, error, method)
+            _fail(context, error, method)
 
     async def patiently(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
         if (message := await _only(messages, receiving, context, method)) is not None:
@@ -242,6 +250,6 @@ def _guard_stream(
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # the boundary: nothing may leave as a stack trace
-            await abort(context, error, method)
+            _fail(context, error, method)
 
     return guarded

@@ -13,9 +13,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from _common import Report, load, machine, parser, run
+from _common import Report, Target, load, machine, parser, run
 from serving import fairness, growth, hot_swap, identity, large_model, overload, soak, throughput
-from serving.findings import Findings, Part
+from serving.findings import Asked, Findings, Part
 
 from hybridge.cli.console import notes
 from hybridge.shared.errors import ConfigError
@@ -33,6 +33,9 @@ PARTS: Mapping[str, Part] = {
 
 QUICK = ("throughput", "identity", "overload", "soak")
 """What `--quick` looks at, in less than a minute, unless it is told what."""
+
+ON_A_GPU = Asked("cuda: tails of a ViT or ResNet-50, of bare torch", "of bare", 0.9)
+"""Asked where there is one."""
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -53,13 +56,24 @@ def _report(found: Mapping[str, Findings], *, load_before: float) -> Report:
 
     return Report(
         benchmark="serving",
-        targets=joined("targets"),
+        targets=[*joined("targets"), *_missing(found)],
         figures={name: part.figures for name, part in found.items()},
         samples={name: part.samples for name, part in found.items()},
         machine=machine(load_before=load_before),
         notes=joined("notes"),
         tables=joined("tables"),
     )
+
+
+def _missing(found: Mapping[str, Findings]) -> list[Target]:
+    """What is asked of the cloud and was not measured, and why."""
+    missing = [
+        each.missing(found[name].why_not if name in found else f"{name} was not run")
+        for name, part in PARTS.items()
+        for each in part.ASKED
+        if name not in found or not any(t.name.startswith(each.name) for t in found[name].targets)
+    ]
+    return [*missing, ON_A_GPU.missing("no part of this benchmark runs on a GPU")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from hybridge.shared.security import Address
 
 from .client import Outcome, closed_loop, infer_caller, open_loop, poisson
 from .cores import Cores, kept_to, started_on
-from .findings import Findings
+from .findings import Asked, Findings
 from .models import MOBILE_UINT8, Served, make_models, write_served
 from .processes import cloud
 
@@ -33,6 +33,7 @@ BUDGETS = (8, 16, 32, 80)
 FLOOD, MODEST, BOTH = 3.0, 0.2, 1.5
 WEIGHT = 3.0
 KEPT, OFF, GOODPUT = 0.9, 0.05, 0.8
+ASKED: Sequence[Asked] = ()
 _PAIR = tuple(dataclasses.replace(MOBILE_UINT8, name=name) for name in ("flooded", "modest"))
 _CONCURRENCY = 8
 _PAUSE_S = 2.0

@@ -28,13 +28,14 @@ from hybridge.cli.console import notes, table
 from hybridge.shared.errors import ConfigError
 
 from .client import closed_loop, infer_caller
-from .findings import Findings
+from .findings import Asked, Findings
 from .hop import SIZES_BYTES
 from .models import MOBILE_UINT8, Store, make_models
 from .processes import ServerProcess, cloud
 
 CONCURRENCY = 8
 AT_LEAST_TIMES = 1.25
+ASKED: Sequence[Asked] = ()
 _LOCAL = {
     "1 thread": ("--instances", "1"),
     "2 threads": ("--instances", "2"),

@@ -30,13 +30,19 @@ from hybridge.shared.security import Address
 from . import rivals
 from .client import Caller, Outcome, closed_loop, infer_caller, open_loop, poisson
 from .cores import Cores, kept_to, started_on
-from .findings import Findings
+from .findings import Asked, Findings
 from .models import MOBILE_UINT8, Served, make_models
 from .processes import cloud
 
 BUDGETS = (8, 16, 32, 80)
 LOADS = (0.8, 1.5)
 MET, GOODPUT, WASTED = 0.99, 0.9, 0.01
+ASKED = [
+    Asked("overload: deadlines met at 80 % of capacity", "of all", MET),
+    Asked("overload: goodput at 150 %, of capacity", "of capacity", GOODPUT),
+    Asked("overload: computed at 150 % for nobody", "of all", WASTED),
+    Asked("overload: goodput at 150 %, beside", "of capacity", None),
+]
 _SERVED = MOBILE_UINT8
 _CONCURRENCIES = (8, 32)
 _SEED = 5
@@ -103,10 +109,11 @@ def measure(options: argparse.Namespace) -> Findings:
                     )
                 )
     return Findings(
-        targets=_targets([cell for cell in cells if cell.server == "hybridge"]),
+        targets=_targets(cells),
         figures={f"{cell.server} at {cell.load:.0%}": _figures(cell) for cell in cells},
         tables=[_table(cells)],
         notes=[] if peers else ["overload: no peer beside it, no --peer NAME=PYTHON"],
+        why_not="no peer beside it: no --peer NAME=PYTHON",
     )
 
 
@@ -199,20 +206,29 @@ def _cell(
 
 
 def _targets(cells: Sequence[Cell]) -> list[Target]:
-    low, high = cells
+    low, high, *of_peer = cells
     assert high.wasted is not None
     return [
         Target.at_least(
             "overload: deadlines met at 80 % of capacity", low.met, unit="of all", bound=MET
         ),
         Target.at_least(
-            "overload: goodput at 150 %",
+            "overload: goodput at 150 %, of capacity",
             high.goodput / high.capacity,
             unit="of capacity",
             bound=GOODPUT,
         ),
         Target.at_most(
             "overload: computed at 150 % for nobody", high.wasted, unit="of all", bound=WASTED
+        ),
+        *(
+            Target.at_least(
+                f"overload: goodput at 150 %, beside {peer.server}",
+                high.goodput / high.capacity,
+                unit="of capacity",
+                bound=round(peer.goodput / peer.capacity, 3),
+            )
+            for peer in of_peer[1:]
         ),
     ]
 

@@ -26,11 +26,17 @@ from hybridge.protos.oip import MODEL_INFER
 from hybridge.shared.security import CHANNEL_OPTIONS, Address
 
 from .client import FAULTS, infer_message
-from .findings import Findings
+from .findings import Asked, Findings
 from .models import MOBILE_UINT8, Served, make_models
 from .processes import ServerProcess, cloud
 
 FLAT = 0.01
+ASKED = [
+    Asked("soak: resident memory grows by", "", FLAT),
+    Asked("soak: files left open", "files", 0),
+    Asked("soak: threads left", "threads", 0),
+]
+_ASKED_S = 600.0
 _WARM_UP = 0.2
 _SAMPLES = 50
 _CROWDS, _CROWD = 3, 150
@@ -80,13 +86,22 @@ def measure(options: argparse.Namespace) -> Findings:
         name: _middle(warm[-quarter:], name) - _middle(warm[:quarter], name)
         for name in ("files", "threads")
     }
+    note = f"{seconds:.0f} s; {_ASKED_S:.0f} are asked" if seconds < _ASKED_S else ""
     return Findings(
         targets=[
             Target.at_most(
-                "soak: resident memory grows by", growth["resident_bytes"], unit="", bound=FLAT
+                "soak: resident memory grows by",
+                growth["resident_bytes"],
+                unit="",
+                bound=FLAT,
+                note=note,
             ),
-            Target.at_most("soak: files left open", more["files"], unit="files", bound=0),
-            Target.at_most("soak: threads left", more["threads"], unit="threads", bound=0),
+            Target.at_most(
+                "soak: files left open", more["files"], unit="files", bound=0, note=note
+            ),
+            Target.at_most(
+                "soak: threads left", more["threads"], unit="threads", bound=0, note=note
+            ),
             Target.at_least(
                 "soak: answers to those who waited", ends["answered"], unit="answers", bound=1
             ),

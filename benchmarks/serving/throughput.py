@@ -27,12 +27,23 @@ from hybridge.shared.security import Address
 
 from . import rivals
 from .client import Caller, GrpcCaller, Load, closed_loop, infer_caller, infer_message
-from .findings import Findings
+from .findings import Asked, Findings
 from .models import MOBILE_FLOAT, MOBILE_UINT8, Served, Store, make_models
 from .processes import ServerProcess, cloud, server
 
 CONCURRENCIES = (8, 32)
 OF_BARE = 0.95
+ASKED = [
+    asked
+    for served in (MOBILE_FLOAT, MOBILE_UINT8)
+    for at_once in CONCURRENCIES
+    for what in [f"throughput: {served.name}, {at_once} at a time"]
+    for asked in (
+        Asked(f"{what}, of bare", "of bare", OF_BARE),
+        Asked(f"{what}, best peer", "answers/s", None),
+        Asked(f"{what}, p95 of", "ms", None),
+    )
+]
 _BARE_SERVER = Path(__file__).with_name("bare_server.py")
 _OURS, _BARE, _FED = "hybridge", "bare", "bare, fed"
 
@@ -85,6 +96,7 @@ def measure(options: argparse.Namespace) -> Findings:
         },
         tables=[_table(cells)],
         notes=missing,
+        why_not="no peer was measured: no --peer NAME=PYTHON, or none that answered",
     )
 
 

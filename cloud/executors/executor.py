@@ -63,7 +63,7 @@ class Executor(Protocol):
         """
 
     async def let_go(self, stage: Stage) -> None:
-        """Forgets a stage of which nothing runs any more."""
+        """Forgets a stage for which no more work comes; what runs for nobody may still run."""
 
     def at_once(self, stage: Stage, items: int) -> bool:
         """Whether a run is so short that it is better computed on the loop.

@@ -60,6 +60,8 @@ class _Opened:
     place: Place
     stage: Stage
     sent: bytes = field(repr=False)
+    running: set[asyncio.Future[Execution]] = field(default_factory=set, repr=False)
+    """Also what nobody waits for any more."""
 
 
 class ReplicaPool(Executor):
@@ -153,13 +155,19 @@ class ReplicaPool(Executor):
 
     async def let_go(self, stage: Stage) -> None:
         opened = self._opened.pop(stage)
+        if opened.running:  # a batch that came behind this order would be the end of a replica
+            await asyncio.wait(opened.running)
         for seat in self._ready():
             seat.places.discard(opened.place)
             with contextlib.suppress(ReplicaLost):  # then it is forgotten as well
                 await _call(seat, LetGo(opened.place))
 
     def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
-        return asyncio.ensure_future(self._run(works, self._opened[stage]))
+        opened = self._opened[stage]
+        run = asyncio.ensure_future(self._run(works, opened))
+        opened.running.add(run)
+        run.add_done_callback(opened.running.discard)
+        return run
 
     async def close(self) -> None:
         if self._scaling is not None:

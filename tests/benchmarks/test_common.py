@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import io
 import json
 import math
@@ -63,6 +64,16 @@ def test_the_interval_covers_the_median_as_often_as_it_says(count: int) -> None:
 def test_a_target_at_its_bound_holds(value: float, holds: bool) -> None:
     assert Target.at_most("t", value, unit="ms", bound=1.0).holds is holds
     assert Target.at_least("t", -value, unit="ms", bound=-1.0).holds is holds
+
+
+def test_what_was_not_measured_says_why() -> None:
+    missing = Target.not_measured("t", unit="ms", bound=1.0, why="there is no GPU")
+    told = {"name": "t", "value": None, "unit": "ms", "bound": 1.0, "holds": None}
+    assert missing.as_json() == {**told, "note": "there is no GPU"}
+    out = io.StringIO()
+    report = make_report(0.5)
+    dataclasses.replace(report, targets=[missing]).show(Console(file=out, width=100))
+    assert "not measured" in out.getvalue()
 
 
 def test_json_is_one_object_whatever_else_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

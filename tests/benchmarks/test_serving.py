@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import fairness, overload, throughput
+from serving import __main__ as main
+from serving import fairness, overload, soak, throughput
 from serving.client import Arrival, HttpCaller, Outcome, closed_loop, open_loop, poisson
+from serving.findings import Findings
 from serving.processes import server
 from serving.rivals import RIVALS, given, left_out
 
@@ -58,6 +60,40 @@ def test_throughput_is_compared_round_by_round_and_with_the_best_of_each_kind() 
     assert (soonest.bound, soonest.holds) == (10.0, False)
     assert "mosec" in most.name
     assert "kserve" in soonest.name
+
+
+def test_every_figure_that_is_asked_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {
+        (model, at_once, name): cell(100.0, p95_ms=10.0)
+        for model in ("mobile_float", "mobile_uint8")
+        for at_once in throughput.CONCURRENCIES
+        for name in ("hybridge", "bare")
+    }
+    found = Findings(targets=throughput._targets(cells), figures={}, why_not="no peer")
+    told = {
+        each.name: each for each in main._report({"throughput": found}, load_before=0.0).targets
+    }
+    asked = [each for part in main.PARTS.values() for each in part.ASKED]
+    assert {*told} == {each.name for each in (*asked, main.ON_A_GPU)}
+    assert told["throughput: mobile_float, 8 at a time, of bare"].holds
+    unpaired = told["throughput: mobile_float, 8 at a time, best peer"]
+    assert (unpaired.value, unpaired.note) == (None, "no peer")
+    flat = told["soak: resident memory grows by"]
+    assert (flat.value, flat.bound, flat.note) == (None, soak.FLAT, "soak was not run")
+
+
+def test_a_peers_goodput_is_ours_to_reach() -> None:
+    arrival = Arrival(at_s=0.0, budget_s=0.1)
+    made = [
+        overload._cell(
+            name, load, 10.0, 1.0, [Outcome(arrival=arrival, took_s=0.05)] * answered, executed=9
+        )
+        for name, answered in (("hybridge", 9), ("triton", 4))
+        for load in overload.LOADS
+    ]
+    *_, beside = overload._targets(made)
+    assert beside.name == "overload: goodput at 150 %, beside triton"
+    assert (beside.value, beside.bound, beside.holds) == (0.9, 0.4, True)
 
 
 def test_a_peer_without_an_interpreter_is_left_out_by_name() -> None:

@@ -118,6 +118,35 @@ async def test_a_flood_of_deadlines_that_cannot_be_met_computes_nothing(cloud: C
     await check_serves(cloud)
 
 
+async def test_many_tiny_requests_leave_nothing_behind(cloud: Cloud) -> None:
+    send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    send = cloud.channel.unary_unary(MODEL_INFER.path)
+    nobody = pb.ModelInferRequest(model_name="nobody")
+    figures = inference_of(cloud).statistics
+    models = [key for *key, _ in figures]
+    for round_ in range(10):
+        tiny = [b"", b"\x0a", *(nobody.SerializeToString() + b"\x1a\x02%02d" % round_,) * 98]
+        codes = [await call.code() for call in [send(each, timeout=60) for each in tiny]]
+        assert codes == [Code.NOT_FOUND, Code.INVALID_ARGUMENT, *[Code.NOT_FOUND] * 98]
+    assert figures.unknown.codes == {"NOT_FOUND": 990, "INVALID_ARGUMENT": 10}
+    assert figures.unknown.refusals == {"not_served": 990, "bad_request": 10}
+    assert figures.in_flight == 0
+    assert [key for *key, _ in figures] == models
+    await check_serves(cloud)
+    await cloud.stub.ServerLive(pb.ServerLiveRequest())  # all that was answered has ended by then
+    assert cloud.server._front is not None
+    assert cloud.server._front.room.taken_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "shape", [(-1, 16, 16, 3), (1 << 62, 16, 16, 3), (0, 16, 16, 3), (1,) * 70, (1 << 63 - 1,) * 60]
+)
+async def test_senseless_shapes(cloud: Cloud, shape: tuple[int, ...]) -> None:
+    request = request_of("pixels", random_pixels(0))
+    request.inputs[0].shape[:] = shape
+    await check_refused(cloud, request, Code.INVALID_ARGUMENT, "bad tensor")
+
+
 class Broken(Backend):
     device = "cpu"
 

@@ -192,6 +192,23 @@ async def test_files_that_change_under_the_same_version_are_taken_up(
     await use(cloud, check)
 
 
+async def test_a_repository_that_is_away_is_told_and_costs_nobody_an_answer(
+    cloud: Cloud, root: Path
+) -> None:
+    await asyncio.to_thread(root.rename, root.with_name("away"))
+    for call in (
+        cloud.stub.RepositoryIndex(oip_pb.RepositoryIndexRequest()),
+        cloud.stub.RepositoryModelLoad(oip_pb.RepositoryModelLoadRequest(model_name="bare")),
+    ):
+        assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "the models cannot be read" in str(await call.details())
+
+    def check(client: Any) -> None:
+        assert client.infer("bare", inputs()).as_numpy("scaled") is not None
+
+    await use(cloud, check)
+
+
 async def test_a_version_that_the_policy_leaves_out_can_be_chosen(cloud: Cloud) -> None:
     request = oip_pb.RepositoryModelLoadRequest(model_name="scale")
     request.parameters["version"].string_param = "previous"

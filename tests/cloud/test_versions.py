@@ -296,6 +296,25 @@ async def test_what_changes_on_disk_is_followed(
         assert (await ask(cloud)).model_version == "1"
 
 
+async def test_a_directory_that_is_away_for_a_moment_is_followed_when_it_is_back(
+    config: CloudConfig, key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, away = BundleShelf.snapshot, iter([False, True])
+
+    def wavering(shelf: BundleShelf) -> Snapshot:
+        seen = snapshot(shelf)
+        if len(seen["tiny"].versions) == 2 and next(away, False):
+            raise OSError("stale file handle")  # when the change has been seen, and is to be loaded
+        return seen
+
+    following = dataclasses.replace(config, poll_s=0.05)
+    async with run_cloud(following) as cloud:
+        monkeypatch.setattr(BundleShelf, "snapshot", wavering)
+        write_bundle(config.bundles, key=key, version="2", model=TinyModel(seed=2))
+        await until(lambda: answers(cloud, "2"))
+    assert next(away, None) is None
+
+
 async def answers(cloud: Cloud, version: str) -> bool:
     return (await ask(cloud)).model_version == version
 

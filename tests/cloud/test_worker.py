@@ -1,5 +1,8 @@
 import asyncio
+import gc
+import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -103,6 +106,66 @@ async def test_faults_stay_with_their_request(worker: Worker, stage: Stage, back
     assert isinstance(nan, ModelFault)
     assert isinstance(broken, FrameError)
     assert backend.batches == [[0], [1, BAD, NAN], [1], [BAD], [NAN]]
+
+
+class Loading:
+    """Makes an input; the end of it can be seen."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __call__(self) -> Array:
+        if self.value < 0:
+            raise FrameError("cannot be decoded")
+        return np.full((1, 2), self.value, np.uint8)
+
+
+async def check_kept_by_nobody(
+    worker: Worker, stage: Stage, value: int, fault: type[Exception], *, budget_ms: float = 60_000.0
+) -> None:
+    """A request that ends with a fault, whose input is let go without the garbage collector."""
+    load = Loading(value)
+    held = weakref.ref(load)
+    deadline = Deadline.after_ms(budget_ms, now_s=monotonic())
+    gc.disable()
+    try:
+        with pytest.raises(fault):
+            await worker.run(stage, load=load, at_hand=True, items=1, deadline=deadline)
+        del load
+        await asyncio.sleep(0)  # what was called back returns
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+@pytest.mark.parametrize(
+    ("value", "fault"), [(BAD, ModelFault), (NAN, ModelFault), (-1, FrameError)]
+)
+async def test_a_fault_lets_go_of_its_input(
+    worker: Worker,
+    stage: Stage,
+    backend: Echo,
+    value: int,
+    fault: type[Exception],
+    on_loop: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.ERROR)  # pytest keeps what is logged, faults among it
+    backend.allowed.set()
+    backend.bounded = on_loop
+    stage._cost = Cost(fixed_ms=0.0, per_item_ms=0.1)
+    await check_kept_by_nobody(worker, stage, value, fault)
+
+
+async def test_a_missed_deadline_lets_go_of_its_input(
+    worker: Worker, stage: Stage, backend: Echo
+) -> None:
+    first = submit(worker, stage, 0)
+    await running(backend)
+    await check_kept_by_nobody(worker, stage, 1, DeadlineUnmet, budget_ms=30)
+    backend.allowed.set()
+    await first
 
 
 async def test_what_nobody_waits_for_is_not_computed(

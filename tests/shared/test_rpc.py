@@ -1,6 +1,8 @@
 """Faults become statuses, and a defect of ours tells nobody its stack trace."""
 
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -82,6 +84,39 @@ async def test_every_fault_has_its_status() -> None:
         for kind, line in MEANINGS.items():
             servicer.error = kind("the reason")
             assert await status_of(stub) == (line.grpc_status, f"{line.text}: the reason")
+
+
+class _Held:
+    """What a call had in its hands."""
+
+
+class _Holding(Failing):
+    """Fails like the other, and remembers what was in the frames of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[weakref.ref[_Held]] = []
+
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: oip.Context
+    ) -> pb.ServerLiveResponse:
+        held = _Held()
+        self.held.append(weakref.ref(held))
+        raise HybridgeError("the reason")
+
+
+async def test_a_failed_call_keeps_nothing() -> None:
+    servicer = _Holding()
+    async with serving(servicer) as stub:
+        await status_of(stub)
+        gc.disable()
+        try:
+            for _ in range(10):
+                await status_of(stub)
+            await stub.ServerReady(pb.ServerReadyRequest()).code()  # the last has ended by then
+            assert [ref() for ref in servicer.held] == [None] * 11
+        finally:
+            gc.enable()
 
 
 async def test_a_defect_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hybridge.cloud.cost import Cost
+from hybridge.cloud.executors.parcel import Parcel
 from hybridge.cloud.executors.pool import ReplicaPool
 from hybridge.cloud.executors.process import COMMAND, ProcessReplica
 from hybridge.cloud.executors.scaling import Bounds
@@ -43,12 +44,14 @@ async def working(
     command: tuple[str, ...] = COMMAND,
     start_s: float = 1.0,
     hung_s: float = 60.0,
+    slots: int = 1,
+    kind: type[ProcessReplica] = ProcessReplica,
 ) -> AsyncIterator[tuple[Worker, ReplicaPool]]:
-    """A worker above processes of one instance each."""
+    """A worker above processes of so many instances each."""
     pool = ReplicaPool(
-        lambda name: ProcessReplica(name, slots=1, command=command),
+        lambda name: kind(name, slots=slots, command=command),
         bounds=bounds or Bounds(least=processes, most=processes),
-        slots=1,
+        slots=slots,
         start_s=start_s,
         hop_ms=1.0,
         hung_s=hung_s,
@@ -159,6 +162,40 @@ async def test_a_stage_is_forgotten_everywhere(stage: Stage) -> None:
         await worker.remove_stage(stage)
         assert pool._opened == {}
         assert pool._seats[0].places == set()
+
+
+class Counting(ProcessReplica):
+    """Knows how many orders were under way at a time."""
+
+    now = most = 0
+
+    async def call(self, order: Parcel) -> Parcel:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await super().call(order)
+        finally:
+            self.now -= 1
+
+
+async def test_a_stage_is_forgotten_once_nothing_runs_there(stage: Stage) -> None:
+    async with working(slots=2, kind=Counting) as (worker, pool):
+        await worker.open_stage(stage)
+        replica = pool._seats[0].replica
+        assert isinstance(replica, Counting)
+        await stop_all(pool)
+        left = submit(worker, stage, 0)
+        await until(lambda: replica.now == 1)
+        left.cancel()
+        removing = asyncio.ensure_future(worker.remove_stage(stage))
+        await until(lambda: pool._opened == {})
+        assert (replica.now, replica.most) == (1, 1)
+        signal_all(pool, signal.SIGCONT)
+        await removing
+        assert replica.most == 1
+        await worker.open_stage(stage)
+        await check_serves(worker, stage)
+        assert pool._deaths == 0
 
 
 async def test_what_is_refused_for_want_of_a_process_starts_one(stage: Stage) -> None:
