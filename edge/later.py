@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
+import math
 import random
 
 from msgspec.structs import replace
 
-from ..shared.errors import RemoteUnavailable
+from ..shared.errors import NotAllowed, RemoteUnavailable, RemoteUnlike
 from .answer import Answer
 from .cloud_messages import CloudAnswer
 from .ledger import Purpose
 from .run import Run, Sent, fault_of
 
 _AGAIN_S = (0.05, 0.25)
-"""Between attempts at a final answer."""
+"""Between attempts at a final answer; twice as long after each that the cloud did not want."""
 _MOST_AUDITS = 3
 """Attempts at one audit, while connections break."""
 
@@ -27,7 +28,7 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
     assert on_final is not None, "only those who asked are followed up"
     task = sent.task if sent is not None else None
     option = sent.option if sent is not None else run.best_remote()
-    reason = given.fallback
+    reason, patience = given.fallback, 1.0
     try:
         async with asyncio.timeout(agent.follow_ms / 1e3):
             while uplink is not None and option is not None:
@@ -44,7 +45,15 @@ async def finish_later(run: Run, sent: Sent | None, given: Answer) -> None:
                     on_final(run.from_cloud(task.result(), option.plan, final=True))
                     return
                 task, reason = None, str(fault)
-                await asyncio.sleep(random.uniform(*_AGAIN_S))  # noqa: S311  jitter
+                if isinstance(fault, RemoteUnlike):
+                    option = run.best_remote()  # another that there is a cloud for
+                    if option is None or option.total_ms == math.inf:
+                        break
+                elif isinstance(fault, NotAllowed):
+                    break  # nor will it be in a moment
+                await asyncio.sleep(patience * random.uniform(*_AGAIN_S))  # noqa: S311  jitter
+                if not isinstance(fault, RemoteUnavailable):
+                    patience *= 2
     except TimeoutError:
         reason = f"no answer within {agent.follow_ms:g} ms of the deadline"
     finally:

@@ -7,6 +7,7 @@ runs is called off, in the cloud too.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -438,14 +439,14 @@ class Run:
         )
 
     def best_remote(self) -> Option | None:
-        """The plan of the highest agreement that may be taken, of those the one soonest done."""
+        """Of plans that may be taken, if possible such as there is a cloud for, the best one."""
         return max(
             (
                 option
                 for option in self.agent.allowed(self.deadline, demand=self.demand)
                 if option.plan.kind is not PlanKind.LOCAL
             ),
-            key=lambda option: (option.agreement.value, -option.total_ms),
+            key=lambda each: (each.total_ms < math.inf, each.agreement.value, -each.total_ms),
             default=None,
         )
 

@@ -251,7 +251,7 @@ class Uplink:
             return
         if not self.breaker.closed:
             log.info("cloud %s is within reach", self.name)
-        self._refused = 0
+        self._refused, self._misfit = 0, ""
         self.breaker.succeed()
         self._reachable.set()
 

@@ -285,6 +285,11 @@ async def test_looking_for_why_a_cloud_is_not_understood_holds_up_no_attempt(
     low, high = uplink_module._MISFIT_S
     assert low <= await uplink._look_after() <= high
     assert len(scene.opened) == 1 + 2  # no more of them are tried meanwhile
+    await scene.exchange()  # the old connection was understood after all
+    uplink.breaker.fail("gone", now_s=scene.clock.now_s)
+    scene._coming.append(Scripted())
+    assert await uplink._look_after() == 0.0
+    assert len(scene.opened) == 1 + 3
     await uplink.shutdown()
 
 
