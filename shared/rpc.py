@@ -106,7 +106,7 @@ def _guard(handler: _Handler, method: str, doors: Doors) -> _Made:
         "response_serializer": handler.response_serializer,
     }
     if handler.unary_unary:
-        unary = _guard_unary(handler.unary_unary, method, parse, doors.calls)
+        unary = _guard_unary(cast(Any, handler.unary_unary), method, parse, doors.calls)
         return _Made(
             grpc.unary_unary_rpc_method_handler(unary.received, **options),
             grpc.stream_unary_rpc_method_handler(unary.patiently, **options),
