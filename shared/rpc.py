@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -106,7 +106,7 @@ def _guard(handler: _Handler, method: str, doors: Doors) -> _Made:
         "response_serializer": handler.response_serializer,
     }
     if handler.unary_unary:
-        unary = _guard_unary(handler.unary_unary, method, parse, doors.calls)
+        unary = _guard_unary(cast(Any, handler.unary_unary), method, parse, doors.calls)
         return _Made(
             grpc.unary_unary_rpc_method_handler(unary.received, **options),
             grpc.stream_unary_rpc_method_handler(unary.patiently, **options),
@@ -123,22 +123,58 @@ def _guard(handler: _Handler, method: str, doors: Doors) -> _Made:
     return _Made(handler)
 
 
-def _fail(context: _Context, error: Exception, method: str) -> None:
-    """Has a call end with the status of an error when its behaviour returns.
+_Parse = Callable[[bytes], Any] | None
+_Answer = Callable[[Any, _Context], Awaitable[Any]]
+_Stream = Callable[[Any, _Context], AsyncIterator[Any]]
 
-    What `context.abort` raises is kept by the call and keeps the frames that it passed, and they
-    the call: every refused message stayed in memory until the garbage collector came by.
+
+def _ending(context: _Context, error: Exception, method: str) -> Awaitable[NoReturn]:
+    """What ends a call with the status of an error.
+
+    To be awaited where no exception is handled any more, in a frame that does not hold the context.
+    gRPC keeps in the call what this raises; that keeps the frames which it passes, and what was
+    handled then; if those led back to the call, each refused message would stay in memory until the
+    garbage collector comes by. (A status that is merely set is sent behind an empty message, after
+    which no client tries again.)
     """
     if isinstance(error, HybridgeError):
-        status, text = meaning(error).grpc_status, public_message(error)
-    else:
-        log.exception("defect in %s", method, exc_info=error)
-        status, text = grpc.StatusCode.INTERNAL, "internal error"
-    context.set_code(status)
-    context.set_details(text)
+        return context.abort(meaning(error).grpc_status, public_message(error))
+    log.exception("defect in %s", method, exc_info=error)
+    return context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 
-_Parse = Callable[[bytes], Any] | None
+def _answering(answer: _Answer, method: str) -> _Answer:
+    """The same, whose faults become statuses."""
+
+    async def guarded(asked: Any, context: _Context) -> Any:
+        try:
+            return await answer(asked, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # the boundary: nothing may leave as a stack trace
+            ending = _ending(context, error, method)
+        del asked, context
+        return await ending
+
+    return guarded
+
+
+def _streaming(stream: _Stream, method: str) -> _Stream:
+    """The same, whose faults become statuses."""
+
+    async def guarded(asked: Any, context: _Context) -> AsyncIterator[Any]:
+        try:
+            async for response in stream(asked, context):
+                yield response
+            return
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # the boundary: nothing may leave as a stack trace
+            ending = _ending(context, error, method)
+        del asked, context
+        await ending
+
+    return guarded
 
 
 class _Ways(NamedTuple):
@@ -148,37 +184,19 @@ class _Ways(NamedTuple):
     patiently: Callable[..., Any]
 
 
-def _guard_unary(
-    behaviour: Callable[..., Awaitable[Any]], method: str, parse: _Parse, receiving: Receiving
-) -> _Ways:
-    async def received(message: bytes, context: _Context) -> Any:
+def _guard_unary(behaviour: _Answer, method: str, parse: _Parse, receiving: Receiving) -> _Ways:
+    def received(message: bytes, context: _Context) -> Awaitable[Any]:
         _came(receiving)
-        try:
-            return await behaviour(_parse(message, parse), context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # the boundary: nothing may leave as a stack trace
-            _fail(context, error, method)
-            return None  # which is not sent
+        return behaviour(_parse(message, parse), context)
 
     async def patiently(messages: AsyncIterator[bytes], context: _Context) -> Any:
-        message = await _only(messages, receiving, context, method)
-        return None if message is None else await received(message, context)
+        try:
+            message = await receiving.soon(messages)
+        except StopAsyncIteration:  # its caller has left
+            return None
+        return await received(message, context)
 
-    return _Ways(received, patiently)
-
-
-async def _only(
-    messages: AsyncIterator[bytes], receiving: Receiving, context: _Context, method: str
-) -> bytes | None:
-    """The message of a call that has one; None if its caller left before that, or is refused."""
-    try:
-        return await receiving.soon(messages)
-    except StopAsyncIteration:
-        return None
-    except HybridgeError as error:
-        _fail(context, error, method)
-        return None
+    return _Ways(_answering(received, method), _answering(patiently, method))
 
 
 def _of_words(parse: _Parse, method: str) -> _Parse:
@@ -211,29 +229,24 @@ def _parse(message: bytes, parse: _Parse) -> Any:
         raise RequestError(f"{len(message)} bytes that are no such message") from error
 
 
-def _guard_watch(
-    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse, receiving: Receiving
-) -> _Ways:
-    async def received(message: bytes, context: _Context) -> AsyncIterator[Any]:
+def _guard_watch(behaviour: _Stream, method: str, parse: _Parse, receiving: Receiving) -> _Ways:
+    def received(message: bytes, context: _Context) -> AsyncIterator[Any]:
         _came(receiving)
-        try:
-            async for response in behaviour(_parse(message, parse), context):
-                yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # the boundary: nothing may leave as a stack trace
-            _fail(context, error, method)
+        return behaviour(_parse(message, parse), context)
 
     async def patiently(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
-        if (message := await _only(messages, receiving, context, method)) is not None:
-            async for response in received(message, context):
-                yield response
+        try:
+            message = await receiving.soon(messages)
+        except StopAsyncIteration:  # its caller has left
+            return
+        async for response in received(message, context):
+            yield response
 
-    return _Ways(received, patiently)
+    return _Ways(_streaming(received, method), _streaming(patiently, method))
 
 
 def _guard_stream(
-    behaviour: Callable[..., AsyncIterator[Any]], method: str, parse: _Parse, receiving: Receiving
+    behaviour: _Stream, method: str, parse: _Parse, receiving: Receiving
 ) -> Callable[..., Any]:
     async def requests(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         while True:
@@ -243,13 +256,7 @@ def _guard_stream(
                 return
             yield _parse(message, parse)
 
-    async def guarded(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
-        try:
-            async for response in behaviour(requests(aiter(messages)), context):
-                yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # the boundary: nothing may leave as a stack trace
-            _fail(context, error, method)
+    def stream(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
+        return behaviour(requests(aiter(messages)), context)
 
-    return guarded
+    return _streaming(stream, method)

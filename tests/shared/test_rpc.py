@@ -1,6 +1,7 @@
 """Faults become statuses, and a defect of ours tells nobody its stack trace."""
 
 import gc
+import json
 import logging
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +13,7 @@ import pytest
 from hybridge.protos import fleet_pb2, fleet_pb2_grpc, oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import rpc
-from hybridge.shared.errors import MEANINGS, HybridgeError
+from hybridge.shared.errors import MEANINGS, HybridgeError, InstanceLost
 from hybridge.shared.receiving import Receiving
 from hybridge.shared.rpc import guarded
 from hybridge.shared.security import Address, Security
@@ -23,10 +24,12 @@ Code = grpc.StatusCode
 class Failing(oip.Servicer, fleet_pb2_grpc.EdgeServicer):
     def __init__(self) -> None:
         self.error: Exception = HybridgeError()
+        self.asked = 0
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: oip.Context
     ) -> pb.ServerLiveResponse:
+        self.asked += 1
         raise self.error
 
     async def ModelStreamInfer(
@@ -60,13 +63,15 @@ def doors(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def serving(servicer: oip.Servicer) -> AsyncIterator[oip.Stub]:
+async def serving(
+    servicer: oip.Servicer, *options: tuple[str, str | int]
+) -> AsyncIterator[oip.Stub]:
     server = grpc.aio.server()
     oip.add_servicer(guarded(server), servicer)
     address = Security().bind(server, Address("127.0.0.1", 0))
     await server.start()
     try:
-        async with Security().channel(address) as channel:
+        async with grpc.aio.insecure_channel(str(address), options=options) as channel:
             yield oip.Stub(channel)
     finally:
         await server.stop(None)
@@ -104,6 +109,15 @@ class _Holding(Failing):
         self.held.append(weakref.ref(held))
         raise HybridgeError("the reason")
 
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: oip.Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        held = _Held()
+        self.held.append(weakref.ref(held))
+        async for _ in requests:
+            yield pb.ModelStreamInferResponse()
+            raise HybridgeError("the reason")
+
 
 async def test_a_failed_call_keeps_nothing() -> None:
     servicer = _Holding()
@@ -111,12 +125,31 @@ async def test_a_failed_call_keeps_nothing() -> None:
         await status_of(stub)
         gc.disable()
         try:
-            for _ in range(10):
+            for _ in range(5):
                 await status_of(stub)
+                streamed = stub.ModelStreamInfer(iter([pb.ModelInferRequest()]), timeout=20)
+                await streamed.read()
+                assert await streamed.code() is Code.INTERNAL
             await stub.ServerReady(pb.ServerReadyRequest()).code()  # the last has ended by then
             assert [ref() for ref in servicer.held] == [None] * 11
         finally:
             gc.enable()
+
+
+async def test_a_client_that_tries_again_may() -> None:
+    policy = {
+        "maxAttempts": 3,
+        "initialBackoff": "0.01s",
+        "maxBackoff": "0.01s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    told = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    servicer = Failing()
+    servicer.error = InstanceLost("for a moment")
+    async with serving(servicer, ("grpc.service_config", told)) as stub:
+        assert await status_of(stub) == (Code.UNAVAILABLE, "computing was cut short: for a moment")
+    assert servicer.asked == 3
 
 
 async def test_a_defect_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
