@@ -11,7 +11,7 @@ _PRECISIONS = frozenset(map(str, Precision))
 _WEIGHT = 0.1
 _Z_95 = 1.6449
 _UNLIKE_S = 30.0
-"""For so long a contract that the cloud did not know is left alone."""
+"""For so long a contract is left alone that the cloud did not know or answered at length."""
 _MOST_MS = 3.6e6
 """An hour: no cloud is believed to say more, or less than nothing."""
 
@@ -23,6 +23,7 @@ class CloudTimes:
         self._compute: dict[str, Duration] = {}
         self._precision: dict[str, Precision] = {}
         self._unlike_s: dict[str, float] = {}
+        self._overlong_s: dict[str, float] = {}
         self.formats = SAID_BY_NONE
         """The picture formats that it reads."""
         self._queue_ms = 0.0
@@ -55,6 +56,10 @@ class CloudTimes:
         self._compute.pop(contract, None)
         self._unlike_s[contract] = now_s
 
+    def overlong(self, contract: str, *, now_s: float) -> None:
+        """An answer was too long to be read. What came of it was in the way of all others."""
+        self._overlong_s[contract] = now_s
+
     def learn_queue(self, queue_ms: float, *, now_s: float) -> None:
         """How long a request that arrived now would wait, as the cloud forecasts it."""
         self._queue_ms, self._queue_at_s = sane_ms(queue_ms), now_s
@@ -76,6 +81,8 @@ class CloudTimes:
 
         A queue is served while one looks away: what was forecast is what is left of it.
         """
+        if now_s - self._overlong_s.get(contract, -math.inf) < _UNLIKE_S:
+            return NEVER
         computing = self._compute.get(contract)
         if computing is None:
             if now_s - self._unlike_s.get(contract, -math.inf) < _UNLIKE_S:

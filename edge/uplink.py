@@ -21,6 +21,7 @@ from ..shared.errors import (
     ConfigError,
     NotAllowed,
     RemoteError,
+    RemoteOverlong,
     RemoteRefused,
     RemoteTooLate,
     RemoteUnavailable,
@@ -185,6 +186,8 @@ class Uplink:
         except RemoteError as fault:
             if isinstance(fault, RemoteUnlike):
                 self.cloud.lacks(contract, now_s=self._clock())
+            elif isinstance(fault, RemoteOverlong):
+                self.cloud.overlong(contract, now_s=self._clock())
             self._learn_from(fault, exchange, connection, left_ms=wait_ms)
             raise
         except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -214,6 +215,20 @@ def test_who_is_still_loading_has_not_ended(tmp_path: Path) -> None:
     assert not note_of(version).exists()
     with attempt(tmp_path / "nowhere" / "1", mark="a"):
         assert not ended_one(tmp_path / "nowhere" / "1", mark="a")
+
+
+def test_a_full_disk_keeps_no_version_from_being_loaded(tmp_path: Path) -> None:
+    version = tmp_path / "1"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # files can be made, and not written
+    try:
+        with attempt(version, mark="a"):
+            assert not ended_one(version, mark="a")
+        with pytest.raises(ConfigError, match="cannot be kept"):
+            choose(tmp_path, "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [*tmp_path.iterdir()]
 
 
 ROLLBACK = """
