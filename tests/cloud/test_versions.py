@@ -275,6 +275,20 @@ async def test_rollback_by_command_survives_a_restart(config: CloudConfig, key: 
     assert not (config.bundles / "tiny" / FILE_NAME).exists()
 
 
+async def test_files_that_were_away_for_a_while_leave_no_complaint(config: CloudConfig) -> None:
+    async with run_cloud(config) as cloud:
+        blobs = config.bundles / "tiny" / "1" / "blobs"
+        away = blobs.rename(config.bundles / "away")
+        await load(cloud)  # what is served stays
+        state, reason = (await states(cloud))["1"]
+        assert state == "READY"
+        assert "is missing" in reason
+        assert (await ask(cloud)).model_version == "1"
+        away.rename(blobs)
+        await load(cloud)
+        assert (await states(cloud))["1"] == ("READY", "")
+
+
 async def test_rollback_is_the_operators(config: CloudConfig) -> None:
     async with run_cloud(dataclasses.replace(config, model_control=False)) as cloud:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
