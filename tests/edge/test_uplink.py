@@ -313,10 +313,9 @@ async def test_files_that_are_away_for_a_while_cost_no_attempt_for_good() -> Non
 
 async def test_a_cloud_that_comes_back_and_cannot_be_understood_is_found_out() -> None:
     found = ["", "its certificate has expired"]
-    scene = Scene(free(), *(Scripted() for _ in range(4)))
+    scene = Scene(free())
     uplink = scene.uplink
     uplink._find_misfit = lambda: found.pop(0)
-    scene.clock.now_s += uplink_module._MISFIT_AFTER_S
     uplink._look_for_misfit()  # nobody is there yet
     await asyncio.gather(*uplink._tasks)
     uplink._look_for_misfit()
