@@ -4,10 +4,10 @@ A version that takes the process down with it, by a crash in a runtime's own cod
 would do so at each restart. A note is locked as long as whoever wrote it lives.
 """
 
+import contextlib
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -30,21 +30,21 @@ def ended_one(version: Path, *, mark: str) -> bool:
     return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def attempt(version: Path, *, mark: str) -> Iterator[None]:
-    """Within, the version is loaded; a directory that is not ours to write to gets no note."""
+    """Within, the version is loaded; where no note can be written it goes without."""
     note = note_of(version)
-    try:
-        file = note.open("wb")
-    except OSError as error:
-        log.debug("no note while %s is loaded: %s", version, error)
-        yield
-        return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        file.write(mark.encode())
-        file.flush()
+    with contextlib.ExitStack() as stack:
         try:
-            yield
-        finally:  # whatever was raised, the process lives
-            note.unlink(missing_ok=True)
+            file = stack.enter_context(note.open("wb", buffering=0))
+            stack.callback(_forget, note)  # whatever was raised, the process lives
+            fcntl.flock(file, fcntl.LOCK_SH)
+            file.write(mark.encode())
+        except OSError as error:  # not ours to write to, or a full disk
+            log.debug("no note while %s is loaded: %s", version, error)
+        yield
+
+
+def _forget(note: Path) -> None:
+    with contextlib.suppress(OSError):  # a folder may be made read-only while one loads from it
+        note.unlink()

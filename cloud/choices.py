@@ -4,6 +4,7 @@ Kept as ROOT/NAME/default.json beside the versions, so that it survives a restar
 for all clouds that serve the directory.
 """
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -35,14 +36,16 @@ def chosen(folder: Path) -> str:
 def choose(folder: Path, version: str) -> None:
     """Remembers a choice, or with an empty version that there is none; ConfigError if it cannot."""
     file = folder / FILE_NAME
+    draft = file.with_name(f".{FILE_NAME}.{os.getpid()}")
     try:
         if not version:
             file.unlink(missing_ok=True)
             return
-        draft = file.with_name(f".{FILE_NAME}.{os.getpid()}")
         draft.write_bytes(msgspec.json.encode(_Choice(version)))
         draft.replace(file)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise ConfigError(
             f"the choice of a version cannot be kept in {file} ({error.strerror}), and would be "
             "lost with a restart; nothing was changed"

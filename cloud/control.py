@@ -204,13 +204,16 @@ class ModelControl:
         """The version, ready to be switched to; what is served of it if it is no good."""
         served = {model.version: model for model in self._served(found.name)}.get(found.version)
         if served and self._marks.get(found.key) == found.mark:
+            self._reasons.pop(found.key, None)  # what was wrong meanwhile is so no more
             return served
         self._states[found.key] = "LOADING"
         try:
             await self._try_out(self._shelf, found)
             model = await self._ready(found)
         except (BundleError, ModelFault) as error:
-            log.warning("%s is not served: %s", found, error)
+            log.warning(
+                "%s is %s: %s", found, "served as before" if served else "not served", error
+            )
             self._reasons[found.key] = str(error)
             return served
         finally:

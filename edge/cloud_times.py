@@ -11,7 +11,9 @@ _PRECISIONS = frozenset(map(str, Precision))
 _WEIGHT = 0.1
 _Z_95 = 1.6449
 _UNLIKE_S = 30.0
-"""For so long a contract that the cloud did not know is left alone."""
+"""For so long a contract is left alone that the cloud did not know or answered at length."""
+_UNSEEN = Duration(50.0, 50.0**2)
+"""Of a cloud that loads what is called for: it knows no times before, and must be called once."""
 _MOST_MS = 3.6e6
 """An hour: no cloud is believed to say more, or less than nothing."""
 
@@ -23,6 +25,8 @@ class CloudTimes:
         self._compute: dict[str, Duration] = {}
         self._precision: dict[str, Precision] = {}
         self._unlike_s: dict[str, float] = {}
+        self._overlong_s: dict[str, float] = {}
+        self._unseen = NEVER
         self.formats = SAID_BY_NONE
         """The picture formats that it reads."""
         self._queue_ms = 0.0
@@ -44,6 +48,7 @@ class CloudTimes:
             for tail in state.tails
             if tail.precision in _PRECISIONS
         }
+        self._unseen = _UNSEEN if state.uptime_s > 0.0 else NEVER  # it is not just starting
         for contract in self._compute:
             self._unlike_s.pop(contract, None)
         said = frozenset(each for each in PictureFormat if each in state.picture_formats)
@@ -54,6 +59,10 @@ class CloudTimes:
         """The cloud has said that it does not know a contract; it may have another bundle."""
         self._compute.pop(contract, None)
         self._unlike_s[contract] = now_s
+
+    def overlong(self, contract: str, *, now_s: float) -> None:
+        """An answer was too long to be read. What came of it was in the way of all others."""
+        self._overlong_s[contract] = now_s
 
     def learn_queue(self, queue_ms: float, *, now_s: float) -> None:
         """How long a request that arrived now would wait, as the cloud forecasts it."""
@@ -76,11 +85,13 @@ class CloudTimes:
 
         A queue is served while one looks away: what was forecast is what is left of it.
         """
+        if now_s - self._overlong_s.get(contract, -math.inf) < _UNLIKE_S:
+            return NEVER
         computing = self._compute.get(contract)
         if computing is None:
             if now_s - self._unlike_s.get(contract, -math.inf) < _UNLIKE_S:
                 return NEVER
-            computing = max(self._compute.values(), key=_mean_ms, default=NEVER)
+            computing = max(self._compute.values(), key=_mean_ms, default=self._unseen)
         waiting_ms = self._queue_ms - max(now_s - self._queue_at_s, 0.0) * 1e3
         if waiting_ms <= 0.0:
             return computing

@@ -21,6 +21,7 @@ from ..shared.errors import (
     ConfigError,
     NotAllowed,
     RemoteError,
+    RemoteOverlong,
     RemoteRefused,
     RemoteTooLate,
     RemoteUnavailable,
@@ -99,7 +100,7 @@ class Uplink:
         self._attempts = self._refused = 0
         self._misfit, self._find_misfit = "", misfit
         self._looking = False
-        self._looked_at = -1
+        self._look_again_s = float("-inf")
         self._numbers = itertools.count()
         self._random = random.Random()  # noqa: S311  jitter, not secrets
 
@@ -185,6 +186,8 @@ class Uplink:
         except RemoteError as fault:
             if isinstance(fault, RemoteUnlike):
                 self.cloud.lacks(contract, now_s=self._clock())
+            elif isinstance(fault, RemoteOverlong):
+                self.cloud.overlong(contract, now_s=self._clock())
             self._learn_from(fault, exchange, connection, left_ms=wait_ms)
             raise
         except asyncio.CancelledError:
@@ -322,13 +325,13 @@ class Uplink:
         return min(_IDLE_S, self._idle_s) if self.cloud.known else _LOADING_S
 
     def _look_for_misfit(self) -> None:
-        """Asks beside all else why a cloud may not be understood: once for each outage.
+        """Asks beside all else why a cloud may not be understood, and some seconds later again.
 
-        As long as something is found it is asked again; what was found is told once.
+        It may have been away when asked before. What is found is told once.
         """
-        known = not self._misfit and self.breaker.openings == self._looked_at
-        if self._find_misfit is not None and not known and not self._looking:
-            self._looked_at, self._looking = self.breaker.openings, True
+        now_s = self._clock()
+        if self._find_misfit is not None and now_s >= self._look_again_s and not self._looking:
+            self._look_again_s, self._looking = now_s + _MISFIT_S[0], True
             self._spawn(self._look_once(self._find_misfit))
 
     async def _look_once(self, find: Callable[[], str]) -> None:

@@ -20,7 +20,8 @@ HybridgeError
 │   ├── RemoteUnavailable   nobody answers there
 │   ├── RemoteTooLate       it refused, or missed, the deadline
 │   └── RemoteRefused       it answered with an error of its own
-│       └── RemoteUnlike    it has another bundle: no such model, version or contract
+│       ├── RemoteUnlike    it has another bundle: no such model, version or contract
+│       └── RemoteOverlong  it began an answer that is longer than any of the model's
 ├── BundleError             a bundle that is incomplete, altered or not trusted
 ├── BuildError              a model or data set from which no bundle can be made
 └── ConfigError             a setting that cannot work
@@ -115,6 +116,10 @@ class RemoteUnlike(RemoteRefused):
     """The other side has no such model, version or contract: another bundle than ours."""
 
 
+class RemoteOverlong(RemoteRefused):
+    """The other side began an answer longer than is taken; this side left it unread."""
+
+
 class BundleError(HybridgeError):
     """A bundle that is incomplete, altered, of an unknown format or not trusted."""
 
@@ -161,6 +166,7 @@ MEANINGS: dict[type[HybridgeError], Meaning] = {
     RemoteTooLate: Meaning(_CODE.DEADLINE_EXCEEDED, 504, 75, "remote too late"),
     RemoteRefused: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote refused"),
     RemoteUnlike: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote refused"),
+    RemoteOverlong: Meaning(_CODE.UNAVAILABLE, 502, 69, "remote refused"),
     BundleError: Meaning(_CODE.FAILED_PRECONDITION, 500, 65, "bad bundle"),
     BuildError: Meaning(_CODE.FAILED_PRECONDITION, 500, 65, "cannot build"),
     ConfigError: Meaning(_CODE.FAILED_PRECONDITION, 500, 78, "bad configuration"),
@@ -185,6 +191,10 @@ def public_message(error: HybridgeError) -> str:
     return line if len(line) <= _MOST_CHARACTERS else f"{line[: _MOST_CHARACTERS - 3]}..."
 
 
+_OVERLONG = "CLIENT: Received message larger than max"
+"""gRPC's own words where it is this side that refuses; the status is that of a full queue too."""
+
+
 def from_rpc(error: grpc.RpcError) -> RemoteError:
     """A failed call as this side sees it: the remote's fault, with its own words."""
     return from_status(error.code(), error.details() or "")
@@ -196,5 +206,7 @@ def from_status(code: grpc.StatusCode, details: str) -> RemoteError:
         return RemoteUnavailable(details)
     if code is _CODE.DEADLINE_EXCEEDED:
         return RemoteTooLate(details)
+    if code is _CODE.RESOURCE_EXHAUSTED and _OVERLONG in details:
+        return RemoteOverlong(f"{code.name}: {details}")
     unlike = code in (_CODE.NOT_FOUND, _CODE.FAILED_PRECONDITION)
     return (RemoteUnlike if unlike else RemoteRefused)(f"{code.name}: {details}")

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -216,6 +217,20 @@ def test_who_is_still_loading_has_not_ended(tmp_path: Path) -> None:
         assert not ended_one(tmp_path / "nowhere" / "1", mark="a")
 
 
+def test_a_full_disk_keeps_no_version_from_being_loaded(tmp_path: Path) -> None:
+    version = tmp_path / "1"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # files can be made, and not written
+    try:
+        with attempt(version, mark="a"):
+            assert not ended_one(version, mark="a")
+        with pytest.raises(ConfigError, match="cannot be kept"):
+            choose(tmp_path, "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [*tmp_path.iterdir()]
+
+
 ROLLBACK = """
 import sys
 from hybridge.cli.main import main
@@ -258,6 +273,20 @@ async def test_rollback_by_command_survives_a_restart(config: CloudConfig, key: 
         await load(cloud, version="newest")
         assert (await ask(cloud)).model_version == "3"
     assert not (config.bundles / "tiny" / FILE_NAME).exists()
+
+
+async def test_files_that_were_away_for_a_while_leave_no_complaint(config: CloudConfig) -> None:
+    async with run_cloud(config) as cloud:
+        blobs = config.bundles / "tiny" / "1" / "blobs"
+        away = blobs.rename(config.bundles / "away")
+        await load(cloud)  # what is served stays
+        state, reason = (await states(cloud))["1"]
+        assert state == "READY"
+        assert "is missing" in reason
+        assert (await ask(cloud)).model_version == "1"
+        away.rename(blobs)
+        await load(cloud)
+        assert (await states(cloud))["1"] == ("READY", "")
 
 
 async def test_rollback_is_the_operators(config: CloudConfig) -> None:

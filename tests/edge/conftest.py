@@ -24,7 +24,7 @@ from hybridge.edge.uplink import Uplink
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.deadline import Clock, monotonic
 from hybridge.shared.privacy import Privacy
-from hybridge.shared.security import Address, Security
+from hybridge.shared.security import MAX_MESSAGE_BYTES, Address, Security
 
 from ..bundles import CLOUD, LOCAL, NAME, SPLIT, Small, stage_times
 
@@ -53,10 +53,14 @@ async def cloud(small: Small) -> AsyncIterator[Address]:
 
 
 @asynccontextmanager
-async def connected(address: Address, *, known: bool = True) -> AsyncIterator[Uplink]:
+async def connected(
+    address: Address, *, known: bool = True, most_answer_bytes: int = MAX_MESSAGE_BYTES
+) -> AsyncIterator[Uplink]:
     """An uplink that has measured its cloud, where there is one to be measured."""
     uplink = Uplink(
-        lambda: GrpcConnection(address, security=Security(), model=NAME),
+        lambda: GrpcConnection(
+            address, security=Security(), model=NAME, most_answer_bytes=most_answer_bytes
+        ),
         clock=monotonic,
         name=str(address),
     )

@@ -122,3 +122,24 @@ def test_the_cloud_says_what_it_computes_in() -> None:
     assert times.precision("still being loaded") is Precision.INT8
     times.learn(fleet_pb2.ProbeResponse(tails=tails[1:]), now_s=0.0)
     assert times.precision("a") is Precision.FLOAT32
+
+
+def test_a_contract_answered_at_length_is_left_alone_for_a_while_whatever_probes_say() -> None:
+    times = CloudTimes()
+    times.learn(state(0.0, a=5.0, b=5.0), now_s=0.0)
+    times.overlong("a", now_s=0.0)
+    times.learn(state(0.0, a=5.0, b=5.0), now_s=29.0)
+    assert times.forecast("a", now_s=29.0) is NEVER
+    assert times.forecast("b", now_s=29.0).mean_ms == 5.0
+    assert times.forecast("a", now_s=31.0).mean_ms == 5.0
+
+
+def test_a_cloud_that_loads_what_is_called_for_is_called() -> None:
+    times = CloudTimes()
+    times.learn(fleet_pb2.ProbeResponse(), now_s=0.0)
+    assert times.forecast("a", now_s=0.0) == NEVER  # it is starting
+    times.learn(fleet_pb2.ProbeResponse(uptime_s=0.1), now_s=0.0)
+    assert not times.known
+    assert 0.0 < mean_ms(times, "a") < 1_000.0
+    times.lacks("a", now_s=0.0)
+    assert times.forecast("a", now_s=1.0) == NEVER

@@ -6,17 +6,13 @@ import grpc
 import numpy as np
 import pytest
 
-from hybridge.edge.connection import GrpcConnection
 from hybridge.edge.daemon import most_bytes_of_answers
-from hybridge.edge.uplink import Uplink
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.deadline import Deadline, monotonic
-from hybridge.shared.errors import RemoteRefused
-from hybridge.shared.security import Security
 
-from ..bundles import CLOUD, LOCAL, NAME, Small, picture
+from ..bundles import CLOUD, LOCAL, Small, picture
 from .clouds import answer_of, fake_cloud
 from .conftest import connected, make_agent
 
@@ -134,24 +130,25 @@ async def test_a_cloud_with_another_bundle_is_not_asked_by_every_request(
         agent.close()
 
 
-async def test_an_answer_far_too_long_is_not_received(small: Small) -> None:
-    def flood(request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        answer = answer_of(*GOOD)
-        messages.add_output(answer, "more", np.zeros(2_000_000, np.uint8))
-        return answer
+def flood(request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    answer = of_this_request(request)
+    messages.add_output(answer, "more", np.zeros(2_000_000, np.uint8))
+    return answer
 
+
+async def test_answers_far_too_long_are_neither_read_nor_asked_for_again(small: Small) -> None:
     most = most_bytes_of_answers(small.bundle.manifest)
-    async with fake_cloud(small.bundle, told_as(flood)) as cloud:
-        uplink = Uplink(
-            lambda: GrpcConnection(
-                cloud.address, security=Security(), model=NAME, most_answer_bytes=most
-            ),
-            clock=monotonic,
-            name="flood",
-        )
-        await uplink.startup()
-        await uplink.probe(12_000)
-        with pytest.raises(RemoteRefused, match="larger than max"):
-            await uplink.infer(b"frame", model=NAME, version="1", parameters={}, left_ms=LONG_MS)
+    async with (
+        fake_cloud(small.bundle, told_as(flood)) as cloud,
+        connected(cloud.address, most_answer_bytes=most) as uplink,
+    ):
+        agent = make_agent(small, uplink)
+        contracts = 1 + len(small.bundle.manifest.large.cuts)  # each is asked once
+        answers = [await agent.answer(picture(seed), within()) for seed in range(contracts)]
+        assert "larger than max" in answers[0].fallback
+        await uplink.probe(0)  # it goes on to say that it has them
+        answers += [await agent.answer(picture(seed), within()) for seed in range(3)]
+        assert all(answer.plan == LOCAL for answer in answers)
+        assert 1 <= len(cloud.requests) <= contracts
         assert uplink.breaker.closed
-        await uplink.shutdown()
+        agent.close()

@@ -316,6 +316,23 @@ async def test_files_that_are_away_for_a_while_cost_no_attempt_for_good() -> Non
     await uplink.shutdown()
 
 
+async def test_a_cloud_that_comes_back_and_cannot_be_understood_is_found_out() -> None:
+    found = ["", "its certificate has expired"]
+    scene = Scene(free())
+    uplink = scene.uplink
+    uplink._find_misfit = lambda: found.pop(0)
+    uplink._look_for_misfit()  # nobody is there yet
+    await asyncio.gather(*uplink._tasks)
+    uplink._look_for_misfit()
+    assert len(found) == 1
+    scene.clock.now_s += uplink_module._MISFIT_S[0]
+    uplink._look_for_misfit()
+    async with asyncio.timeout(SOON_S):
+        await uplink._woken.wait()
+    assert uplink.breaker.reason == "its certificate has expired"
+    await uplink.shutdown()
+
+
 async def test_attempts_are_bounded_and_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
     class Noted(random.Random):
         def uniform(self, a: float, b: float) -> float:

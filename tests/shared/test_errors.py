@@ -7,6 +7,7 @@ from hybridge.shared.errors import (
     FrameCorrupt,
     HybridgeError,
     RemoteError,
+    RemoteOverlong,
     RemoteRefused,
     RemoteTooLate,
     RemoteUnavailable,
@@ -86,3 +87,9 @@ def test_a_failed_call_is_the_remotes_fault(code: Code) -> None:
     if type(error) is RemoteRefused:
         assert code.name in str(error)
     assert type(from_rpc(Failed(code, None))) is type(error)
+
+
+@pytest.mark.parametrize(("whose", "kind"), [("CLIENT", RemoteOverlong), ("SERVER", RemoteRefused)])
+def test_which_side_found_a_message_too_long(whose: str, kind: type[RemoteRefused]) -> None:
+    told = f"{whose}: Received message larger than max (9 vs. 8)"
+    assert type(from_rpc(Failed(Code.RESOURCE_EXHAUSTED, told))) is kind
