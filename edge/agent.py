@@ -104,7 +104,7 @@ class Agent:
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
-        self._came, self._sent = Frequency(), Frequency()
+        self._came, self._lit, self._sent = Frequency(), Frequency(), Frequency()
         self.lateness = Lateness()
         self.unlit = 0
         """Requests under way for which the light model has not answered yet."""
@@ -178,6 +178,7 @@ class Agent:
     ) -> Decision:
         """What the policy says of a request now."""
         link = self._link()
+        self._processor.read(self._cpu_clock(), now_s=self.clock())
         options = self._options(deadline, link)
         question = Question(
             left_ms=left_ms,
@@ -235,22 +236,26 @@ class Agent:
     def _waits(self, deadline: Deadline, now_s: float) -> Waits:
         """What stands before a request on the device: jobs, and what the others will need."""
         overhead_ms = self.lateness.overhead_ms
-        needed_ms = self._light_ms + (self.times.least_ms(DECODE) + overhead_ms)
+        decode_ms = self.times.least_ms(DECODE) + overhead_ms
+        busy_ms = self._came.hz(now_s=now_s) * decode_ms + self._lit.hz(now_s=now_s) * self._light_ms
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
-        before = Duration(max(self.unlit - 1, 0) * needed_ms)
+        before = Duration(max(self.unlit - 1, 0) * (decode_ms + self._light_ms))
         return Waits(
             light=waits.light,
             remote=waits.remote.then(before),
-            busy=self._came.hz(now_s=now_s) * needed_ms / 1e3,
+            busy=busy_ms / 1e3,
             remote_hz=self._sent.hz(now_s=now_s),
             overhead_ms=overhead_ms,
-            used=self._processor.read(self._cpu_clock(), now_s=now_s),
         )
 
     def sends(self) -> None:
         """A remote plan begins."""
         self._sent.count(now_s=self.clock())
+
+    def lights(self) -> None:
+        """The light model begins."""
+        self._lit.count(now_s=self.clock())
 
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""

@@ -77,10 +77,9 @@ class _Table(NamedTuple):
 class Waits(NamedTuple):
     """How long the light model, and the device's part of a remote plan, have to wait first.
 
-    `busy` is the share of the processor's time that goes to what every request needs, `remote_hz`
-    how many remote plans are begun in a second, each with `overhead_ms` beside its stages. A plan
-    is judged by what becomes of the processor when all of these take it, and by `used`, the share
-    that is used as it is.
+    `busy` is the share of the processor's time that goes to decoding and to the light model,
+    `remote_hz` how many remote plans are begun in a second, each with `overhead_ms` beside its
+    stages. A plan is judged by what becomes of the processor when all of these take it.
     """
 
     light: Duration = NO_TIME
@@ -88,13 +87,12 @@ class Waits(NamedTuple):
     busy: float = 0.0
     remote_hz: float = 0.0
     overhead_ms: float = 0.0
-    used: float = 0.0
 
     def among_others_ms(self, alone_ms: float) -> float:
         """How long a remote plan that takes so long alone takes among others like itself."""
         whole_ms = alone_ms + self.overhead_ms
         load = self.busy + self.remote_hz * whole_ms / 1e3
-        return alone_ms + _STEADY * crowd_ms(whole_ms, load=max(load, self.used))
+        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
 
 
 NO_WAITS = Waits()
@@ -220,7 +218,17 @@ class Outlook:
             if not contract:
                 ready = waits.light.then(own := device(stages))
                 energy_j += joules_per_ms * own.mean_ms
-                return Option(plan, agreement, 0, ready.mean_ms, 0.0, 0.0, ready.variance, energy_j)
+                return Option(
+                    plan,
+                    agreement,
+                    0,
+                    ready.mean_ms,
+                    0.0,
+                    0.0,
+                    ready.variance,
+                    energy_j,
+                    work_ms=alone_ms,
+                )
             device_ms, variance, own_ms = owns.get(at) or of_device(row)
             network, computing = transfer(p50, p95), of_cloud(contract)
             cloud_ms = computing.mean_ms

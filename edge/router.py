@@ -7,7 +7,8 @@ p99.9, so that an answer of the device's own is there. What a remote plan adds i
 
 and the plan of the largest gain is taken: the highest expected agreement of the answer given in the
 end. The price of the device's time is zero while there is time to spare; on a full processor
-(processor.py) it lets go first what gains least for what it takes from others. Gains within the
+(processor.py) it lets go first what gains least for what it takes from others. An answer that comes
+in time spares the light model's own work, which counts as gained. Gains within the
 standard error of the best plan's agreement are ties, broken by the earlier finish, then by fewer
 bytes, then by energy.
 
@@ -224,13 +225,14 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
         finish_ms = 0.0 if sight is not None else local.total_ms
         found.append(_Candidate(local, finish_ms, in_time, 0.0, in_time))
     free, price = demand is ANYTHING, question.price_per_ms
+    spared = price * local.work_ms if sight is None else 0.0
     in_order = options if isinstance(options, BestFirst) else None
     if demand.objective is not Objective.ACCURACY:
         in_order = None
     for at in range(len(options)):
         if in_order is not None and most > 0.0:
             rate = in_order.agreements[at]
-            surely = scale * max(rate.value - floor, 0.0)
+            surely = scale * max(rate.value - floor, 0.0) + spared
             if rate.value < least and surely < most - error:
                 break
             # One that adds as much and is surer of it would say what is a tie.
@@ -249,7 +251,7 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
         if option.parts and whole < _SAFE:
             in_time, gained = option.with_parts(whole, left_ms, floor)
         if in_time >= _TRIED:
-            gain = scale * gained - price * option.work_ms
+            gain = scale * gained - price * option.work_ms + in_time * spared
             found.append(_Candidate(option, total.mean_ms, in_time, gain, whole))
             if gain > most:
                 most, error = gain, option.agreement.standard_error
@@ -313,19 +315,22 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
     Who wants to be quick waits for it only if it spares more time than it takes. On a full
-    processor it does not run beside a plan that will hardly need it.
+    processor it runs neither before a plan that is as good as sure to be in time, nor beside any.
     """
     demand = question.demand
     if demand.objective is Objective.LATENCY:
         spared_ms = question.sure_share * taken.option.total_ms
         return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
+    full, sure = question.price_per_ms > 0.0, taken.in_time >= _SAFE
+    if full and sure:
+        return Light.NET
     wait_ms = local.total.quantile(_SURE)
     base = local.agreement.value
     _, _, now = taken.option.expected(question.left_ms, base)
     _, _, later = taken.option.expected(question.left_ms - wait_ms, base)
     if not demand.outputs and now - later <= _PATIENCE:
         return Light.FIRST
-    return Light.NET if taken.in_time >= _SAFE or question.price_per_ms > 0.0 else Light.BESIDE
+    return Light.NET if sure or full else Light.BESIDE
 
 
 def _local(options: Sequence[Option]) -> Option:

@@ -195,6 +195,7 @@ class Run:
 
     def _start_light(self) -> None:
         if self._light is None:
+            self.agent.lights()
             expected = self.agent.expected(self.agent.local.plan)
             lit = self.agent.bench.light(self.picture, self.deadline, expected)
             self._light = self._watched(lit)
