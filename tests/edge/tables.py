@@ -110,6 +110,7 @@ def unsure_tables(draw: st.DrawFn) -> list[Option]:
             variance=draw(st.just(0.0) | st.floats(0, 1e5)),
             energy_j=draw(st.integers(0, 3)),
             cost=draw(st.integers(0, 3)),
+            work_ms=draw(st.just(0.0) | st.floats(0, 100)),
             similarity=draw(st.sampled_from([None, 0.2, 0.6])),
             parts=draw(parts_of(each)) if each.plan.kind is PlanKind.CLOUD else (),
         )

@@ -103,12 +103,12 @@ def test_who_comes_later_waits(
         assert option.network_ms == at_once[plan].network_ms
 
 
-@given(st.floats(0.1, 500), st.floats(0, 30), st.floats(0, 1.2), st.booleans())
+@given(st.floats(0.1, 500), st.floats(0, 30), st.booleans())
 def test_nothing_is_done_sooner_than_was_said_before(
-    small: Small, ms: float, hz: float, used: float, first: bool
+    small: Small, ms: float, hz: float, first: bool
 ) -> None:
     manifest = manifest_of(small)
-    waits = Waits(light=Duration(3.0), remote=Duration(5.0, 1.0), remote_hz=hz, used=used)
+    waits = Waits(light=Duration(3.0), remote=Duration(5.0, 1.0), remote_hz=hz)
     options = Outlook(manifest, alone=lambda _: ms / 2).options(
         device=in_turn(lambda stage: Duration(ms, ms)),
         transfer=lambda p50, p95: Duration(ms + p50 / 1e3, ms),

@@ -5,15 +5,18 @@ import pytest
 from hybridge.edge.processor import ProcessorLoad
 
 
-def settle(load: ProcessorLoad, demand_at: "dict[float, float]", *, seconds: int) -> list[float]:
-    """Runs a processor whose use falls with the price; the shares that were used."""
-    used, cpu_s = [], 0.0
+def settle(
+    load: ProcessorLoad, demand_at: "dict[float, float]", *, seconds: int
+) -> tuple[list[float], list[float]]:
+    """Runs a processor whose use falls with the price; the shares that were used, and prices."""
+    used, prices, cpu_s = [], [], 0.0
     for tick in range(seconds * 4):
         wanted = next(share for price, share in demand_at.items() if load.price_per_ms <= price)
         used.append(min(wanted, 1.0))
         cpu_s += used[-1] * 0.25
         load.read(cpu_s, now_s=(tick + 1) * 0.25)
-    return used
+        prices.append(load.price_per_ms)
+    return used, prices
 
 
 def test_with_time_to_spare_nothing_costs() -> None:
@@ -25,10 +28,10 @@ def test_with_time_to_spare_nothing_costs() -> None:
 def test_the_price_brings_the_use_to_what_is_wanted() -> None:
     load = ProcessorLoad()
     load.read(0.0, now_s=0.0)
-    used = settle(load, {0.002: 1.6, 0.006: 1.0, float("inf"): 0.6}, seconds=60)
+    used, prices = settle(load, {0.002: 1.6, 0.006: 1.0, float("inf"): 0.6}, seconds=60)
     assert used[0] == 1.0
     assert sum(used[40:]) / len(used[40:]) == pytest.approx(0.88, abs=0.05)
-    assert 0.004 < load.price_per_ms < 0.008
+    assert sum(prices[40:]) / len(prices[40:]) == pytest.approx(0.006, abs=0.002)
 
 
 def test_once_there_is_time_again_nothing_costs() -> None:

@@ -71,10 +71,11 @@ def test_the_order_of_the_table_does_not_matter(
     )
 
 
-@given(unsure_tables(), questions)
+@given(unsure_tables(), questions, st.just(0.0) | st.floats(0, 0.1))
 def test_options_in_order_need_not_all_be_looked_at(
-    options: list[Option], question: Question
+    options: list[Option], question: Question, price_per_ms: float
 ) -> None:
+    question = question._replace(price_per_ms=price_per_ms)
     in_order = sorted(
         options, key=lambda o: (o.plan.kind is not PlanKind.LOCAL, -o.agreement.value)
     )
@@ -292,6 +293,24 @@ def test_what_the_processor_costs_is_taken_off_the_gain() -> None:
     assert [each.option for each in (free, dear, dearer)] == [best, quick, local]
     unsure = Question(left_ms=200.0, price_per_ms=0.03, sight=Sight(agrees=0.2))
     assert choose(table, unsure).option is quick
+
+
+def test_an_answer_in_time_spares_the_light_models_work() -> None:
+    """What costs less than the light model is taken whatever it costs, until that has run."""
+    local, little = option("local", 0.7, work_ms=40), option("cloud:raw", 0.75, work_ms=30)
+    dear = Question(left_ms=200.0, price_per_ms=0.05)
+    assert choose([local, little], dear).option is little
+    assert choose(best_first([local, little]), dear).option is little
+    assert choose([local, little], dear._replace(sight=Sight(agrees=0.2))).option is local
+    late = option("cloud:raw", 0.75, work_ms=30, network_ms=200, spread_ms=50)
+    assert 0.1 < late.total.within(200.0) < 0.7
+    assert choose([local, late], dear).option is local
+
+
+def test_on_a_full_processor_the_light_model_does_not_run_before_a_plan_that_is_sure() -> None:
+    local, sure = option("local", 0.7, device_ms=40), option("cloud:raw", 0.99, network_ms=60)
+    slack = [Question(left_ms=500.0, price_per_ms=price) for price in (0.0, 0.001)]
+    assert [choose([local, sure], each).light for each in slack] == [Light.FIRST, Light.NET]
 
 
 def test_on_a_full_processor_the_light_model_is_but_the_net() -> None:
