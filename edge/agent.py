@@ -8,7 +8,7 @@ What one request goes through is in `run.py`.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -237,7 +237,8 @@ class Agent:
         """What stands before a request on the device: jobs, and what the others will need."""
         overhead_ms = self.lateness.overhead_ms
         decode_ms = self.times.least_ms(DECODE) + overhead_ms
-        busy_ms = self._came.hz(now_s=now_s) * decode_ms + self._lit.hz(now_s=now_s) * self._light_ms
+        busy_ms = self._came.hz(now_s=now_s) * decode_ms
+        busy_ms += self._lit.hz(now_s=now_s) * self._light_ms
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
         before = Duration(max(self.unlit - 1, 0) * (decode_ms + self._light_ms))
@@ -253,9 +254,10 @@ class Agent:
         """A remote plan begins."""
         self._sent.count(now_s=self.clock())
 
-    def lights(self) -> None:
-        """The light model begins."""
+    def light(self, picture: Array, deadline: Deadline) -> Awaitable[Lit]:
+        """What the light model answers, as soon as its turn has come."""
         self._lit.count(now_s=self.clock())
+        return self.bench.light(picture, deadline, self.expected(self.local.plan))
 
     def expected(self, plan: Plan) -> Duration:
         """How long the device's share of a plan takes."""

@@ -195,10 +195,7 @@ class Run:
 
     def _start_light(self) -> None:
         if self._light is None:
-            self.agent.lights()
-            expected = self.agent.expected(self.agent.local.plan)
-            lit = self.agent.bench.light(self.picture, self.deadline, expected)
-            self._light = self._watched(lit)
+            self._light = self._watched(self.agent.light(self.picture, self.deadline))
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
         follow_ms = self.agent.follow_ms if self.on_final is not None else 0.0

@@ -135,6 +135,7 @@ questions = st.builds(
     demand=demands,
     sight=sights,
     spent_bytes=st.sampled_from([0.0, 1.0, 9.0]),
+    price_per_ms=st.just(0.0) | st.floats(0, 0.1),
 )
 
 

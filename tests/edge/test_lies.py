@@ -1,5 +1,6 @@
 """Clouds that say what is not so: the device answers, and says why; no other answer is given."""
 
+import math
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -12,7 +13,7 @@ from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
 from hybridge.shared.deadline import Deadline, monotonic
 
-from ..bundles import CLOUD, LOCAL, Small, picture
+from ..bundles import CLOUD, LOCAL, NAME, Small, picture
 from .clouds import answer_of, fake_cloud
 from .conftest import connected, make_agent
 
@@ -152,3 +153,20 @@ async def test_answers_far_too_long_are_neither_read_nor_asked_for_again(small: 
         assert 1 <= len(cloud.requests) <= contracts
         assert uplink.breaker.closed
         agent.close()
+
+
+@pytest.mark.parametrize("queue_ms", [math.inf, -1e9, 1e300, math.nan])
+async def test_a_cloud_that_lies_about_its_times(small: Small, queue_ms: float) -> None:
+    async with fake_cloud(small.bundle) as cloud, connected(cloud.address) as uplink:
+        cloud.answer = answer_of(
+            0, 0, 0, 0, 1, queue_ms=queue_ms, compute_ms=queue_ms, forecast_ms=queue_ms
+        )
+        cloud.allowed.set()
+        answer = await uplink.infer(
+            b"frame", model=NAME, version="1", parameters={}, left_ms=LONG_MS
+        )
+        assert answer.probabilities.tolist() == [0, 0, 0, 0, 1]
+        transfer = uplink.link.transfer(now_s=monotonic())
+        assert 0.0 < transfer.duration(1000).mean_ms < math.inf
+        forecast = uplink.cloud.forecast("", now_s=monotonic())
+        assert 0.0 <= forecast.mean_ms <= 2 * 3.6e6
