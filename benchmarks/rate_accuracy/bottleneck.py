@@ -42,8 +42,8 @@ def targets(
 ) -> list[Target]:
     """What is asked of a model's bottleneck; without one (`why`) each is told as not measured.
 
-    Work, time and bytes are those of one head: that of the fewest bytes at 99 %, or where none
-    reaches it that of the highest agreement.
+    Work, time and bytes are those of one head, among those light enough for a device if there are
+    any: that of the fewest bytes at 99 %, or where none reaches it that of the highest agreement.
     """
     of = f"{model}: a bottleneck's"
     bytes_name = f"{of} bytes, of the best picture codec's, at 99 % agreement"
@@ -62,6 +62,8 @@ def targets(
             Target.not_measured(name, unit=unit, bound=bound, why=why)
             for name, unit, bound in asked
         ]
+    light = [c for c in learned if c.work <= WORK and times_ms[c.where] <= ENCODER_MS]
+    learned = light or learned
     best, top = cheapest(learned, AGREEMENT), highest(learned)
     head, point = best or top
     said = f"{head.where} {top[1].codec}: {top[1].bytes_p50:,} bytes"
