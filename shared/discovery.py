@@ -78,7 +78,7 @@ def find_cloud(*, wait_ms: float = 3000.0) -> Address:
     try:
         browser = ServiceBrowser(zeroconf, SERVICE_TYPE, handlers=[changed])
         try:
-            return found.get(timeout=deadline.left_ms(monotonic()) / 1e3)
+            return found.get(timeout=max(0.0, deadline.left_ms(monotonic()) / 1e3))
         except queue.Empty:
             raise RemoteUnavailable(
                 f"no cloud announced itself within {wait_ms:g} ms; give --cloud HOST:PORT"

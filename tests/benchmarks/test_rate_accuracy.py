@@ -195,13 +195,67 @@ def test_pictures_are_taken_evenly(tmp_path: Path) -> None:
 
 def test_a_bottleneck_is_held_against_the_best_picture_codec() -> None:
     picture = curve(point("webp-50", 3000, 99), point("webp-75", 5000, 100))
-    assert bottleneck.targets("vgg16", [picture]) == []
-    narrow = curve(point("rans-8", 900, 98), point("rans-12", 1200, 99), where="b01-15x15x24/int8")
-    *_, share = bottleneck.targets("vgg16", [picture, narrow])
-    assert share.value == pytest.approx(1200 / 3000)
-    assert share.holds
-    never = curve(point("rans-8", 900, 98), where="b01-15x15x24/int8")
-    assert not bottleneck.targets("vgg16", [picture, never])[0].holds
+    where = "b01-15x15x24/int8"
+    narrow = Curve(where, "rans", (point("rans-8", 900, 98), point("rans-12", 1200, 99)), work=0.03)
+    other = curve(point("rans-8", 1300, 100), where="b01-15x15x24/float32")
+    times_ms = {where: 2.5, "b01-15x15x24/float32": 6.0}
+    made = bottleneck.targets("vgg16", [picture, narrow, other], times_ms)
+    assert [each.value for each in made] == [0.99, 0.03, 2.5, pytest.approx(1200 / 3000)]
+    assert [each.holds for each in made] == [True] * 4
+    assert [each.bound for each in made] == [0.99, 0.1, 5.0, 0.5]
+    slow = bottleneck.targets("vgg16", [picture, narrow], {where: 5.5})
+    assert [each.holds for each in slow] == [True, True, False, True]
+
+
+def test_a_bottleneck_that_falls_short_has_every_figure() -> None:
+    picture = curve(point("webp-50", 3000, 99))
+    never = curve(point("rans-8", 900, 97), point("rans-12", 950, 98), where="b01-15x15x24/int8")
+    agreement, _, encoder, share = bottleneck.targets("vgg16", [picture, never], {never.where: 1.0})
+    assert (agreement.value, agreement.holds, encoder.holds) == (0.98, False, True)
+    assert (share.value, share.holds, share.bound) == (None, False, 0.5)
+    assert "98.0%" in share.note
+    assert "webp-50 with 3,000" in share.note
+    *_, share = bottleneck.targets("vgg16", [never], {never.where: 1.0})
+    assert (share.value, share.holds) == (None, None)
+
+
+def test_what_needs_a_bottleneck_is_named_without_one() -> None:
+    picture = curve(point("webp-50", 3000, 99))
+    made = bottleneck.targets("vgg16", [picture], {})
+    assert [(each.value, each.holds) for each in made] == [(None, None)] * 4
+    assert all("--bottleneck vgg16=FILE" in each.note for each in made)
+    given = bottleneck.targets(
+        "vgg16", [picture, curve(point("a", 1, 99), where="b01/int8")], {"b01/int8": 1.0}
+    )
+    assert [each.name for each in made] == [each.name for each in given]
+
+
+def test_the_encoder_of_a_bottleneck_is_timed(
+    monkeypatch: pytest.MonkeyPatch, small: Small
+) -> None:
+    pixels = small.models.resize_large(picture(3))
+    assert bottleneck.encoder_ms(small.bundle, pixels) == {}
+    monkeypatch.setattr(bottleneck, "_CUTS", SPLIT.cut)
+    found = bottleneck.encoder_ms(small.bundle, pixels)
+    assert found.keys() == {
+        f"{SPLIT.cut}/{head}" for head in small.bundle.manifest.cut(SPLIT.cut).heads
+    }
+    assert all(ms > 0 for ms in found.values())
+
+
+def test_the_cuts_of_lite2_are_held_against_the_best_picture_codec() -> None:
+    picture = curve(point("jxl-98", 10_000, 99))
+    early = Curve("c1/float32", "klt", (point("klt-30", 1500, 99),), work=0.4, spatial=True)
+    late = Curve("c2/float32", "klt", (point("klt-30", 1400, 98),), work=0.7, spatial=True)
+    fifth, eighth = rates._targets([picture, early, late])
+    assert (fifth.value, fifth.holds) == (0.15, True)
+    assert (eighth.value, eighth.holds) == (0.15, False)
+    fifth, eighth = rates._targets([picture, late])
+    assert (fifth.value, fifth.holds) == (None, None)
+    assert (eighth.value, eighth.holds) == (None, False)
+    for each in rates._targets(None):
+        assert (each.value, each.holds) == (None, None)
+        assert "--models lite2" in each.note
 
 
 def test_a_bottleneck_belongs_to_a_model() -> None:
@@ -244,4 +298,6 @@ def test_a_bundle_that_quick_does_not_build_is_named(
 ) -> None:
     monkeypatch.setenv("HYBRIDGE_HOME", str(tmp_path))
     assert rates.main(["--data", str(tmp_path), "--models", "lite2", "--quick"]) == 0
-    assert "lite2 is left out" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "lite2 is left out" in out
+    assert out.count("not measured") == 6  # two of lite2, four of a bottleneck

@@ -27,3 +27,8 @@ def test_who_listens_everywhere_is_found_at_a_real_address(monkeypatch: pytest.M
     assert discovery._reachable_at("0.0.0.0") == ["192.0.2.7"]
     assert discovery._reachable_at("127.0.0.1") == ["127.0.0.1"]
     assert discovery._reachable_at("192.0.2.9") == ["192.0.2.9"]
+
+
+def test_no_time_left_is_no_fault() -> None:
+    with pytest.raises(RemoteUnavailable):
+        find_cloud(wait_ms=1e-6)
