@@ -5,7 +5,7 @@ _SPAN_S = 0.25
 _WEIGHT = 0.3
 _WANTED = 0.88
 """The share that is to be used; more of it is time spent waiting for one another."""
-_STEP = 0.09
+_STEP = 0.03
 """How fast the price follows, in agreement per ms, for each share too much and second."""
 _MOST_PER_MS = 0.1
 """Nobody pays that: a plan of 10 ms would have to mend every answer."""

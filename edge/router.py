@@ -43,6 +43,8 @@ _TRIED = 0.1
 UNLIKELY = 0.02
 """An answer under way that is less likely than this to come in time is not waited for."""
 _SAFE = 0.99
+_SPARED = 0.5
+"""Of the plans taken before the light model has answered; the others are taken afterwards too."""
 _PATIENCE = 0.001
 """So much expected agreement the light model may cost by going first."""
 _SURE = 1.2816
@@ -315,14 +317,14 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
     Who wants to be quick waits for it only if it spares more time than it takes. On a full
-    processor it runs neither before a plan that is as good as sure to be in time, nor beside any.
+    processor it runs before a plan only where that spares as much work as it takes, and beside none.
     """
     demand = question.demand
     if demand.objective is Objective.LATENCY:
         spared_ms = question.sure_share * taken.option.total_ms
         return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
-    full, sure = question.price_per_ms > 0.0, taken.in_time >= _SAFE
-    if full and sure:
+    full, work_ms = question.price_per_ms > 0.0, taken.option.work_ms
+    if full and taken.in_time * local.work_ms > (1.0 - _SPARED) * work_ms:
         return Light.NET
     wait_ms = local.total.quantile(_SURE)
     base = local.agreement.value
@@ -330,7 +332,7 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     _, _, later = taken.option.expected(question.left_ms - wait_ms, base)
     if not demand.outputs and now - later <= _PATIENCE:
         return Light.FIRST
-    return Light.NET if sure or full else Light.BESIDE
+    return Light.NET if taken.in_time >= _SAFE or full else Light.BESIDE
 
 
 def _local(options: Sequence[Option]) -> Option:

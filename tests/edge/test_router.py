@@ -306,10 +306,14 @@ def test_an_answer_in_time_spares_the_light_models_work() -> None:
     assert choose([local, late], dear).option is local
 
 
-def test_on_a_full_processor_the_light_model_does_not_run_before_a_plan_that_is_sure() -> None:
-    local, sure = option("local", 0.7, device_ms=40), option("cloud:raw", 0.99, network_ms=60)
+@pytest.mark.parametrize(("work_ms", "full"), [(30.0, Light.NET), (90.0, Light.FIRST)])
+def test_on_a_full_processor_the_light_model_goes_first_where_that_spares_work(
+    work_ms: float, full: Light
+) -> None:
+    local = option("local", 0.7, device_ms=40, work_ms=40)
+    remote = option("cloud:raw", 0.99, network_ms=60, work_ms=work_ms)
     slack = [Question(left_ms=500.0, price_per_ms=price) for price in (0.0, 0.001)]
-    assert [choose([local, sure], each).light for each in slack] == [Light.FIRST, Light.NET]
+    assert [choose([local, remote], each).light for each in slack] == [Light.FIRST, full]
 
 
 def test_on_a_full_processor_the_light_model_is_but_the_net() -> None:
