@@ -317,7 +317,7 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
     Who wants to be quick waits for it only if it spares more time than it takes. On a full
-    processor it runs before a plan only where that spares as much work as it takes, and beside none.
+    processor it goes first only where that spares as much work as it takes, and runs beside none.
     """
     demand = question.demand
     if demand.objective is Objective.LATENCY:
