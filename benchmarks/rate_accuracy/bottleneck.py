@@ -10,10 +10,9 @@ from rate_accuracy.curves import PICTURE, Curve, Point, cheapest
 from rate_accuracy.pairs import PAIRS
 from rate_accuracy.timing import best_ms
 
-from hybridge.devices.models import DeviceModels
+from hybridge.devices.models import DeviceModels, Pixels
 from hybridge.shared.bundle import Bundle
 from hybridge.shared.plan import Plan
-from hybridge.shared.tensor import Array
 
 AGREEMENT = 0.99
 SHARE, WORK, ENCODER_MS = 1 / 2, 1 / 10, 5.0
@@ -26,7 +25,7 @@ def own(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in curves if curve.where.startswith(_CUTS)]
 
 
-def encoder_ms(bundle: Bundle, pixels: Array) -> dict[str, float]:
+def encoder_ms(bundle: Bundle, pixels: Pixels) -> dict[str, float]:
     """Processor time on one thread, from resized pixels to latents: a figure for each head."""
     models, found = DeviceModels(bundle, threads=1), {}
     for cut in bundle.manifest.large.cuts:

@@ -38,8 +38,9 @@ class Asked:
 class Part(Protocol):
     """A module under benchmarks/serving that is one part of it."""
 
-    ASKED: Sequence[Asked]
-    """What its targets have to name, measured or not."""
+    @property
+    def ASKED(self) -> Sequence[Asked]:
+        """What its targets have to name, measured or not."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Its own options, named after the part."""
