@@ -380,3 +380,15 @@ async def test_a_request_without_any_time_is_answered_late_and_marked(small: Sma
     assert not answer.within_budget
     np.testing.assert_allclose(answer.probabilities, small.light(picture(0)), rtol=1e-6)
     agent.close()
+
+
+async def test_a_full_board_is_reckoned_with_the_light_model_as_often_as_it_runs(
+    small: Small,
+) -> None:
+    agent = make_agent(small, None, clock=lambda: 100.0)
+    deadline = Deadline.after_ms(LATER_MS, now_s=100.0)
+    for runs in range(3):
+        busy = agent._waits(deadline, 100.0).busy
+        assert busy == pytest.approx(runs / 2.0 * agent._light_ms / 1e3)  # in two seconds
+        await agent.light(picture(runs), deadline)
+    agent.close()
