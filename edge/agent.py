@@ -29,6 +29,7 @@ from .assurance import Assurance
 from .auditor import Auditor
 from .bench import Bench, Lit
 from .best_first import BestFirst
+from .board import Board
 from .cloud_messages import NOTHING, Beside
 from .cloud_times import CloudTimes
 from .demand import ANYTHING, Demand
@@ -36,15 +37,17 @@ from .duration import Duration
 from .lateness import Lateness
 from .later import best_answer, finish_later, finish_without
 from .link import NO_LINK, Transfer
+from .net import Net
 from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
 from .prices import Prices
 from .processor import ProcessorLoad
 from .question import Question, Sight
-from .rate import Rate as Frequency
 from .router import Decision, Option, explain
-from .run import DECODE, OnFinal, Run, Sent
+from .run import DECODE, OnFinal, Run
+from .sent import Sent
 from .stage_times import StageTimes
+from .two_ways import Ways
 from .uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,6 @@ class Agent:
         agreement = _light_agreement(bundle.manifest)
         self.local = Option(Plan.local(), agreement, 0, 0.0, 0.0, 0.0)
         self.assurance = assurance or assurance_of(bundle)
-        self._light_ms = sum(map(times.alone_ms, device_stages(self.local.plan)))
         self.prices = prices or Prices()
         self._outlook = Outlook(
             self.manifest, prices=self.prices, alone=times.alone_ms, privacy=privacy
@@ -104,8 +106,9 @@ class Agent:
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
-        self._came, self._lit, self._sent = Frequency(), Frequency(), Frequency()
+        self._board = Board(light_ms=sum(map(times.alone_ms, device_stages(self.local.plan))))
         self.lateness = Lateness()
+        self.net = Net(times, self.lateness)
         self.unlit = 0
         """Requests under way for which the light model has not answered yet."""
         self._background: set[asyncio.Task[None]] = set()
@@ -144,7 +147,7 @@ class Agent:
         if beside.named:
             demand = replace(demand, outputs=True)
         self._under_way += 1
-        self._came.count(now_s=self.clock())
+        self._board.comes(now_s=self.clock())
         try:
             run = Run(self, deadline, beside, demand, on_final, way_in_ms)
             return await run.answer(picture)
@@ -174,12 +177,20 @@ class Agent:
         return "; ".join(filter(None, said))
 
     def decide(
-        self, deadline: Deadline, *, left_ms: float, demand: Demand, sight: Sight | None
+        self,
+        deadline: Deadline,
+        *,
+        left_ms: float,
+        demand: Demand,
+        sight: Sight | None,
+        large: bool = False,
     ) -> Decision:
-        """What the policy says of a request now."""
-        link = self._link()
-        self._processor.read(self._cpu_clock(), now_s=self.clock())
+        """What the policy says of a request now, whose picture may be much larger than others."""
+        link, now_s = self._link(), self.clock()
+        share = self._processor.read(self._cpu_clock(), now_s=now_s)
+        self._board.used(share, decode_ms=self._decode_ms, now_s=now_s)
         options = self._options(deadline, link)
+        waits_ms = self.bench.waits(deadline).light.mean_ms
         question = Question(
             left_ms=left_ms,
             demand=demand,
@@ -188,18 +199,29 @@ class Agent:
             sure_share=self.assurance.share_enough(demand.enough),
             price_per_ms=self._processor.price_per_ms,
             way=link.duration(0),
+            net_ms=self.net.needs_ms(now_s=now_s, waits_ms=waits_ms),
+            safe_net_ms=self.net.needs_ms(
+                now_s=now_s, in_time=0.0 if large else 1.0, waits_ms=waits_ms
+            ),
+            ways=self._ways(deadline, link) if sight is None and link is not NO_LINK else None,
         )
+        decision = self.policy.choose(options, question)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%.0f ms left: %s", left_ms, explain(options, question))
-        return self.policy.choose(options, question)
+            log.debug("%.0f ms left: %s", left_ms, explain(options, question, decision))
+        return decision
 
     def options(self, deadline: Deadline) -> BestFirst[Option]:
         """Every plan as a request of this deadline would meet it now."""
         return self._options(deadline, self._link())
 
-    def _options(self, deadline: Deadline, link: Transfer) -> BestFirst[Option]:
+    def _options(
+        self, deadline: Deadline, link: Transfer, waits: Waits | None = None
+    ) -> BestFirst[Option]:
+        """Among the requests that there are, or those of `waits`."""
         uplink, now_s = self.uplink, self.clock()
         cloud = uplink.cloud if uplink is not None else CloudTimes()
+        if waits is None:
+            waits = self._board.among(self._waits(deadline), decode_ms=self._decode_ms, now_s=now_s)
         return self._outlook.options(
             device=self.times.whole,
             transfer=link.forecast,
@@ -207,8 +229,25 @@ class Agent:
             cloud=lambda contract: cloud.forecast(contract, now_s=now_s),
             precision=cloud.precision,
             formats=cloud.formats & formats_here(),
-            waits=self._waits(deadline, now_s),
+            waits=waits,
             margin_ms=link.way_back_ms - link.rtt_ms if link is not NO_LINK else 0.0,
+        )
+
+    def _ways(self, deadline: Deadline, link: Transfer) -> Ways | None:
+        """How the board may be used; None if it has room for everything."""
+        crowds = self._board.crowds(
+            self.bench.waits(deadline),
+            decode_ms=self._decode_ms,
+            work_ms=self._outlook.most_work_ms,
+            now_s=self.clock(),
+        )
+        if crowds is None:
+            return None
+        return Ways(
+            lit=self._options(deadline, link, crowds.first),
+            unlit=self._options(deadline, link, crowds.without),
+            room_ms=crowds.room_ms,
+            mended=self.assurance.mended,
         )
 
     def _link(self) -> Transfer:
@@ -233,30 +272,27 @@ class Agent:
         uplink = self.uplink
         return uplink.ledger.spent_bytes(now_s=self.clock()) if uplink is not None else 0
 
-    def _waits(self, deadline: Deadline, now_s: float) -> Waits:
-        """What stands before a request on the device: jobs, and what the others will need."""
+    def _waits(self, deadline: Deadline) -> Waits:
+        """What stands before a request on the device: jobs, and who goes first."""
         overhead_ms = self.lateness.overhead_ms
-        decode_ms = self.times.least_ms(DECODE) + overhead_ms
-        busy_ms = self._came.hz(now_s=now_s) * decode_ms
-        busy_ms += self._lit.hz(now_s=now_s) * self._light_ms
         waits = self.bench.waits(deadline)
         # Whoever has no answer of the device's own yet goes first: that is the net.
-        before = Duration(max(self.unlit - 1, 0) * (decode_ms + self._light_ms))
-        return Waits(
-            light=waits.light,
-            remote=waits.remote.then(before),
-            busy=busy_ms / 1e3,
-            remote_hz=self._sent.hz(now_s=now_s),
-            overhead_ms=overhead_ms,
-        )
+        others, each_ms = max(self.unlit - 1, 0), self._decode_ms + overhead_ms
+        before = Duration(others * (each_ms + self._board.light_ms))
+        return Waits(waits.light, waits.remote.then(before), overhead_ms=overhead_ms)
 
-    def sends(self) -> None:
+    @property
+    def _decode_ms(self) -> float:
+        return self.times.least_ms(DECODE)
+
+    def sends(self, plan: Plan) -> None:
         """A remote plan begins."""
-        self._sent.count(now_s=self.clock())
+        work_ms = sum(map(self.times.alone_ms, device_stages(plan)))
+        self._board.sends(work_ms, now_s=self.clock())
 
     def light(self, picture: Array, deadline: Deadline) -> Awaitable[Lit]:
         """What the light model answers, as soon as its turn has come."""
-        self._lit.count(now_s=self.clock())
+        self._board.lights(now_s=self.clock())
         return self.bench.light(picture, deadline, self.expected(self.local.plan))
 
     def expected(self, plan: Plan) -> Duration:

@@ -23,12 +23,20 @@ class Assurance:
         self.average = average
         self._calibration = calibration if calibration is not None and len(calibration) else None
         self._curve = AgreementCurve.of(self._calibration) if self._calibration else None
+        self._errors = _errors(self._calibration, average)
         self._delta = delta
         self._thresholds: dict[int, Threshold | Refusal | None] = {}
 
     def agrees(self, confidence: float) -> float:
         """The probability that the large model would have said the same."""
         return self.average if self._curve is None else self._curve.at(confidence)
+
+    def mended(self, share: float) -> float:
+        """How many of all answers differ and are among so many, the least sure ones."""
+        at = share * (len(self._errors) - 1)
+        below = min(int(at), len(self._errors) - 2)
+        lower, upper = self._errors[below : below + 2]
+        return lower + (at - below) * (upper - lower)
 
     def enough(self, confidence: float, min_agreement: float | None) -> bool:
         """Whether answers as sure as this agree at least so often, with the guarantee."""
@@ -69,6 +77,18 @@ class Assurance:
             self._thresholds[steps] = found
         known = self._thresholds[steps]
         return known if isinstance(known, Threshold) else None
+
+
+def _errors(calibration: Calibration | None, average: float) -> list[float]:
+    """Those among the least sure, from none of the pictures to all; `average` agree over all."""
+    found = [0.0]
+    for _, pictures, differed in reversed(calibration.groups if calibration else ()):
+        found += [found[-1] + differed / pictures * (at + 1) for at in range(pictures)]
+    return (
+        [each / found[-1] * (1.0 - average) for each in found]
+        if found[-1]
+        else [0.0, 1.0 - average]
+    )
 
 
 def _step_of(min_agreement: float) -> int:

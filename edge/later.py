@@ -11,7 +11,8 @@ from ..shared.errors import NotAllowed, RemoteUnavailable, RemoteUnlike
 from .answer import Answer
 from .cloud_messages import CloudAnswer
 from .ledger import Purpose
-from .run import Run, Sent, fault_of
+from .run import Run, fault_of
+from .sent import Sent
 
 _AGAIN_S = (0.05, 0.25)
 """Between attempts at a final answer; twice as long after each that the cloud did not want."""

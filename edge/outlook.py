@@ -1,5 +1,6 @@
 """From what was measured to what a request may expect: the router's options. Pure."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from ..shared.privacy import Privacy
 from .best_first import BestFirst
 from .duration import NO_TIME, Duration
 from .prices import Prices
-from .rate import crowd_ms
+from .rate import MOST_LOAD, crowd_ms
 from .router import Option, Part
 
 DeviceForecast = Callable[[tuple[str, ...]], Duration]
@@ -79,7 +80,8 @@ class Waits(NamedTuple):
 
     `busy` is the share of the processor's time that goes to decoding and to the light model,
     `remote_hz` how many remote plans are begun in a second, each with `overhead_ms` beside its
-    stages. A plan is judged by what becomes of the processor when all of these take it.
+    stages. A plan is judged by what becomes of the processor when all of these take it. Where there
+    is `room` for so much only, fewer take it, or if it is `for_all`, none.
     """
 
     light: Duration = NO_TIME
@@ -87,11 +89,17 @@ class Waits(NamedTuple):
     busy: float = 0.0
     remote_hz: float = 0.0
     overhead_ms: float = 0.0
+    room: float = MOST_LOAD
+    for_all: bool = False
 
     def among_others_ms(self, alone_ms: float) -> float:
         """How long a remote plan that takes so long alone takes among others like itself."""
         whole_ms = alone_ms + self.overhead_ms
         load = self.busy + self.remote_hz * whole_ms / 1e3
+        if load > self.room:
+            if self.for_all:
+                return math.inf
+            load = self.room
         return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
 
 
@@ -117,6 +125,8 @@ class Outlook:
         self._rows = [_read(row, manifest, self._prices, alone, privacy) for row in manifest.table]
         self._formats = [format_of(row.plan.codec) for row in self._rows]
         self._alone = max(r.agreement.value for r in self._rows if not r.contract)
+        self.most_work_ms = max(row.alone_ms for row in self._rows)
+        """Of the plan that takes the most."""
         self._contracts = tuple(dict.fromkeys(row.contract for row in self._rows if row.contract))
         self._ordered: dict[tuple[Formats, tuple[Precision, ...]], _Table] = {}
 

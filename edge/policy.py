@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from . import router
+from . import router, two_ways
 from .demand import Demand
 from .question import Question, Sight
 from .router import Decision, Option
@@ -26,5 +26,5 @@ class Policy(Protocol):
 class RouterPolicy:
     """The router's rule."""
 
-    choose = staticmethod(router.choose)
+    choose = staticmethod(two_ways.choose)
     worth_waiting = staticmethod(router.worth_waiting)

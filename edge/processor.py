@@ -3,7 +3,7 @@
 _SPAN_S = 0.25
 """How long one reading lasts."""
 _WEIGHT = 0.3
-_WANTED = 0.88
+WANTED = 0.88
 """The share that is to be used; more of it is time spent waiting for one another."""
 _STEP = 0.03
 """How fast the price follows, in agreement per ms, for each share too much and second."""
@@ -45,7 +45,7 @@ class ProcessorLoad:
             self._scale = min(self._scale, 1.0 / rate) if rate > 0.0 else self._scale
             used = rate * self._scale
             self.share += _WEIGHT * (used - self.share)
-            step = _STEP * (used - _WANTED) * min(elapsed_s, 1.0)
+            step = _STEP * (used - WANTED) * min(elapsed_s, 1.0)
             self.price_per_ms = min(max(self.price_per_ms + step, 0.0), _MOST_PER_MS)
             self._before = now_s, cpu_s
         return self.share

@@ -3,6 +3,8 @@
 import math
 
 _MEMORY_S = 2.0
+_LEAST_S = 0.1
+"""What is counted is taken to have been counted for so long at least."""
 
 
 class Rate:
@@ -17,15 +19,18 @@ class Rate:
 
     def __init__(self) -> None:
         self._events = self._at_s = 0.0
+        self._since_s = math.inf
 
-    def count(self, *, now_s: float) -> None:
+    def count(self, *, now_s: float, weight: float = 1.0) -> None:
         """One more, now."""
-        self._events = 1.0 + self._faded(now_s)
+        self._events = weight + self._faded(now_s)
         self._at_s = max(now_s, self._at_s)
+        self._since_s = min(self._since_s, now_s)
 
     def hz(self, *, now_s: float) -> float:
         """Events per second."""
-        return self._faded(now_s) / _MEMORY_S
+        counted_s = max(now_s - self._since_s, 0.0) + _LEAST_S
+        return self._faded(now_s) / (_MEMORY_S * -math.expm1(-counted_s / _MEMORY_S))
 
     def _faded(self, now_s: float) -> float:
         return self._events * math.exp(min(self._at_s - now_s, 0.0) / _MEMORY_S)

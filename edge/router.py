@@ -36,13 +36,13 @@ from ..shared.plan import Plan, PlanKind
 from .best_first import BestFirst
 from .demand import ANYTHING, Demand
 from .duration import Duration
+from .net import SAFE
 from .question import Question, Sight
 
 _TRIED = 0.1
 """A remote plan less likely than this to come in time is not tried: it would only be in the way."""
 UNLIKELY = 0.02
 """An answer under way that is less likely than this to come in time is not waited for."""
-_SAFE = 0.99
 _SPARED = 0.5
 """Of the plans taken before the light model has answered; the others are taken afterwards too."""
 _PATIENCE = 0.001
@@ -121,7 +121,7 @@ class Option(msgspec.Struct, frozen=True):
         The last is the mean over what has come by then, 0 where nothing has.
         """
         whole = self.total.within(left_ms)
-        if self.parts and whole < _SAFE:
+        if self.parts and whole < SAFE:
             return whole, *self.with_parts(whole, left_ms, floor)
         return whole, whole, whole * (self.agreement.value - floor)
 
@@ -173,7 +173,7 @@ class _Candidate(msgspec.Struct, frozen=True):
 
 def choose(options: Sequence[Option], question: Question) -> Decision:
     """The best option for the time left; `options` must hold the local plan."""
-    local, demand, sight = _local(options), question.demand, question.sight
+    local, demand, sight = local_of(options), question.demand, question.sight
     if sight is not None and sight.enough and not demand.outputs:
         return Decision(local, 1.0, Light.FIRST)
     if question.way.within(question.left_ms) < _TRIED:
@@ -189,6 +189,12 @@ def choose(options: Sequence[Option], question: Question) -> Decision:
         return Decision(taken.option, taken.in_time, Light.FIRST, alone=alone)
     light = _light(taken, local, question)
     return Decision(taken.option, taken.in_time, light)
+
+
+def sparing(option: Option, in_time: float, question: Question) -> float:
+    """How likely its answer is there before the light model has to start."""
+    net_ms = question.safe_net_ms if in_time >= SAFE else question.net_ms
+    return option.least.within(question.left_ms - net_ms)
 
 
 def worth_waiting(
@@ -245,15 +251,17 @@ def _candidates(options: Sequence[Option], local: Option, question: Question) ->
         if option is local:
             continue
         agreement = option.agreement.value
-        if not free and _forbidden(option, question):
+        if not free and forbidden(option, question):
             continue
         total = option.total
         whole = in_time = total.within(left_ms)
         gained = whole * (agreement - floor)
-        if option.parts and whole < _SAFE:
+        if option.parts and whole < SAFE:
             in_time, gained = option.with_parts(whole, left_ms, floor)
         if in_time >= _TRIED:
-            gain = scale * gained - price * option.work_ms + in_time * spared
+            gain = scale * gained - price * option.work_ms
+            if spared:
+                gain += spared * sparing(option, in_time, question)
             found.append(_Candidate(option, total.mean_ms, in_time, gain, whole))
             if gain > most:
                 most, error = gain, option.agreement.standard_error
@@ -324,7 +332,8 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
         spared_ms = question.sure_share * taken.option.total_ms
         return Light.FIRST if local.total_ms < spared_ms and not demand.outputs else Light.BESIDE
     full, work_ms = question.price_per_ms > 0.0, taken.option.work_ms
-    if full and taken.in_time * local.work_ms > (1.0 - _SPARED) * work_ms:
+    spared_ms = local.work_ms * sparing(taken.option, taken.in_time, question) if full else 0.0
+    if spared_ms > (1.0 - _SPARED) * work_ms:
         return Light.NET
     wait_ms = local.total.quantile(_SURE)
     base = local.agreement.value
@@ -332,28 +341,31 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     _, _, later = taken.option.expected(question.left_ms - wait_ms, base)
     if not demand.outputs and now - later <= _PATIENCE:
         return Light.FIRST
-    return Light.NET if taken.in_time >= _SAFE or full else Light.BESIDE
+    return Light.NET if taken.in_time >= SAFE or full else Light.BESIDE
 
 
-def _local(options: Sequence[Option]) -> Option:
+def local_of(options: Sequence[Option]) -> Option:
+    """The one that every bundle has."""
     return next(option for option in options if option.plan.kind is PlanKind.LOCAL)
 
 
-def explain(options: Sequence[Option], question: Question) -> list[tuple[Option, str]]:
+def explain(
+    options: Sequence[Option], question: Question, decision: Decision | None = None
+) -> list[tuple[Option, str]]:
     """Every option, best first, with the reason why it was or was not taken."""
-    decision = choose(options, question)
+    decision = decision or choose(options, question)
     taken = decision.option
     order = sorted(
         options,
         key=lambda o: (o is not taken, -o.agreement.value, o.total_ms, o.size_bytes, o.plan),
     )
     return [
-        (option, _forbidden(option, question) or _reason(option, decision, question))
+        (option, forbidden(option, question) or _reason(option, decision, question))
         for option in order
     ]
 
 
-def _forbidden(option: Option, question: Question) -> str:
+def forbidden(option: Option, question: Question) -> str:
     """Why an option must not be taken; empty if it may."""
     return question.demand.forbids(
         option.plan,
@@ -423,7 +435,7 @@ def _why_taken(decision: Decision, question: Question) -> str:
     if in_time > whole:
         parts = f"all of it in time with {whole:.0%}, layers to answer from with {in_time:.0%}"
         return f"taken: the best expected agreement, {gained / in_time:.1%} of what comes; {parts}"
-    if decision.in_time < _SAFE:
+    if decision.in_time < SAFE:
         return f"taken: the best expected agreement, in time with {decision.in_time:.0%}"
     return "taken: the best agreement that fits"
 

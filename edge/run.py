@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from ..devices.models import LIGHT, RESIZE_LIGHT
 from ..shared import oip as messages
 from ..shared.came import Came
 from ..shared.deadline import Deadline
@@ -32,8 +31,10 @@ from .checks import check_answer
 from .cloud_messages import Beside, CloudAnswer, InLayers
 from .demand import Demand
 from .ledger import Purpose
+from .net import SAFE
 from .question import Sight
 from .router import UNLIKELY, Decision, Light, Option
+from .sent import Sent
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -69,32 +70,6 @@ def reserve_ms(deadline: Deadline, *, lateness_ms: float) -> float:
 
 
 @dataclass(slots=True)
-class Sent:
-    """The remote plan under way."""
-
-    option: Option
-    task: "asyncio.Future[CloudAnswer]"
-    began_s: float
-    asked_again_s: float
-
-    def in_time(self, *, now_s: float, left_ms: float) -> float:
-        """How likely its answer still comes, given that it has not come yet.
-
-        What is overdue is like an outage: after t ms it is there within as long again in one case
-        of two (a Pareto tail of index 1). Where a part is enough, the whole's not having come says
-        how slow the link is, and the part is that much sooner.
-        """
-        elapsed_ms = (now_s - self.began_s) * 1e3
-        option = self.option
-        before = option.total.within(elapsed_ms)
-        until = option.least.within(elapsed_ms + left_ms)
-        tail = left_ms / (left_ms + elapsed_ms) if left_ms > 0 else 0.0
-        if before > 0.95:
-            return tail
-        return max(until - before, 0.0) / (1.0 - before)
-
-
-@dataclass(slots=True)
 class Run:
     """Everything about one request."""
 
@@ -120,7 +95,10 @@ class Run:
     _fallback: str = ""
     _hopeless: bool = False
     """The answer under way will hardly come in time: as late as one that has not."""
-    _lit: bool = False
+    _large: bool = False
+    """Whether its picture is much larger than those of others."""
+    _first: bool = False
+    """Whether it is before remote plans: its light model is running, or it may yet."""
     _retried: bool = False
     _alone: bool = False
     """There is no other plan than the device's own: none will come of asking again."""
@@ -136,22 +114,24 @@ class Run:
             lateness.arrived(self.way_in_ms)
             late_ms = lateness.after_ms
         self._reserve_ms = reserve_ms(self.deadline, lateness_ms=late_ms)
-        self.agent.unlit += 1
+        self._goes_first(True)
         try:
             self.picture = await self._pixels(picture)
+            self._large = self.agent.net.is_large(self.picture.size)
             decision = self._ask()
             self._alone = decision.alone
             # Where the last moment for the light model is now, nothing may run beside it.
-            if decision.light is Light.FIRST or self.agent.clock() >= self._light_at_s():
+            due_s = self._light_at_s(decision.in_time)
+            if decision.light is Light.FIRST or self.agent.clock() >= due_s:
                 self._start_light()
                 if decision.option.plan.kind is PlanKind.LOCAL:
                     self._fallback = self.agent.unreachable
             else:
+                self._goes_first(False)  # but for the net
                 self._send(decision.option, beside=decision.light is Light.BESIDE)
             return await self._first_good()
         finally:
-            if not self._lit:
-                self.agent.unlit -= 1
+            self._goes_first(False)
             self._call_off()
 
     # Time and what it is compared with.
@@ -161,19 +141,13 @@ class Run:
         """What may still be spent, the reserve taken off."""
         return self.deadline.left_ms(self.agent.clock()) - self._reserve_ms
 
-    def _light_at_s(self) -> float:
-        """When the light model has to start, those before it included.
-
-        One usual run is added to its p99.9, and what this process was seen to be late by: a run
-        after a wait finds cold caches and a sleeping thread, which no profile measured in a loop
-        has seen.
-        """
-        times = self.agent.times
-        careful_ms = times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
-        usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT)
-        waiting = self.agent.bench.waits(self.deadline).light
-        late_ms = self.agent.lateness.reserve_ms
-        needs_ms = careful_ms + usual_ms + waiting.mean_ms + late_ms
+    def _light_at_s(self, in_time: float) -> float:
+        """When the light model has to start, if what is under way is in time with `in_time`."""
+        waits_ms = self.agent.bench.waits(self.deadline).light.mean_ms
+        now_s = self.agent.clock()
+        needs_ms = self.agent.net.needs_ms(
+            now_s=now_s, in_time=0.0 if self._large else in_time, waits_ms=waits_ms
+        )
         return self.deadline.at_s - (self._reserve_ms + needs_ms) / 1e3
 
     # Starting things.
@@ -190,17 +164,26 @@ class Run:
 
     def _ask(self) -> Decision:
         return self.agent.decide(
-            self.deadline, left_ms=self.left_ms, demand=self.demand, sight=self._sight
+            self.deadline,
+            left_ms=self.left_ms,
+            demand=self.demand,
+            sight=self._sight,
+            large=self._large,
         )
+
+    def _goes_first(self, first: bool) -> None:
+        self.agent.unlit += first - self._first
+        self._first = first
 
     def _start_light(self) -> None:
         if self._light is None:
+            self._goes_first(True)
             self._light = self._watched(self.agent.light(self.picture, self.deadline))
 
     def _send(self, option: Option, *, beside: bool = False) -> None:
         follow_ms = self.agent.follow_ms if self.on_final is not None else 0.0
         self._asked = True
-        self.agent.sends()
+        self.agent.sends(option.plan)
         now_s = self.agent.clock()
         overdue_ms = option.total.quantile(_OVERDUE)
         self._sent = Sent(
@@ -215,6 +198,7 @@ class Run:
             ),
             began_s=now_s,
             asked_again_s=now_s + overdue_ms / 1e3,
+            safe=option.least.within(self.left_ms) >= SAFE,
         )
 
     async def through_cloud(
@@ -308,6 +292,7 @@ class Run:
         """Takes note of what has happened; the answer, if there is one to give."""
         if self._sent is not None and self._sent.task.done():
             fault = fault_of(self._sent.task)
+            self._note(in_time=fault is None and self.left_ms > 0.0)
             if fault is None:
                 return self.from_cloud(self._sent.task.result(), self._sent.option.plan)
             lost, self._sent = self._sent.option, None
@@ -321,7 +306,7 @@ class Run:
                 self._ask_again()
         over = self.left_ms <= 0
         if self._light is None:
-            self._light_due_s = self._light_at_s()
+            self._light_due_s = self._light_at_s(self._in_time())
             if over or self.agent.clock() >= self._light_due_s or self._overdue():
                 self._start_light()
             return None
@@ -345,6 +330,16 @@ class Run:
     def _overdue(self) -> bool:
         return self._sent is not None and self.agent.clock() >= self._sent.asked_again_s
 
+    def _in_time(self) -> float:
+        """How likely what is under way comes in time."""
+        sent = self._sent
+        return sent.in_time(now_s=self.agent.clock(), left_ms=self.left_ms) if sent else 0.0
+
+    def _note(self, *, in_time: bool) -> None:
+        """What is under way was in time or was not, as was to be expected of it."""
+        if self._sent is not None and self._sent.safe:
+            self.agent.net.saw(in_time=in_time, now_s=self.agent.clock())
+
     def _no_use_waiting(self) -> bool:
         """Nothing is under way, or what is adds nothing to the answer at hand."""
         sent, sight = self._sent, self._sight
@@ -363,8 +358,7 @@ class Run:
     # What happens.
 
     def _see(self, lit: Lit) -> None:
-        self._lit = True
-        self.agent.unlit -= 1
+        self._goes_first(False)
         self._learn(lit.stages_ms)
         confidence = lit.confidence
         assurance, auditor = self.agent.assurance, self.agent.auditor
@@ -409,6 +403,7 @@ class Run:
 
     def _from_device(self, lit: Lit, *, late: bool) -> Answer:
         if late:
+            self._note(in_time=False)
             self._fallback = _LATE
         elif not self._fallback and self._wants_more():
             self._fallback = _NO_TIME

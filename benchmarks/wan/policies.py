@@ -64,7 +64,14 @@ class Whole(RouterPolicy):
     """As if no frame came in layers."""
 
     def choose(self, options: Sequence[Option], question: Question) -> Decision:
-        return super().choose([each for each in options if not each.parts], question)
+        ways = question.ways
+        if ways is not None:
+            ways = ways._replace(lit=_whole(ways.lit), unlit=_whole(ways.unlit))
+        return super().choose(_whole(options), question._replace(ways=ways))
+
+
+def _whole(options: Sequence[Option]) -> list[Option]:
+    return [each for each in options if not each.parts]
 
 
 class _Stubborn:

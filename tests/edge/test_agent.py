@@ -12,6 +12,7 @@ from PIL import Image
 from hybridge.devices.models import DeviceModels, Pixels, encode_stage
 from hybridge.edge.answer import Answer
 from hybridge.edge.bench import DeviceBench
+from hybridge.edge.outlook import NO_WAITS
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages
@@ -387,8 +388,9 @@ async def test_a_full_board_is_reckoned_with_the_light_model_as_often_as_it_runs
 ) -> None:
     agent = make_agent(small, None, clock=lambda: 100.0)
     deadline = Deadline.after_ms(LATER_MS, now_s=100.0)
+    board, seen = agent._board, []
     for runs in range(3):
-        busy = agent._waits(deadline, 100.0).busy
-        assert busy == pytest.approx(runs / 2.0 * agent._light_ms / 1e3)  # in two seconds
+        seen.append(board.among(NO_WAITS, decode_ms=0.0, now_s=100.0).busy)
         await agent.light(picture(runs), deadline)
+    assert 0.0 == seen[0] < seen[1] == pytest.approx(seen[2] / 2)
     agent.close()

@@ -87,3 +87,22 @@ def test_callers_cannot_fill_the_memory() -> None:
 def test_delta_is_kept_to() -> None:
     assert Assurance(0.8, SURE, delta=0.05).enough(0.9, 0.99)
     assert not Assurance(0.8, SURE, delta=1e-6).enough(0.9, 0.99)
+
+
+@given(calibrations, st.floats(0.01, 0.99), st.floats(0, 1), st.floats(0, 1))
+def test_what_mending_the_least_sure_mends(
+    calibration: Calibration, average: float, one: float, other: float
+) -> None:
+    """All that differ among all, none among none, and the first ones no less than others."""
+    mended = Assurance(average, calibration).mended
+    assert mended(0.0) == 0.0
+    assert mended(1.0) == pytest.approx(1.0 - average)
+    few, many = sorted((one, other))
+    assert 0.0 <= mended(few) <= mended(many) + 1e-12
+
+
+def test_those_that_differ_are_among_the_least_sure() -> None:
+    mended = Assurance(400 / 420, SURE).mended
+    assert mended(10 / 420) == pytest.approx(10 / 420)
+    assert mended(20 / 420) == mended(0.5) == pytest.approx(20 / 420)
+    assert Assurance(0.75).mended(0.5) == pytest.approx(0.125)

@@ -206,6 +206,22 @@ def test_a_plan_is_judged_by_what_becomes_of_the_processor_when_all_take_it(
     assert crowded[SPLIT] - quiet[SPLIT] >= crowded[CLOUD] - quiet[CLOUD]
 
 
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 200))
+def test_where_there_is_room_for_some_the_others_do_without(
+    small: Small, busy: float, room: float, remote_hz: float
+) -> None:
+    """Those that are left share what there is; a plan for all is for all or for none."""
+    manifest = manifest_of(small)
+    waits = Waits(busy=busy, remote_hz=remote_hz, room=room)
+
+    def device_ms(waits: Waits) -> float:
+        return options_of(Outlook(manifest, alone=lambda _: 1.0), waits=waits)[CLOUD].device_ms
+
+    fits = busy + remote_hz * 2.0 / 1e3 <= room  # two stages
+    assert device_ms(waits._replace(for_all=True)) == (device_ms(waits) if fits else inf)
+    assert device_ms(waits) <= device_ms(waits._replace(room=1.0))
+
+
 def test_what_was_rebuilt_from_a_plan_stands_in_its_option(small: Small) -> None:
     manifest = manifest_of(small)
     known = exposed.privacy(manifest, {SPLIT: 0.45})

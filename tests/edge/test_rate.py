@@ -28,7 +28,23 @@ def test_it_fades_and_is_never_negative(
         rate.count(now_s=at_s)
     now, later = rate.hz(now_s=now_s), rate.hz(now_s=now_s + later_s)
     assert 0.0 <= later <= now < math.inf
-    assert now <= len(events_s)
+    assert now <= 11 * len(events_s)  # all within the last tenth of a second
+
+
+@given(st.floats(5, 50), st.floats(0.5, 5))
+def test_it_is_known_from_the_first_half_second(hz: float, seconds: float) -> None:
+    rate = Rate()
+    for event in range(1 + round(hz * seconds)):
+        rate.count(now_s=event / hz)
+    assert rate.hz(now_s=event / hz) == pytest.approx(hz, rel=0.3)
+
+
+@given(st.floats(0.1, 50))
+def test_some_count_for_more(weight: float) -> None:
+    once, many = Rate(), Rate()
+    once.count(now_s=0.0)
+    many.count(now_s=0.0, weight=weight)
+    assert many.hz(now_s=1.0) == pytest.approx(weight * once.hz(now_s=1.0))
 
 
 def test_nothing_happened() -> None:

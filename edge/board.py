@@ -1,0 +1,79 @@
+"""What a second of requests takes of the processor, by what they do. Pure: clocks are arguments."""
+
+from typing import NamedTuple
+
+from .outlook import Waits
+from .processor import WANTED
+from .rate import Rate
+
+_WEIGHT = 0.1
+
+
+class Crowds(NamedTuple):
+    """What a plan meets if all requests run the light model first, or if none does.
+
+    With it there are `room_ms` left a request, and the plan is for as many as that is enough for;
+    without it, it is for all, or not to be had.
+    """
+
+    first: Waits
+    without: Waits
+    room_ms: float
+
+
+class Board:
+    """Counts what requests begin, and what they take beside that.
+
+    `light_ms` is what a run of the light model takes. Times are what they were alone on the device,
+    shares of its processor's time 0 to 1.
+    """
+
+    def __init__(self, *, light_ms: float) -> None:
+        self.light_ms = light_ms
+        self._came, self._lit, self._sent, self._worked = Rate(), Rate(), Rate(), Rate()
+        self._used = self._beside = 0.0
+
+    def comes(self, *, now_s: float) -> None:
+        """A request has come."""
+        self._came.count(now_s=now_s)
+
+    def lights(self, *, now_s: float) -> None:
+        """The light model is to run for one."""
+        self._lit.count(now_s=now_s)
+
+    def sends(self, work_ms: float, *, now_s: float) -> None:
+        """A remote plan is begun, whose stages take so long."""
+        self._sent.count(now_s=now_s)
+        self._worked.count(now_s=now_s, weight=work_ms / 1e3)
+
+    def used(self, share: float, *, decode_ms: float, now_s: float) -> None:
+        """The share that was used lately; what no stage accounts for goes beside them."""
+        if share == self._used:  # nothing was read since
+            return
+        self._used = share
+        stages = self._worked.hz(now_s=now_s)
+        stages += self._came.hz(now_s=now_s) * decode_ms / 1e3
+        stages += self._lit.hz(now_s=now_s) * self.light_ms / 1e3
+        self._beside += _WEIGHT * (max(share - stages, 0.0) - self._beside)
+
+    def among(self, waits: Waits, *, decode_ms: float, now_s: float) -> Waits:
+        """With the requests as they are; `waits` holds what stands before one of them."""
+        busy_ms = self._came.hz(now_s=now_s) * (decode_ms + waits.overhead_ms)
+        busy_ms += self._lit.hz(now_s=now_s) * self.light_ms
+        return waits._replace(busy=busy_ms / 1e3, remote_hz=self._sent.hz(now_s=now_s))
+
+    def crowds(
+        self, waits: Waits, *, decode_ms: float, work_ms: float, now_s: float
+    ) -> Crowds | None:
+        """With the requests as they might be; None if all have room, with plans of `work_ms`."""
+        came_hz = self._came.hz(now_s=now_s)
+        busy = self._beside + came_hz * decode_ms / 1e3
+        lit = busy + came_hz * self.light_ms / 1e3
+        if lit + came_hz * work_ms / 1e3 <= WANTED:
+            return None
+        waits = waits._replace(overhead_ms=0.0, remote_hz=came_hz)
+        return Crowds(
+            first=waits._replace(busy=lit, room=WANTED),
+            without=waits._replace(busy=busy, room=WANTED, for_all=True),
+            room_ms=max(WANTED - lit, 0.0) * 1e3 / came_hz,
+        )

@@ -1,0 +1,67 @@
+"""When the light model has to start, so that there is an answer whatever the cloud does. Pure.
+
+That is at the deadline less its p99.9, less a usual run on top: a run after a wait finds cold
+caches and a sleeping thread, which no profile measured in a loop has seen.
+
+While an answer is under way that comes in time but for one case in a hundred, the device's own is
+wanted in that case only. A run no longer than nineteen of twenty then keeps the same promise:
+0.01 * 0.05 < 0.001. That matters on a small processor: light models that start early, to be
+sure, take the time that the remote plans would need to be in time, and by that last longer.
+
+That does not hold for a picture much larger than the others: its run is known to be a long one.
+Nor is a forecast alone believed in that: how often such answers failed to come in time is counted,
+and two in short succession end it, for a while. Not for long, as a board that is full of light
+models does not get to see what the cloud would do.
+"""
+
+import math
+
+from ..devices.models import LIGHT, RESIZE_LIGHT
+from .lateness import Lateness
+from .stage_times import StageTimes
+
+SAFE = 0.99
+"""So likely in time an answer under way has to be."""
+_WEIGHT = 0.02
+_MOST = 0.03
+"""Of those may fail, by a mean of some fifty."""
+_MEMORY_S = 20.0
+_LARGER = 2.0
+"""As many values as others have on average, by a mean of some fifty."""
+
+
+class Net:
+    """The start of the light model, and how well the cloud keeps what is expected of it."""
+
+    def __init__(self, times: StageTimes, lateness: Lateness) -> None:
+        self._times, self._lateness = times, lateness
+        self._failing = self._at_s = 0.0
+        self._size = 0.0
+
+    def needs_ms(self, *, now_s: float, in_time: float = 0.0, waits_ms: float = 0.0) -> float:
+        """How long before the answer is due the light model has to start.
+
+        An answer under way is there in time with `in_time`; 0 if there is none. `waits_ms` is what
+        is before the light model.
+        """
+        times = self._times
+        usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT) + waits_ms
+        usual_ms += self._lateness.reserve_ms
+        if in_time >= SAFE and self._faded(now_s) < _MOST:
+            return usual_ms
+        return usual_ms + times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
+
+    def is_large(self, size: int) -> bool:
+        """Whether a picture of so many values, from now on one of the others, is much larger."""
+        before = self._size or size
+        self._size = before + _WEIGHT * (size - before)
+        return size > _LARGER * before
+
+    def saw(self, *, in_time: bool, now_s: float) -> None:
+        """What was as good as sure to come in time did, or never will."""
+        failing = self._faded(now_s)
+        self._failing = failing + _WEIGHT * ((0.0 if in_time else 1.0) - failing)
+        self._at_s = now_s
+
+    def _faded(self, now_s: float) -> float:
+        return self._failing * math.exp(min(self._at_s - now_s, 0.0) / _MEMORY_S)
