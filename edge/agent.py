@@ -1,8 +1,8 @@
 """Answers pictures by their deadlines, on a device and with a cloud.
 
 The agent knows no transport and no hardware: the service hands it a picture and a deadline, the
-bench runs models, the uplink takes frames. Its promise is the net: the light model starts no later
-than deadline - its p99.9, so that an answer of the device's own is there whatever the cloud does.
+bench runs models, the uplink takes frames. Its promise is the net (net.py): the light model starts
+early enough for an answer of the device's own to be there whatever the cloud does.
 What one request goes through is in `run.py`.
 """
 

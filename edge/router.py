@@ -1,14 +1,14 @@
 """Which plan to take. Pure: values in, a decision out, in microseconds.
 
-Beneath every choice lies the agent's net: the light model starts no later than deadline - its
-p99.9, so that an answer of the device's own is there. What a remote plan adds is therefore
+Beneath every choice lies the agent's net (net.py): the light model starts early enough for an
+answer of the device's own to be there. What a remote plan adds is therefore
 
     gain = P(its answer comes in time) * (its agreement - the light model's) - price * its work
 
 and the plan of the largest gain is taken: the highest expected agreement of the answer given in the
 end. The price of the device's time is zero while there is time to spare; on a full processor
 (processor.py) it lets go first what gains least for what it takes from others. An answer that comes
-in time spares the light model's own work, which counts as gained. Gains within the
+before the net starts spares the light model's own work, which counts as gained. Gains within the
 standard error of the best plan's agreement are ties, broken by the earlier finish, then by fewer
 bytes, then by energy.
 
@@ -149,12 +149,14 @@ class Decision(NamedTuple):
     """The plan taken, how likely an answer by it comes in time, and when the light model runs.
 
     `alone`: no other plan may be taken and come in time, and none will with less time left.
+    `for_all`: all requests are to take this plan, without a light model (two_ways.py).
     """
 
     option: Option
     in_time: float
     light: Light = Light.NET
     alone: bool = False
+    for_all: bool = False
 
     @property
     def fits(self) -> bool:
@@ -354,7 +356,9 @@ def explain(
 ) -> list[tuple[Option, str]]:
     """Every option, best first, with the reason why it was or was not taken."""
     decision = decision or choose(options, question)
-    taken = decision.option
+    plan = decision.option.plan  # as it is among these: for all it was another
+    taken = next(option for option in options if option.plan == plan)
+    decision = decision._replace(option=taken)
     order = sorted(
         options,
         key=lambda o: (o is not taken, -o.agreement.value, o.total_ms, o.size_bytes, o.plan),
@@ -420,6 +424,8 @@ def _why_taken(decision: Decision, question: Question) -> str:
     demand, sight = question.demand, question.sight
     if not decision.fits:
         return "taken: nothing fits, and the device always has an answer"
+    if decision.for_all:
+        return "taken, for all requests: that and the light model have no room on this device"
     if sight is not None and decision.option.plan.kind is PlanKind.LOCAL:
         sure = f"the light model is sure: it agrees with {sight.agrees:.1%}"
         return f"taken: {sure}" if sight.enough else f"taken: nothing worth waiting for, {sure}"

@@ -55,7 +55,8 @@ def _for_everybody(question: Question) -> Decision | None:
     local = router.local_of(ways.unlit)
     if alone.option is local or sparing(alone.option, alone.in_time, question) < _SPARES:
         return None
-    base = local.agreement.value
+    if (base := local.agreement.value) >= 1.0:
+        return None
     gain = alone.option.expected(left_ms, base)[2] - _BETTER
     after_ms = left_ms - local.total_ms
     for option in ways.lit:
@@ -65,4 +66,4 @@ def _for_everybody(question: Question) -> Decision | None:
         scale = ways.mended(share) / (1.0 - base)
         if scale * option.expected(after_ms, base)[2] >= gain:
             return None
-    return alone._replace(light=Light.NET)
+    return alone._replace(light=Light.NET, for_all=True)

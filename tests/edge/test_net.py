@@ -1,11 +1,30 @@
+"""When the light model has to start."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.devices.models import LIGHT, RESIZE_LIGHT
+from hybridge.devices.models import LIGHT, RESIZE_LIGHT, Pixels
 from hybridge.devices.profile import StageTime
+from hybridge.edge.agent import Agent
+from hybridge.edge.answer import Answer
 from hybridge.edge.lateness import Lateness
 from hybridge.edge.net import SAFE, Net
 from hybridge.edge.stage_times import StageTimes
+from hybridge.protos import oip
+from hybridge.protos import open_inference_pb2 as pb
+from hybridge.shared.deadline import Deadline, monotonic
+
+from ..bundles import CLOUD, LOCAL, Small, picture
+from .clouds import answer_of, fake_cloud
+from .conftest import connected, make_agent
+from .policies import Insistent
+
+LATER_MS = 30_000.0
 
 USUAL_MS, CAREFUL_MS = 12.0, 50.0
 PROFILE = {
@@ -65,3 +84,72 @@ def test_a_picture_is_large_beside_the_others() -> None:
     assert not any(net.is_large(size) for size in (500_000, 600_000, 900_000, 100_000))
     assert net.is_large(2_000_000)
     assert [net.is_large(2_000_000) for _ in range(60)][-1] is False  # by now all are
+
+
+class Noting(Net):
+    """Keeps what it is told of answers."""
+
+    def __init__(self) -> None:
+        super().__init__(StageTimes({**PROFILE, LIGHT: SLOW}), Lateness())
+        self.noted: list[bool] = []
+
+    def saw(self, *, in_time: bool, now_s: float) -> None:
+        self.noted.append(in_time)
+        super().saw(in_time=in_time, now_s=now_s)
+
+
+SLOW = StageTime(p50_ms=8.0, p95_ms=10.0, p999_ms=LATER_MS, runs=1000)
+"""A light model that has to start at once, unless something as good as sure is under way."""
+
+
+Cloud = tuple[Agent, Noting, list[grpc.StatusCode]]
+
+
+@pytest.fixture
+async def cloud(small: Small) -> AsyncIterator[Cloud]:
+    """An agent that sends all to a cloud, which fails with the codes of the list, in turn."""
+    failures: list[grpc.StatusCode] = []
+
+    async def serve(request: pb.ModelInferRequest, context: oip.Context) -> pb.ModelInferResponse:
+        if failures:
+            await context.abort(failures.pop(), "for a reason")
+        return answer_of(0, 0, 0, 0, 1)
+
+    async with fake_cloud(small.bundle, serve) as served, connected(served.address) as uplink:
+        agent = make_agent(small, uplink, policy=Insistent())
+        agent.net = net = Noting()
+        yield agent, net, failures
+        agent.close()
+
+
+async def answer_to(agent: Agent, pixels: Pixels) -> Answer:
+    return await agent.answer(pixels, Deadline.after_ms(LATER_MS, now_s=monotonic()))
+
+
+async def test_with_an_answer_as_good_as_sure_under_way_no_light_model_runs(cloud: Cloud) -> None:
+    agent, net, _ = cloud
+    for seed in range(3):
+        answer = await answer_to(agent, picture(seed))
+        assert answer.plan == CLOUD
+        assert "light" not in answer.steps_ms
+    assert net.noted == [True, True, True]
+
+
+async def test_after_two_failures_it_runs_first(cloud: Cloud) -> None:
+    agent, net, failures = cloud
+    failures += [grpc.StatusCode.INTERNAL] * 2
+    failed = await answer_to(agent, picture(0))  # asked once more when the light model had answered
+    assert failed.plan == LOCAL
+    answer = await answer_to(agent, picture(1))
+    assert answer.plan == CLOUD
+    assert "light" in answer.steps_ms
+    assert net.noted == [False, False, True]
+
+
+async def test_for_a_much_larger_picture_it_runs_first(cloud: Cloud) -> None:
+    agent, _, _ = cloud
+    small_one = picture(0)
+    await answer_to(agent, small_one)
+    answer = await answer_to(agent, np.tile(small_one, (2, 2, 1)))
+    assert answer.plan == CLOUD
+    assert "light" in answer.steps_ms

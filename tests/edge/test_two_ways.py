@@ -120,4 +120,22 @@ def test_whatever_there_is_the_answer_is_one_of_the_two(
     question = Question(left_ms=left_ms, demand=ANYTHING, price_per_ms=price, ways=found)
     decision = RouterPolicy().choose(options, question)
     alone = router.choose(unlit, question._replace(price_per_ms=0.0))
-    assert decision in (router.choose(options, question), alone._replace(light=Light.NET))
+    for_all = alone._replace(light=Light.NET, for_all=True)
+    assert decision in (router.choose(options, question), for_all)
+
+
+def test_the_reasons_say_so() -> None:
+    table = [*OPTIONS, split(device_ms=250.0)]  # too late among the others' light models
+    question = asked(ways())
+    decision = choose(table, question)
+    told = dict(router.explain(table, question, decision))
+    assert told[table[-1]].startswith("taken, for all requests")
+    assert sum(why.startswith("taken") for why in told.values()) == 1
+    assert next(iter(told)) is table[-1]
+
+
+def test_a_light_model_that_is_always_right_is_never_spared() -> None:
+    sure = option("local", 1.0, device_ms=300, work_ms=30)
+    found = Ways(lit=[sure, split()], unlit=[sure, split()], room_ms=1.0, mended=lambda _: 0.0)
+    question = asked(found)
+    assert choose([sure], question) == router.choose([sure], question)
