@@ -21,7 +21,7 @@ from . import router
 from .question import Question
 from .router import Decision, Light, Option, sparing
 
-_BETTER = 0.01
+_BETTER = 0.03
 """Both are estimates: by so much the second has to be ahead."""
 _SPARES = 0.9
 """So likely its answer has to be there before the light model has to start: else both run."""
