@@ -92,6 +92,8 @@ class Noting(Net):
     def __init__(self) -> None:
         super().__init__(StageTimes({**PROFILE, LIGHT: SLOW}), Lateness())
         self.noted: list[bool] = []
+        self.first: list[int] = []
+        """How many requests went before remote plans when the cloud was asked."""
 
     def saw(self, *, in_time: bool, now_s: float) -> None:
         self.noted.append(in_time)
@@ -111,6 +113,7 @@ async def cloud(small: Small) -> AsyncIterator[Cloud]:
     failures: list[grpc.StatusCode] = []
 
     async def serve(request: pb.ModelInferRequest, context: oip.Context) -> pb.ModelInferResponse:
+        net.first.append(agent.unlit)
         if failures:
             await context.abort(failures.pop(), "for a reason")
         return answer_of(0, 0, 0, 0, 1)
@@ -133,6 +136,7 @@ async def test_with_an_answer_as_good_as_sure_under_way_no_light_model_runs(clou
         assert answer.plan == CLOUD
         assert "light" not in answer.steps_ms
     assert net.noted == [True, True, True]
+    assert net.first == [0, 0, 0]
 
 
 async def test_after_two_failures_it_runs_first(cloud: Cloud) -> None:

@@ -219,7 +219,10 @@ def test_where_there_is_room_for_some_the_others_do_without(
 
     fits = busy + remote_hz * 2.0 / 1e3 <= room  # two stages
     assert device_ms(waits._replace(for_all=True)) == (device_ms(waits) if fits else inf)
-    assert device_ms(waits) <= device_ms(waits._replace(room=1.0))
+    of_all = device_ms(waits._replace(room=1.0))
+    assert device_ms(waits) <= of_all
+    if not fits and room < 0.9 and busy + remote_hz * 2.0 / 1e3 > room + 0.01:
+        assert device_ms(waits) < of_all
 
 
 def test_what_was_rebuilt_from_a_plan_stands_in_its_option(small: Small) -> None:

@@ -136,6 +136,7 @@ def test_the_reasons_say_so() -> None:
 
 def test_a_light_model_that_is_always_right_is_never_spared() -> None:
     sure = option("local", 1.0, device_ms=300, work_ms=30)
-    found = Ways(lit=[sure, split()], unlit=[sure, split()], room_ms=1.0, mended=lambda _: 0.0)
+    other = split(agreement=1.0)  # sooner, and as good
+    found = Ways(lit=[sure, other], unlit=[sure, other], room_ms=1.0, mended=lambda _: 0.0)
     question = asked(found)
     assert choose([sure], question) == router.choose([sure], question)
