@@ -110,7 +110,7 @@ class Agent:
         self.lateness = Lateness()
         self.net = Net(times, self.lateness)
         self.unlit = 0
-        """Requests under way for which the light model has not answered yet."""
+        """Requests under way that go before remote plans: their light model runs, or may yet."""
         self._background: set[asyncio.Task[None]] = set()
         self._kept_bytes = 0
 

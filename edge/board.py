@@ -69,7 +69,7 @@ class Board:
         came_hz = self._came.hz(now_s=now_s)
         busy = self._beside + came_hz * decode_ms / 1e3
         lit = busy + came_hz * self.light_ms / 1e3
-        if lit + came_hz * work_ms / 1e3 <= WANTED:
+        if came_hz <= 0.0 or lit + came_hz * work_ms / 1e3 <= WANTED:
             return None
         waits = waits._replace(overhead_ms=0.0, remote_hz=came_hz)
         return Crowds(

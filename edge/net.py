@@ -5,7 +5,8 @@ caches and a sleeping thread, which no profile measured in a loop has seen.
 
 While an answer is under way that comes in time but for one case in a hundred, the device's own is
 wanted in that case only. A run no longer than nineteen of twenty then keeps the same promise:
-0.01 * 0.05 < 0.001. That matters on a small processor: light models that start early, to be
+0.01 * 0.05 < 0.001, as far as one is not late because the other is: a processor that stands still
+delays both. That matters on a small processor: light models that start early, to be
 sure, take the time that the remote plans would need to be in time, and by that last longer.
 
 That does not hold for a picture much larger than the others: its run is known to be a long one.

@@ -79,3 +79,12 @@ def test_a_reading_counts_once() -> None:
     found = board.crowds(Waits(), decode_ms=0.0, work_ms=1e3, now_s=0.0)
     assert found is not None
     assert found.without.busy == pytest.approx(0.05)
+
+
+def test_a_clock_that_jumps_past_all_requests() -> None:
+    """Who is still there is alone, however busy the processor was with something else."""
+    board = board_at(10.0, lit=False, used=1.0)
+    for at in range(100):
+        board.used(1.0 + at * 1e-9, decode_ms=DECODE_MS, now_s=NOW_S + 1e6)
+    found = board.crowds(Waits(), decode_ms=DECODE_MS, work_ms=WORK_MS, now_s=NOW_S + 1e6)
+    assert found is None
