@@ -10,6 +10,9 @@ import msgspec
 BATCHING_GAIN = 0.10
 """A batch must make its items cheaper by this share, or none is formed."""
 
+_AS_MUCH = 0.05
+"""What two items together may take more than one after the other, by so few measurements."""
+
 _LINGER_SHARE = 0.25
 _SHORTEST_LINGER_MS = 0.25
 _WINDOW = 256
@@ -24,24 +27,31 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """One execution of n items takes `fixed_ms + per_item_ms * n`.
 
     `batch_items` is the largest batch worth forming out of several requests; 1: none is. A first
-    item never waits longer than `most_linger_ms` for company. Of twenty executions about one takes
-    more than `slack` times as long again.
+    item never waits longer than `most_linger_ms` for company. As many as `crowd_items` take no
+    longer together than one by one, but are handed over once: out of a crowd they go together. Of
+    twenty executions about one takes more than `slack` times as long again.
     """
 
     fixed_ms: float
     per_item_ms: float
     batch_items: int = 1
+    crowd_items: int = 1
     most_linger_ms: float = math.inf
     slack: float = 0.0
 
     @classmethod
-    def fit(cls, *, one_ms: float, full_ms: float, full_items: int) -> "Cost":
+    def fit(
+        cls, *, one_ms: float, full_ms: float, full_items: int, two_ms: float = math.inf
+    ) -> "Cost":
         """The line through the times of 1 and of `full_items` items.
 
-        >>> Cost.fit(one_ms=5.0, full_ms=12.0, full_items=8)
-        Cost(fixed_ms=4.0, per_item_ms=1.0, batch_items=8, most_linger_ms=inf, slack=0.0)
-        >>> Cost.fit(one_ms=5.0, full_ms=40.0, full_items=8)
-        Cost(fixed_ms=0.0, per_item_ms=5.0, batch_items=1, most_linger_ms=inf, slack=0.0)
+        >>> cost = Cost.fit(one_ms=5.0, full_ms=12.0, full_items=8)
+        >>> cost.fixed_ms, cost.per_item_ms, cost.batch_items
+        (4.0, 1.0, 8)
+        >>> Cost.fit(one_ms=5.0, full_ms=40.0, full_items=8).batch_items
+        1
+        >>> Cost.fit(one_ms=5.0, two_ms=10.0, full_ms=40.0, full_items=8).crowd_items
+        2
         """
         if full_items <= 1:
             return cls(fixed_ms=0.0, per_item_ms=one_ms)
@@ -52,6 +62,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
             fixed_ms=fixed_ms,
             per_item_ms=slope if fixed_ms else full_ms / full_items,
             batch_items=full_items if gains else 1,
+            crowd_items=2 if two_ms <= (1 + _AS_MUCH) * 2 * one_ms else 1,
         )
 
     def predict_ms(self, items: int) -> float:
@@ -103,6 +114,7 @@ class OnlineCost:
             fixed_ms=base.fixed_ms * factor,
             per_item_ms=base.per_item_ms * factor,
             batch_items=base.batch_items,
+            crowd_items=base.crowd_items,
             most_linger_ms=base.most_linger_ms,
             slack=self._slack * fresh,
         )

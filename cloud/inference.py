@@ -196,10 +196,12 @@ class Inference:
         )
         if transport_left_s is not None and transport_left_s <= 0:
             raise DeadlineRefused("it passed on the way here")
+        told_ms = math.inf if transport_left_s is None else transport_left_s * 1e3
+        grain_ms = 0.0 if budget_ms < told_ms else oip.timeout_grain_ms(told_ms / 1e3)
         # To the loop was one step, out of it and into the client are two more.
         way_out_ms = 2 * self.worker.handover_ms + _WAY_OUT_MS
         budget_ms -= min(_WAY_OUT_MOST * budget_ms, way_out_ms)
-        deadline = Deadline.after_ms(budget_ms, now_s=record.started_s)
+        deadline = Deadline.after_ms(budget_ms, now_s=record.started_s, grain_ms=grain_ms)
         record.deadline = last = deadline
         if transport_left_s is not None and oip.flag(request.parameters, oip.FOLLOW):
             left_ms = min(transport_left_s * 1e3, MAX_BUDGET_MS)

@@ -23,7 +23,8 @@ class StageKey(NamedTuple):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request's computation: `items` inputs for a stage, wanted by `deadline_s`.
 
-    `rank` is its priority: lower ones go first, 0 is the default.
+    `rank` is its priority: lower ones go first, 0 is the default. Among its rank its turn is by
+    its deadline, or by `turn_s` where that is not known so exactly.
     """
 
     id: int
@@ -32,7 +33,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     arrived_s: float
     deadline_s: float
     rank: int = 0
+    turn_s: float | None = None
 
     @property
     def order(self) -> tuple[int, float, int]:
-        return (self.rank, self.deadline_s, self.id)
+        turn_s = self.deadline_s if self.turn_s is None else self.turn_s
+        return (self.rank, turn_s, self.id)

@@ -26,6 +26,7 @@ from operator import attrgetter
 import msgspec
 
 from ..shared.errors import DeadlineRefused, Overloaded
+from .batching import Group, ends_s, form, in_time, room, starts_s, together
 from .cost import Cost, OnlineCost
 from .job import Job, StageKey
 from .shares import Shares
@@ -62,9 +63,6 @@ class _Queue:
 
     @property
     def first_deadline_s(self) -> float:
-        first, last = self.jobs[0], self.jobs[-1]
-        if first.rank == last.rank:
-            return first.deadline_s
         return min(job.deadline_s for job in self.jobs)
 
     def not_behind(self, rank: float) -> int:
@@ -128,21 +126,6 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 _NOTHING = Step()
 
 
-@dataclass(slots=True)
-class _Group:
-    jobs: tuple[Job, ...]
-    hopeless: tuple[Job, ...]
-    full: bool
-
-    @property
-    def items(self) -> int:
-        return sum(job.items for job in self.jobs)
-
-    @property
-    def deadline_s(self) -> float:
-        return min(job.deadline_s for job in self.jobs)
-
-
 @dataclass(kw_only=True)
 class Scheduler:
     """The queues of all stages before `instances` that compute in parallel."""
@@ -201,7 +184,7 @@ class Scheduler:
             return None
         cost = self._queues[job.stage].cost.at(now_s)
         company = cost.linger_ms > 0 and job.items < cost.batch_items
-        if company or _ends_s(cost, job.items, now_s) > job.deadline_s:
+        if company or ends_s(cost, job.items, now_s) > job.deadline_s:
             return None
         return self._begin((job,), job.items, cost, now_s)
 
@@ -213,7 +196,7 @@ class Scheduler:
             self._admit(job, queue, now_s)
         except (DeadlineRefused, Overloaded):
             cost = queue.cost.at(now_s)
-            if _ends_s(cost, job.items, now_s) <= job.deadline_s:
+            if ends_s(cost, job.items, now_s) <= job.deadline_s:
                 needs_ms = cost.in_company_ms(job.items)
                 self.shares.refused(job.stage.model, needs_ms, now_s=now_s)
             raise
@@ -237,8 +220,8 @@ class Scheduler:
         wake_s: float | None = None
         for stage, queue in self._in_order():
             cost = queue.cost.at(now_s)
-            group = _form(queue.jobs, cost, at_s=now_s)
-            start_s = _start_s(group, cost, now_s)
+            group = self._form(queue, cost, at_s=now_s, now_s=now_s)
+            start_s = starts_s(group, cost, now_s)
             if start_s <= now_s:
                 self._take(stage, len(group.jobs))
                 batch = self._begin(group.jobs, group.items, cost, now_s)
@@ -285,7 +268,7 @@ class Scheduler:
         """Forgets those at the heads of the queues that can no longer be in time."""
         dropped: list[Job] = []
         for stage, queue in [*self._busy.items()]:
-            end = _in_time(queue.jobs, queue.cost.at(now_s), at_s=now_s)
+            end = in_time(queue.jobs, queue.cost.at(now_s), at_s=now_s)
             dropped += queue.jobs[:end]
             self._take(stage, end)
         return tuple(dropped)
@@ -299,13 +282,18 @@ class Scheduler:
             return Step(wake_s=free_s - self._ahead_s)
         stage, queue = self._in_order()[0]
         cost = queue.cost.at(now_s)
-        group = _form(queue.jobs, cost, at_s=free_s)
-        if group.hopeless or _start_s(group, cost, free_s) > free_s:
+        group = self._form(queue, cost, at_s=free_s, now_s=now_s)
+        if group.hopeless or starts_s(group, cost, free_s) > free_s:
             return _NOTHING
         self._take(stage, len(group.jobs))
         batch = self._begin(group.jobs, group.items, cost, free_s)
         self._ahead = batch.id
         return Step(batch=batch)
+
+    def _form(self, queue: _Queue, cost: Cost, *, at_s: float, now_s: float) -> Group:
+        free_s = self._free(now_s) if cost.crowd_items > cost.batch_items else ()
+        most = room(len(queue.jobs), cost, at_s=at_s, free_s=free_s)
+        return form(queue.jobs, cost, at_s=at_s, most=most)
 
     def _unhurried(self, job: Job, queue: _Queue, now_s: float) -> bool:
         """Whether one instance, taking one job after the other, would be in time with them all."""
@@ -373,12 +361,13 @@ class Scheduler:
             jobs, cost = queues[stage], costs[stage]
             while at < len(jobs) and not (heads and heads[0][0] < jobs[at].order):
                 first, start_s = at, free[0]
-                at = _in_time(jobs, cost, at_s=start_s, first=at)
+                at = in_time(jobs, cost, at_s=start_s, first=at)
                 for job in jobs[first:at]:
-                    finish_s[job.id] = _ends_s(cost, job.items, start_s)
+                    finish_s[job.id] = ends_s(cost, job.items, start_s)
                 if at == first:
-                    at, items, _ = _together(jobs, cost, at_s=start_s, first=at)
-                    end_s = _ends_s(cost, items, start_s)
+                    most = room(len(jobs) - at, cost, at_s=start_s, free_s=free)
+                    at, items, _ = together(jobs, cost, at_s=start_s, first=at, most=most)
+                    end_s = ends_s(cost, items, start_s)
                     for job in jobs[first:at]:
                         finish_s[job.id] = end_s
                     heapq.heapreplace(free, start_s + cost.predict_ms(items) / 1e3)
@@ -442,55 +431,6 @@ def _head_order(waiting: tuple[StageKey, _Queue]) -> tuple[int, float, int]:
     return waiting[1].jobs[0].order
 
 
-def _start_s(group: _Group, cost: Cost, now_s: float) -> float:
-    """When a group should start: at once if full, else when its clock or its slack runs out."""
-    if group.full or not cost.linger_ms:
-        return now_s
-    clock_s = min(job.arrived_s for job in group.jobs) + cost.linger_ms / 1e3
-    company_ms = cost.surely_ms(cost.batch_items)
-    return min(clock_s, group.deadline_s - company_ms / 1e3)
-
-
 def _free_s(batch: Batch, now_s: float) -> float:
     """When a batch is expected to end; once it is overdue, in as long as it is overdue."""
     return now_s + abs(batch.started_s + batch.predicted_ms / 1e3 - now_s)
-
-
-def _form(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> _Group:
-    """The jobs of a sorted queue that would run together at an instant.
-
-    The first job that can still be in time leads; others join while the batch has room and all in
-    it stay in time. `hopeless` are those before the leader.
-    """
-    at = _in_time(queue, cost, at_s=at_s, first=first)
-    hopeless = tuple(queue[first:at])
-    if at == len(queue):
-        return _Group((), hopeless, full=False)
-    end, _, full = _together(queue, cost, at_s=at_s, first=at)
-    return _Group(tuple(queue[at:end]), hopeless, full=full)
-
-
-def _together(queue: list[Job], cost: Cost, *, at_s: float, first: int) -> tuple[int, int, bool]:
-    """Where the batch that a job leads ends, how many items it has, and whether it is full."""
-    leader = queue[first]
-    deadline_s = leader.deadline_s
-    end, items, full = first + 1, leader.items, leader.items >= cost.batch_items
-    while end < len(queue) and not full:
-        more = items + queue[end].items
-        deadline_s = min(deadline_s, queue[end].deadline_s)
-        full = more > cost.batch_items or _ends_s(cost, more, at_s) > deadline_s
-        if not full:
-            items, end = more, end + 1
-            full = items == cost.batch_items
-    return end, items, full
-
-
-def _in_time(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> int:
-    """Where the first job is that can still be in time; the end if none can."""
-    while first < len(queue) and _ends_s(cost, queue[first].items, at_s) > queue[first].deadline_s:
-        first += 1
-    return first
-
-
-def _ends_s(cost: Cost, items: int, at_s: float) -> float:
-    return at_s + cost.surely_ms(items) / 1e3

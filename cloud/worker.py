@@ -158,6 +158,7 @@ class Worker:
             arrived_s=now_s,
             deadline_s=deadline.at_s,
             rank=rank,
+            turn_s=deadline.turn_s,
         )
         batch = self._scheduler.at_once(job, now_s=now_s)
         if batch is not None and at_hand and self.executor.at_once(stage, items):

@@ -17,6 +17,11 @@ MAX_BUDGET_MS = 3_600_000.0
 """One hour. A larger budget is a mistake in units more often than a wish."""
 
 
+_GRAINS = 5
+"""As written a budget may be a grain more or a little less than it was meant: so many grains are
+taken for the same, around each multiple of them."""
+
+
 def check_budget_ms(budget_ms: float) -> float:
     """The budget itself, or BudgetError if it is not a time between 0 (excluded) and an hour."""
     if not math.isfinite(budget_ms) or budget_ms <= 0:
@@ -36,15 +41,31 @@ class Deadline(msgspec.Struct, frozen=True):
 
     start_s: float
     budget_ms: float
+    grain_ms: float = 0.0
+    """So far the same budgets may lie apart, by how they were told."""
 
     @classmethod
-    def after_ms(cls, budget_ms: float, *, now_s: float) -> "Deadline":
+    def after_ms(cls, budget_ms: float, *, now_s: float, grain_ms: float = 0.0) -> "Deadline":
         """The deadline of a budget that starts now; BudgetError if the budget is not sensible."""
-        return cls(start_s=now_s, budget_ms=check_budget_ms(budget_ms))
+        return cls(start_s=now_s, budget_ms=check_budget_ms(budget_ms), grain_ms=grain_ms)
 
     @property
     def at_s(self) -> float:
         return self.start_s + self.budget_ms / 1e3
+
+    @property
+    def turn_s(self) -> float:
+        """Where it stands among others: in the order of arrival among those of the same budget.
+
+        >>> one = Deadline(start_s=0.0, budget_ms=60_097.0, grain_ms=100.0)
+        >>> two = Deadline(start_s=0.001, budget_ms=59_998.0, grain_ms=100.0)
+        >>> one.at_s > two.at_s, one.turn_s > two.turn_s
+        (True, False)
+        """
+        if not self.grain_ms:
+            return self.at_s
+        rough_ms = _GRAINS * self.grain_ms
+        return self.start_s + round(self.budget_ms / rough_ms) * rough_ms / 1e3
 
     def left_ms(self, now_s: float) -> float:
         """Milliseconds left; negative once the deadline has passed."""

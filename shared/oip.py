@@ -170,6 +170,24 @@ def requested_budget_ms(
     return default_ms if asked is None else asked
 
 
+_TIMEOUT_GRAINS = ((1.0, 1.0), (10.0, 10.0), (100.0, 100.0))
+"""Below so many seconds, so many milliseconds."""
+
+
+def timeout_grain_ms(left_s: float) -> float:
+    """In which steps gRPC writes a time: always upwards, so that 60 s become 60.0 or 60.1.
+
+    That of gRPC Core (src/core/lib/transport/timeout_encoding.cc), the coarsest there is.
+
+    >>> timeout_grain_ms(0.25), timeout_grain_ms(2.5), timeout_grain_ms(60)
+    (1.0, 10.0, 100.0)
+    """
+    for below_s, grain_ms in _TIMEOUT_GRAINS:
+        if left_s < below_s:
+            return grain_ms
+    return 1_000.0
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """A piece of a region of shared memory that both sides know by name."""

@@ -391,11 +391,12 @@ def _opened_up(parcel: Parcel) -> Told:
 def _with_hop(stage: Stage, cost: Cost, *, one_ms: float, full_ms: float) -> Cost:
     """The way there is a part of what a batch costs, and makes larger ones worth more."""
     items = stage.max_batch
-    return Cost.fit(
+    fit = Cost.fit(
         one_ms=cost.predict_ms(1) + one_ms,
         full_ms=cost.predict_ms(items) + full_ms,
         full_items=items,
     )
+    return msgspec.structs.replace(fit, crowd_items=cost.crowd_items)
 
 
 def _with_the_way(execution: Execution, *, took_ms: float) -> Execution:

@@ -1,9 +1,11 @@
 """Batches on threads of this process."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from ...shared.deadline import Clock, monotonic
 from ..cost import Cost
@@ -21,13 +23,24 @@ do: so much sooner it has the next batch."""
 
 
 class Threads(Executor):
-    """`instances` threads; what they run, they run on the stage itself."""
+    """`instances` threads; what they run, they run on the stage itself.
+
+    Where there is one for each core, each stays on its own while all of them compute: when threads
+    wake up, the kernel otherwise lays two on one core for a while, and the other one idles.
+
+    What they have computed is told by another thread: whoever wakes the event loop itself has to
+    wait for the interpreter's lock until the loop has dealt with it, before it can go on.
+    """
 
     here = True
 
     def __init__(self, instances: int, *, clock: Clock = monotonic) -> None:
         self._capacity = Capacity(instances=instances, ahead_s=AHEAD_S)
-        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="instance")
+        self._cores = _Cores(instances)
+        self._pool = ThreadPoolExecutor(
+            instances, thread_name_prefix="instance", initializer=self._cores.enter
+        )
+        self._teller = ThreadPoolExecutor(1, thread_name_prefix="teller")
         self._clock = clock
 
     @property
@@ -52,8 +65,68 @@ class Threads(Executor):
         return stage.bounded and stage.cost.predict_ms(items) <= _AT_ONCE_MS
 
     def run(self, works: Sequence[Work], stage: Stage) -> asyncio.Future[Execution]:
-        compute = partial(execute, works, stage=stage, clock=self._clock)
-        return asyncio.get_running_loop().run_in_executor(self._pool, compute)
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Execution] = loop.create_future()
+
+        def compute() -> None:
+            try:
+                with self._cores.taken():
+                    told: Execution | BaseException = execute(works, stage=stage, clock=self._clock)
+            except BaseException as error:
+                told = error
+            with contextlib.suppress(RuntimeError):  # closed, so nobody waits
+                self._teller.submit(loop.call_soon_threadsafe, _settle, outcome, told)
+
+        begun = self._pool.submit(compute)
+        begun.add_done_callback(lambda begun: outcome.cancel() if begun.cancelled() else None)
+        return outcome
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._teller.shutdown(wait=False)
+
+
+def _settle(outcome: asyncio.Future[Execution], told: Execution | BaseException) -> None:
+    if outcome.done():
+        return
+    if isinstance(told, BaseException):
+        outcome.set_exception(told)
+    else:
+        outcome.set_result(told)
+
+
+class _Cores:
+    """Which core each thread of a pool keeps to; none while not all of them compute."""
+
+    def __init__(self, threads: int) -> None:
+        self._all = os.sched_getaffinity(0)
+        self._one_each = len(self._all) == threads > 1
+        self._threads = threads
+        self._own = threading.local()
+        self._left = sorted(self._all)
+        self._busy = 0
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        """For each thread of the pool, as it begins."""
+        if self._one_each:
+            with self._lock:
+                self._own.core, self._own.stays = self._left.pop(), False
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """While the calling thread computes."""
+        if not self._one_each:
+            yield
+            return
+        with self._lock:
+            self._busy += 1
+            crowded = self._busy == self._threads
+        if crowded is not self._own.stays:
+            os.sched_setaffinity(0, {self._own.core} if crowded else self._all)
+            self._own.stays = crowded
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1

@@ -21,6 +21,14 @@ def test_lingers_only_for_company_that_pays() -> None:
     assert Cost(fixed_ms=8.0, per_item_ms=1.0, batch_items=1).linger_ms == 0.0
 
 
+@pytest.mark.parametrize(("two_ms", "crowd"), [(9.0, 2), (10.4, 2), (10.6, 1)])
+def test_two_together_where_they_take_no_longer(two_ms: float, crowd: int) -> None:
+    cost = Cost.fit(one_ms=5.0, two_ms=two_ms, full_ms=40.0, full_items=8)
+    assert (cost.batch_items, cost.crowd_items) == (1, crowd)
+    assert OnlineCost(cost).at(0.0).crowd_items == crowd
+    assert cost.linger_ms == 0.0
+
+
 def test_follows_traffic_and_forgets_it() -> None:
     cost = OnlineCost(Cost(fixed_ms=0.0, per_item_ms=10.0))
     for _ in range(100):

@@ -10,12 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.job import Job, StageKey
 from hybridge.cloud.scheduler import Batch, Capacity, Scheduler, Step
+from hybridge.shared.deadline import Deadline
 from hybridge.shared.errors import DeadlineUnmet, Overloaded
 
 PLAIN = StageKey("plain", "1")
 BATCHED = StageKey("batched", "1", "cut")
+EVEN = StageKey("even", "1")
 COSTS = {
     PLAIN: Cost(fixed_ms=0.0, per_item_ms=10.0),
+    EVEN: Cost(fixed_ms=0.0, per_item_ms=10.0, crowd_items=2),
     BATCHED: Cost(fixed_ms=8.0, per_item_ms=1.0, batch_items=4),
 }
 LIMIT = 5
@@ -108,6 +111,57 @@ def test_two_instances_have_one_more_between_them() -> None:
     assert bench.scheduler.next(now_s=0.0).batch is None
     bench.finish(batches[1], 0.009)
     assert bench.batch(0.009).started_s == pytest.approx(0.010)
+
+
+def test_out_of_a_crowd_two_run_together() -> None:
+    bench = Bench(instances=2)
+    for _ in range(4):
+        bench.submit(EVEN)
+    first, second = bench.batch(), bench.batch()
+    assert [len(batch.jobs) for batch in (first, second)] == [2, 2]
+    assert [batch.predicted_ms for batch in (first, second)] == [20.0, 20.0]
+
+
+def test_no_instance_idles_for_the_sake_of_company() -> None:
+    bench = Bench(instances=2)
+    for _ in range(2):
+        bench.submit(EVEN)
+    assert [len(bench.batch().jobs) for _ in range(2)] == [1, 1]
+
+
+def test_those_of_about_the_same_budget_go_as_they_came() -> None:
+    """gRPC writes 60 s as 60.0 or 60.1; the scheduler takes their turns from the deadline."""
+    scheduler = Bench().scheduler
+    for number, left_ms in enumerate((60_097.0, 59_996.0, 60_099.0, 31_000.0)):
+        deadline = Deadline.after_ms(left_ms, now_s=number / 1e3, grain_ms=100.0)
+        job = Job(
+            id=number,
+            stage=PLAIN,
+            items=1,
+            arrived_s=number / 1e3,
+            deadline_s=deadline.at_s,
+            turn_s=deadline.turn_s,
+        )
+        scheduler.submit(job, now_s=number / 1e3)
+    order = []
+    for number in range(4):
+        batch = scheduler.next(now_s=1.0 + number).batch
+        assert batch is not None
+        order += [job.id for job in batch.jobs]
+        scheduler.finish(batch, now_s=1.01 + number, items=1)
+    assert order == [3, 0, 1, 2]
+
+
+def test_who_is_most_urgent_counts_wherever_its_turn_is() -> None:
+    bench = Bench()
+    first = Job(id=100, stage=PLAIN, items=1, arrived_s=0.0, deadline_s=0.2, turn_s=0.1)
+    second = Job(id=101, stage=PLAIN, items=1, arrived_s=0.0, deadline_s=0.04, turn_s=0.15)
+    for job in (first, second):
+        bench.scheduler.submit(job, now_s=0.0)
+    bench.submit(budget_ms=60.0)  # goes first, and leaves the second its 40 ms
+    bench.submit(budget_ms=60.0)
+    with pytest.raises(DeadlineUnmet, match="accepted requests would be late"):
+        bench.submit(budget_ms=60.0)
 
 
 def test_nothing_is_dropped_ahead() -> None:
@@ -283,7 +337,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.running: list[Batch] = []
 
     @rule(
-        stage=st.sampled_from([PLAIN, BATCHED]),
+        stage=st.sampled_from([PLAIN, BATCHED, EVEN]),
         budget_ms=st.floats(0.1, 120.0),
         items=st.integers(1, 5),
         rank=st.integers(-1, 1),
@@ -302,7 +356,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.waiting[job.id] = job
 
     @rule(
-        stage=st.sampled_from([PLAIN, BATCHED]),
+        stage=st.sampled_from([PLAIN, BATCHED, EVEN]),
         budget_ms=st.floats(0.1, 500.0),
         items=st.integers(1, 5),
     )
@@ -375,10 +429,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         left_behind = [job.order for job in self.waiting.values() if job.stage == batch.stage]
         assert [job.order for job in batch.jobs] == sorted(job.order for job in batch.jobs)
         assert all(batch.jobs[-1].order < order for order in left_behind)
-        assert (
-            len(batch.jobs) == 1
-            or sum(job.items for job in batch.jobs) <= COSTS[batch.stage].batch_items
+        assert len(batch.jobs) == 1 or sum(job.items for job in batch.jobs) <= self.most_items(
+            COSTS[batch.stage]
         )
+
+    @staticmethod
+    def most_items(cost: Cost) -> int:
+        return max(cost.batch_items, cost.crowd_items)
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase
@@ -391,13 +448,14 @@ TestSchedulerMachine.settings = settings(
 )
 
 
-def test_a_queue_that_is_played_forward_comes_true() -> None:
+@pytest.mark.parametrize("stage", [PLAIN, EVEN])
+def test_a_queue_that_is_played_forward_comes_true(stage: StageKey) -> None:
     """With exact costs every accepted job is in time, however many were refused."""
     bench = Bench(limit=1000)
     accepted = 0
     for at in range(200):
         try:
-            bench.submit(budget_ms=30 + 7 * (at % 11), now_s=0.0)
+            bench.submit(stage, budget_ms=30 + 7 * (at % 11), now_s=0.0)
             accepted += 1
         except DeadlineUnmet:
             continue

@@ -51,6 +51,35 @@ async def whole(cloud: Cloud, pixels: Array) -> Probabilities:
     return probabilities(await cloud.stub.ModelInfer(request_of("pixels", pixels)))
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "asked", "grain_ms"),
+    [
+        (60, {}, 100.0),
+        (5, {}, 10.0),
+        (60, {oip.LATENCY_BUDGET_MS: 5_000.0}, 0.0),
+        (5, {oip.LATENCY_BUDGET_MS: 60_000.0}, 10.0),
+        (None, {}, 0.0),
+    ],
+)
+async def test_a_deadline_is_as_exact_as_it_was_told(
+    cloud: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    timeout_s: float | None,
+    asked: dict[str, oip.Value],
+    grain_ms: float,
+) -> None:
+    seen: list[Deadline] = []
+    run = Worker.run
+
+    async def watched(worker: Worker, *args: Any, deadline: Deadline, **further: Any) -> Any:
+        seen.append(deadline)
+        return await run(worker, *args, deadline=deadline, **further)
+
+    monkeypatch.setattr(Worker, "run", watched)
+    await cloud.stub.ModelInfer(request_of("pixels", random_pixels(0), **asked), timeout=timeout_s)
+    assert [deadline.grain_ms for deadline in seen] == [grain_ms]
+
+
 async def test_pixels_one_or_several(cloud: Cloud) -> None:
     pixels = np.stack([random_pixels(seed) for seed in range(3)])
     several = await whole(cloud, pixels)

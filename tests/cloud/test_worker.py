@@ -124,15 +124,16 @@ async def check_kept_by_nobody(
     worker: Worker, stage: Stage, value: int, fault: type[Exception], *, budget_ms: float = 60_000.0
 ) -> None:
     """A request that ends with a fault, whose input is let go without the garbage collector."""
-    load = Loading(value)
-    held = weakref.ref(load)
+    load, gone, loop = Loading(value), asyncio.Event(), asyncio.get_running_loop()
+    held = weakref.ref(load, lambda held: loop.call_soon_threadsafe(gone.set))
     deadline = Deadline.after_ms(budget_ms, now_s=monotonic())
     gc.disable()
     try:
         with pytest.raises(fault):
             await worker.run(stage, load=load, at_hand=True, items=1, deadline=deadline)
         del load
-        await asyncio.sleep(0)  # what was called back returns
+        async with asyncio.timeout(30):
+            await gone.wait()  # the threads that told it are done with it in a moment
         assert held() is None
     finally:
         gc.enable()
@@ -258,6 +259,25 @@ class Quick(Backend):
     def run(self, batch: Array, sides: Tensors) -> Result:
         self.threads.append(threading.current_thread())
         return Result(batch.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("bounded", "most", "sizes"), [(True, 4, {1, 2, 4}), (False, 4, {1, 4}), (True, 1, {1})]
+)
+def test_sizes_are_measured_in_turns(
+    stage: Stage, bounded: bool, most: int, sizes: set[int]
+) -> None:
+    class Sizes(Quick):
+        def run(self, batch: Array, sides: Tensors) -> Result:
+            ran.append(len(batch))
+            return super().run(batch, sides)
+
+    ran: list[int] = []
+    stage._backend = stage._cost = None
+    stage.open, stage.max_batch = lambda: Sizes(bounded=bounded), most
+    stage.load()
+    tried = 1 + len(sizes - {1})  # the first runs allocate
+    assert ran[tried:] == sorted(sizes) * 5
 
 
 @pytest.mark.parametrize(

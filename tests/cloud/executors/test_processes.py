@@ -14,7 +14,7 @@ import pytest
 
 from hybridge.cloud.cost import Cost
 from hybridge.cloud.executors.parcel import Parcel
-from hybridge.cloud.executors.pool import ReplicaPool
+from hybridge.cloud.executors.pool import ReplicaPool, _with_hop
 from hybridge.cloud.executors.process import COMMAND, ProcessReplica
 from hybridge.cloud.executors.scaling import Bounds
 from hybridge.cloud.job import StageKey
@@ -211,3 +211,11 @@ async def test_what_is_refused_for_want_of_a_process_starts_one(stage: Stage) ->
         await until(lambda: not pool._seats)
         assert pool.staff is not None
         assert pool.staff.deaths == 0
+
+
+@pytest.mark.parametrize("crowd", [1, 2])
+def test_the_way_to_a_worker_is_shared_by_two(stage: Stage, crowd: int) -> None:
+    cost = Cost(fixed_ms=0.0, per_item_ms=10.0, crowd_items=crowd)
+    there = _with_hop(stage, cost, one_ms=1.0, full_ms=1.0)
+    assert there.predict_ms(1) == pytest.approx(11.0)
+    assert there.crowd_items == crowd
