@@ -1,4 +1,5 @@
 import hashlib
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hybridge.cloud.compiler.litert import Runner
 from hybridge.cloud.compiler.tflite_graph import find_cuts, pack_heads
 from hybridge.cloud.compiler.writer import write_bundle
 from hybridge.devices.models import (
+    WARM_SHAPE,
     DeviceModels,
     check_picture,
     encode_stage,
@@ -120,6 +122,18 @@ def test_heads_are_loaded_when_they_are_used(small: Small) -> None:
     assert models._heads == {}
     models.warm_up(np.zeros((40, 30, 3), np.uint8))
     assert set(models._heads) == {(CUT, "int8")}
+
+
+def test_no_picture_waits_for_the_memory_to_resize_it(small: Small) -> None:
+    """The first one so large finds it there: by the kernel's count of pages, not by time."""
+    models = DeviceModels(small.bundle)
+    models.warm_up(np.zeros((40, 30, 3), np.uint8))
+    large = np.full(WARM_SHAPE, 7, np.uint8)
+    for resize in (models.resize_light, models.resize_large):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        resize(large)
+        pages = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+        assert pages * resource.getpagesize() < large.nbytes / 4
 
 
 def test_every_stage_of_the_table_is_measured(small: Small) -> None:
