@@ -15,6 +15,11 @@ _AS_SOON = 0.5
 """Of a run: an instance that is free so soon after another shares what waits."""
 
 
+_CALM = 4.0
+"""So many times as long as their batch takes those must have who run together out of a crowd: under
+overload everything runs at the edge of its deadline, and the first of two ends a run later."""
+
+
 @dataclass(slots=True)
 class Group:
     """Jobs that would run together; `hopeless` are those before them."""
@@ -71,11 +76,13 @@ def together(
     """Where the batch that a job leads ends, how many items it has, and whether it is full."""
     leader = queue[first]
     deadline_s = leader.deadline_s
+    # Out of a crowd go those together who would not mind waiting some runs more.
+    calm = _CALM if most > cost.batch_items else 1.0
     end, items, full = first + 1, leader.items, leader.items >= most
     while end < len(queue) and not full:
         more = items + queue[end].items
         deadline_s = min(deadline_s, queue[end].deadline_s)
-        full = more > most or ends_s(cost, more, at_s) > deadline_s
+        full = more > most or ends_s(cost, more, at_s, times=calm) > deadline_s
         if not full:
             items, end = more, end + 1
             full = items == most
@@ -89,6 +96,6 @@ def in_time(queue: list[Job], cost: Cost, *, at_s: float, first: int = 0) -> int
     return first
 
 
-def ends_s(cost: Cost, items: int, at_s: float) -> float:
-    """When a batch that begins at an instant has almost surely ended."""
-    return at_s + cost.surely_ms(items) / 1e3
+def ends_s(cost: Cost, items: int, at_s: float, *, times: float = 1.0) -> float:
+    """When a batch that begins at an instant has almost surely ended, even `times` as long."""
+    return at_s + times * cost.surely_ms(items) / 1e3

@@ -28,8 +28,9 @@ class Threads(Executor):
     Where there is one for each core, each stays on its own while all of them compute: when threads
     wake up, the kernel otherwise lays two on one core for a while, and the other one idles.
 
-    What they have computed is told by another thread: whoever wakes the event loop itself has to
-    wait for the interpreter's lock until the loop has dealt with it, before it can go on.
+    What several have computed is told by another thread: whoever wakes the event loop itself has
+    to wait for the interpreter's lock until the loop has dealt with it, before it can go on. One
+    alone, on one core, would only wait for that thread as well.
     """
 
     here = True
@@ -40,7 +41,7 @@ class Threads(Executor):
         self._pool = ThreadPoolExecutor(
             instances, thread_name_prefix="instance", initializer=self._cores.enter
         )
-        self._teller = ThreadPoolExecutor(1, thread_name_prefix="teller")
+        self._teller = ThreadPoolExecutor(1, thread_name_prefix="teller") if instances > 1 else None
         self._clock = clock
 
     @property
@@ -75,7 +76,10 @@ class Threads(Executor):
             except BaseException as error:
                 told = error
             with contextlib.suppress(RuntimeError):  # closed, so nobody waits
-                self._teller.submit(loop.call_soon_threadsafe, _settle, outcome, told)
+                if self._teller is None:
+                    loop.call_soon_threadsafe(_settle, outcome, told)
+                else:
+                    self._teller.submit(loop.call_soon_threadsafe, _settle, outcome, told)
 
         begun = self._pool.submit(compute)
         begun.add_done_callback(lambda begun: outcome.cancel() if begun.cancelled() else None)
@@ -83,7 +87,8 @@ class Threads(Executor):
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._teller.shutdown(wait=False)
+        if self._teller is not None:
+            self._teller.shutdown(wait=False)
 
 
 def _settle(outcome: asyncio.Future[Execution], told: Execution | BaseException) -> None:

@@ -39,13 +39,19 @@ def jobs(*deadlines_s: float) -> list[Job]:
 @pytest.mark.parametrize(
     ("deadlines_s", "ran", "hopeless"),
     [
-        ([0.021, 0.5], 2, 0),
-        ([0.019, 0.5], 1, 0),  # in company it would be late
+        ([0.081, 0.5], 2, 0),
+        ([0.079, 0.5], 1, 0),  # in company it would be late, were the run four times as long
+        ([0.5, 0.079], 1, 0),
         ([0.009, 0.015, 0.5], 1, 1),
     ],
 )
-def test_nobody_is_late_for_the_sake_of_company(
+def test_who_is_in_a_hurry_goes_without_company(
     deadlines_s: list[float], ran: int, hopeless: int
 ) -> None:
     group = form(jobs(*deadlines_s), EVEN, at_s=0.0, most=2)
     assert (len(group.jobs), len(group.hopeless)) == (ran, hopeless)
+
+
+@pytest.mark.parametrize(("deadline_s", "ran"), [(0.0101, 2), (0.0099, 1)])
+def test_company_that_pays_is_taken_up_to_the_deadline(deadline_s: float, ran: int) -> None:
+    assert len(form(jobs(deadline_s, 0.5), GAINING, at_s=0.0, most=8).jobs) == ran
