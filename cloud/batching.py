@@ -38,9 +38,12 @@ class Group:
 
 
 def room(waiting: int, cost: Cost, *, at_s: float, free_s: Sequence[float]) -> int:
-    """How many items a batch may have that begins at an instant, by when instances are free."""
+    """How many items a batch may have that begins at an instant, by when instances are free.
+
+    One instance alone takes no two out of a crowd: under overload it kept its promise less well.
+    """
     most = cost.batch_items
-    if cost.crowd_items <= most or waiting <= most:
+    if cost.crowd_items <= most or waiting <= most or len(free_s) <= 1:
         return most
     soon_s = at_s + _AS_SOON * cost.predict_ms(1) / 1e3
     sharing = sum(each_s <= soon_s for each_s in free_s)

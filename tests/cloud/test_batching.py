@@ -18,7 +18,7 @@ GAINING = Cost(fixed_ms=8.0, per_item_ms=1.0, batch_items=8, crowd_items=2)
         (3, [1.0, 1.004], 1),
         (4, [1.0, 1.004], 2),
         (2, [1.0, 1.006], 2),  # too late to share
-        (2, [], 2),
+        (9, [1.0], 1),  # one instance alone
     ],
 )
 def test_a_crowd_is_more_than_instances_take(waiting: int, free_s: list[float], most: int) -> None:
