@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..shared.cores import usable_cores
 from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import Address
@@ -167,7 +168,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from ..cloud.config import CloudConfig, Engine, usable_cores  # with the extra `cloud` alone
+    from ..cloud.config import CloudConfig, Engine  # with the extra `cloud` alone
     from ..cloud.server import serve
 
     engine = Engine(options.engine)

@@ -1,11 +1,11 @@
 """How a cloud is set up."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from ..shared.cores import usable_cores
 from ..shared.errors import ConfigError
 from ..shared.manifest import Precision, Runtime
 from ..shared.security import MAX_MESSAGE_BYTES, Address, Security
@@ -18,11 +18,6 @@ from .shelf import BundleShelf, Shelf, Shelves
 from .triton_shelf import TritonShelf
 
 DEFAULT_ADDRESS = Address("127.0.0.1", 8500)
-
-
-def usable_cores() -> int:
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 class Engine(StrEnum):

@@ -1,13 +1,13 @@
 """What machine this is."""
 
 import hashlib
-import math
 import os
 import platform
 from pathlib import Path
 
 import msgspec
 
+from ..shared.cores import affine_cores, quota_cores
 from .litert import runtime
 
 # The instruction sets that decide how fast int8 and float kernels run.
@@ -57,20 +57,13 @@ def probe() -> Device:
     return Device(
         processor=cpu.get("model name") or _board() or platform.processor() or "unknown",
         architecture=platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=affine_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         features=tuple(flag for flag in _TELLING_FEATURES if flag in flags),
         system=f"{platform.system()} {platform.release()}",
         runtime=f"{found.package} {found.version}",
-        quota_cores=_quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")),
+        quota_cores=quota_cores(),
     )
-
-
-def usable_cores() -> int:
-    """How many threads can run at a time here: by affinity, and by quota rounded up."""
-    device = probe()
-    allowed = math.ceil(device.quota_cores) if device.quota_cores else device.cores
-    return max(1, min(device.cores, allowed))
 
 
 def _cpu_facts(file: Path) -> dict[str, str]:
@@ -92,33 +85,3 @@ def _board() -> str:
         return Path("/proc/device-tree/model").read_text().strip("\0\n ")
     except OSError:
         return ""
-
-
-def _quota_cores(groups: Path, root: Path) -> float:
-    """The tightest CPU quota of this process's control groups, version 2 or 1, in cores."""
-    quotas: list[float] = []
-    try:
-        lines = groups.read_text().splitlines()
-    except OSError:
-        return 0.0
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        folder = root / (controllers or ".") / path.lstrip("/")
-        within = [folder, *folder.parents]
-        for each in within[: within.index(root) + 1]:
-            quotas.extend(_quotas_of(each))
-    return round(min(quotas), 2) if quotas else 0.0
-
-
-def _quotas_of(folder: Path) -> list[float]:
-    try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            quota = (folder / "cpu.cfs_quota_us").read_text()
-            period = (folder / "cpu.cfs_period_us").read_text()
-        return [int(quota) / int(period)] if int(quota) > 0 else []
-    except (OSError, ValueError):  # no such file here, or "max": no quota
-        return []

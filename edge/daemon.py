@@ -11,13 +11,14 @@ import numpy as np
 
 from ..devices.conditions import Watch
 from ..devices.models import DeviceModels, measure_stages, stage_names
-from ..devices.probe import probe, usable_cores
+from ..devices.probe import probe
 from ..devices.profile import Profile, load_profile, save_profile, today
 from ..devices.yardstick import measure_yardstick
 from ..protos import fleet_pb2_grpc, oip
 from ..shared import daemon
 from ..shared.bundle import Bundle, open_bundle
 from ..shared.codec import codec_by_name
+from ..shared.cores import usable_cores
 from ..shared.daemon import OnListening
 from ..shared.deadline import Deadline, monotonic
 from ..shared.discovery import find_cloud

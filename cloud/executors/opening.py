@@ -3,8 +3,9 @@
 import asyncio
 import logging
 
+from ...shared.cores import usable_cores
 from ...shared.errors import ConfigError
-from ..config import CloudConfig, Engine, usable_cores
+from ..config import CloudConfig, Engine
 from .executor import Executor
 from .pool import ReplicaPool
 from .process import ProcessReplica

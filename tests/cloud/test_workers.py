@@ -13,11 +13,12 @@ import grpc
 import numpy as np
 import pytest
 
-from hybridge.cloud.config import CloudConfig, Engine, usable_cores
+from hybridge.cloud.config import CloudConfig, Engine
 from hybridge.cloud.executors.pool import ReplicaPool
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.protos.oip import Stub
 from hybridge.shared import oip
+from hybridge.shared.cores import usable_cores
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.security import Address, Security
 from hybridge.shared.signing import SigningKey

@@ -56,34 +56,3 @@ def test_a_board_that_names_itself_in_its_device_tree(monkeypatch: pytest.Monkey
     device = probe()
     assert device.processor == "Raspberry Pi 5"
     assert device.features == ("asimd", "asimddp")
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "cores"),
-    [
-        ("0::/app", {"app/cpu.max": "50000 100000", "cpu.max": "max 100000"}, 0.5),
-        (
-            "0::/app/worker",
-            {"app/worker/cpu.max": "max 100000", "app/cpu.max": "150000 100000"},
-            1.5,
-        ),
-        ("0::/", {}, 0.0),
-        (
-            "3:cpuset:/\n1:cpu:/app",
-            {"cpu/app/cpu.cfs_quota_us": "2500", "cpu/app/cpu.cfs_period_us": "10000"},
-            0.25,
-        ),
-        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "10000"}, 0.0),
-        ("5:cpuset:/app", {"cpuset/app/cpu.max": "1 2"}, 0.0),
-    ],
-)
-def test_a_containers_quota(
-    tmp_path: Path, groups: str, files: dict[str, str], cores: float
-) -> None:
-    (tmp_path / "groups").write_text(groups + "\n")
-    for name, text in files.items():
-        file = tmp_path / "cgroup" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    assert probe_module._quota_cores(tmp_path / "groups", tmp_path / "cgroup") == cores
-    assert probe_module._quota_cores(tmp_path / "nowhere", tmp_path) == 0.0
