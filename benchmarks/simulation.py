@@ -30,15 +30,14 @@ from wan.arrivals import Arrivals
 from wan.boards import Finished, world_of
 from wan.fidelity import arrivals_of, compare, error_figures, error_table
 from wan.findings import cell_table, targets
-from wan.matrix import FIXED, POLICIES, Matrix, front, groups, read_budgets_ms
+from wan.matrix import FIXED, POLICIES, Matrix, groups, read_budgets_ms
 from wan.pairs import Pair, add_pair_options, pair_of
 from wan.records import Cell, Measured
+from wan.replays import LOCAL, Costs, costs_of, front
 from wan.simulator import World, simulate
 
 from hybridge.cli.console import notes
-from hybridge.edge.outlook import device_stages
 from hybridge.shared.paths import Paths
-from hybridge.shared.plan import PlanKind
 
 _BUDGETS_MS = "65,200,600,2000"
 _QUICK_PICTURES, _QUICK_REQUESTS = 24, 100
@@ -68,7 +67,7 @@ def measure(options: argparse.Namespace) -> Report:
     took_s = time.perf_counter() - began_s
     measured, again = simulated[: len(cells)], simulated[len(cells) :]
     wanted = dict(zip(answers.pictures, map(int, answers.large), strict=True))
-    found = groups(measured, wanted, table=plans)
+    found = groups(measured, wanted, plans=plans)
     compared = [compare(*both, wanted) for both in zip(repeated, again, strict=True)]
     hours = sum(each.cell.requests / each.cell.rate_hz for each in simulated) / 3600
     requests = sum(each.cell.requests for each in simulated)
@@ -128,26 +127,21 @@ def _cache() -> Path:
     return Paths.from_environment().root / "wan"
 
 
-def _plans(world: World) -> dict[str, float]:
-    """The agreement of every plan that is worth a choice, and of the device's own answer."""
-    manifest = world.bundle.manifest
-    remote = [row for row in manifest.table if row.parsed().kind is not PlanKind.LOCAL]
-    device_ms = {
-        row.plan: sum(world.board.work_ms[stage] for stage in device_stages(row.parsed()))
-        for row in remote
-    }
-    local = [row for row in manifest.table if row.parsed().kind is PlanKind.LOCAL]
-    return {row.plan: row.agreement.value for row in [*local, *front(remote, device_ms)]}
+def _plans(world: World) -> dict[str, Costs]:
+    """Every plan that is worth a choice, and the device's own answer."""
+    plans = costs_of(world.bundle.manifest.table, world.board.work_ms)
+    local = plans.pop(LOCAL)
+    return {LOCAL: local} | {plan: plans[plan] for plan in front(plans)}
 
 
 def _cells(
-    options: argparse.Namespace, pair: Pair, plans: dict[str, float], rate_hz: float
+    options: argparse.Namespace, pair: Pair, plans: dict[str, Costs], rate_hz: float
 ) -> list[Cell]:
     names = options.links.split(",") if options.links else links.all_names(options.traces)
     budgets_ms = read_budgets_ms(options.budgets)
     if options.quick:
         names, budgets_ms = _QUICK_LINKS, _QUICK_BUDGETS_MS
-    replays = [f"{FIXED}{plan}" for plan in plans if plan != str(PlanKind.LOCAL)]
+    replays = [f"{FIXED}{plan}" for plan in plans if plan != LOCAL]
     return Matrix(
         pair=pair.name,
         links=names,

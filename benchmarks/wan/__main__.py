@@ -14,9 +14,9 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from _common import Report, load, machine, parser, progress, run
 from wan import links
 from wan.arrivals import Arrivals
+from wan.boards import measured_by, work_ms_of
 from wan.failures import Failure, Outcome, sabotage
 from wan.findings import failure_table, failure_targets, matrix_table, quick_targets, targets
 from wan.laboratory import Calibration, Laboratory, Setting
@@ -41,11 +42,11 @@ from wan.page import page
 from wan.pairs import Pair, add_pair_options, pair_of
 from wan.records import Cell, Measured
 from wan.references import large_answers
+from wan.replays import LOCAL, Costs, costs_of, next_replay
 
 from hybridge.cli.console import notes
 from hybridge.shared.errors import ConfigError
 from hybridge.shared.paths import Paths
-from hybridge.shared.plan import PlanKind
 
 _FAILURE_BUDGET_MS = 600.0
 _QUICK_REQUESTS, _QUICK_FAILURES = 30, 1
@@ -83,11 +84,24 @@ def measure(options: argparse.Namespace) -> Report:
         calibration = Calibration(**json.loads(kept.read_text()))
         rate_hz = calibration.rate_hz if options.rate is None else options.rate
         cells = _cells(options, pair, calibration, rate_hz)
-        measured = []
+        measured, plans = [], dict[str, Costs]()
+
+        def found(cell: Cell) -> Measured:
+            measured.append(Measured.load(out, cell) or _measure(laboratory, cell, out))
+            return measured[-1]
+
         with progress("cells", len(cells)) as advance:
             for cell in cells:
-                measured.append(Measured.load(out, cell) or _measure(laboratory, cell, out))
+                found(cell)
                 advance()
+        if options.oracle:
+            known = measured_by(out, pair.bundle, share=setting.share)
+            plans = costs_of(pair.bundle.manifest.table, work_ms_of(known))
+            alone = [cell for cell in cells if cell.policy == LOCAL]
+            with progress("oracles", len(alone)) as advance:
+                for cell in alone:
+                    _replay(cell, plans, found, list(measured))
+                    advance()
         outcomes = {
             failure: sabotage(
                 laboratory,
@@ -102,9 +116,8 @@ def measure(options: argparse.Namespace) -> Report:
             if options.quick or options.failures
         }
     wanted = large_answers(pair.bundle, pair.pictures, kept=out / f"large_{pair.name}.json")
-    rates = {row.plan: row.agreement.value for row in pair.bundle.manifest.table}
     return _report(
-        pair, setting, calibration, measured, groups(measured, wanted, table=rates), outcomes,
+        pair, setting, calibration, measured, groups(measured, wanted, plans=plans), outcomes,
         rate_hz=rate_hz, load_before=before,
     )  # fmt: skip
 
@@ -114,6 +127,22 @@ def _measure(laboratory: Callable[[], Laboratory], cell: Cell, out: Path) -> Mea
     measured = laboratory().measure(cell)
     measured.save(out)
     return measured
+
+
+def _replay(
+    alone: Cell,
+    plans: Mapping[str, Costs],
+    found: Callable[[Cell], Measured],
+    measured: Iterable[Measured],
+) -> None:
+    """Replays of the stretch on which the device was alone, until its oracle is known."""
+    replays = {
+        each.cell.policy.removeprefix(FIXED): each.records
+        for each in measured
+        if each.cell.policy.startswith(FIXED) and replace(each.cell, policy=LOCAL) == alone
+    }
+    while (plan := next_replay(plans, replays, range(alone.requests))) is not None:
+        replays[plan] = found(replace(alone, policy=f"{FIXED}{plan}")).records
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -144,9 +173,8 @@ def _cells(
     options: argparse.Namespace, pair: Pair, calibration: Calibration, rate_hz: float
 ) -> list[Cell]:
     policies = list(options.policies.split(",") if options.policies else POLICIES)
-    if options.oracle:
-        rows = [row.parsed() for row in pair.bundle.manifest.table]
-        policies += [f"{FIXED}{plan}" for plan in rows if plan.kind is not PlanKind.LOCAL]
+    if options.oracle and LOCAL not in policies:
+        policies.append(LOCAL)  # what it is measured from
     names = options.links.split(",") if options.links else links.all_names(options.traces)
     budgets_ms = (
         read_budgets_ms(options.budgets)
@@ -221,7 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="budgets from the least to 2 s, evenly in their logarithms (default %(default)s)",
     )
     made.add_argument("--policies", metavar="NAMES", help=f"by comma ({','.join(POLICIES)})")
-    made.add_argument("--oracle", action="store_true", help="replay every plan, for the oracle")
+    made.add_argument(
+        "--oracle",
+        action="store_true",
+        help="replay the plans that it takes to know what a clairvoyant would have taken",
+    )
     made.add_argument("--requests", type=int, default=300, metavar="N", help="a cell")
     made.add_argument("--rate", type=float, metavar="HZ", help="else half of local capacity")
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="stretches of a link")

@@ -20,10 +20,10 @@ from hybridge.shared.plan import Plan, PlanKind
 
 from .answers import Answers
 from .laboratory import Calibration
-from .matrix import LOCAL
 from .pairs import Pair
 from .processor import FOREGROUND, Processor
 from .records import Measured, Record
+from .replays import LOCAL
 from .simulated import Board
 from .simulator import World
 from .virtual import run_virtually
@@ -42,7 +42,7 @@ def world_of(pair: Pair, answers: Answers, *, share: float, kept: Path) -> World
     How long decoding takes is measured once and kept in a file, so that a run can be had again.
     """
     bundle = pair.bundle
-    work_ms = _work_ms(_measured(bundle, bundle.profiles, stage_names(bundle.manifest)))
+    work_ms = work_ms_of(_measured(bundle, bundle.profiles, stage_names(bundle.manifest)))
     if not kept.exists():
         times_ms = [_decode_ms(file) for file in pair.pictures[:_DECODED]]
         kept.write_text(json.dumps({"decode_ms": statistics.median(times_ms)}))
@@ -71,12 +71,10 @@ class Finished:
         kept = folder / f"calibration_{pair.name}_{share:g}.json"
         if not kept.exists():
             raise ConfigError(f"no laboratory of {pair.name} with a share of {share:g} in {folder}")
-        manifest = pair.bundle.manifest
-        copy = folder / f"bundles-{share:g}" / manifest.name / manifest.version
         cells = [Measured.read(file) for file in sorted(folder.glob(f"{pair.name}_*hz_seed*.json"))]
         if not cells:
             raise ConfigError(f"no finished cell of {pair.name} in {folder}")
-        known = _measured(pair.bundle, copy / "profiles", stage_names(manifest))
+        known = measured_by(folder, pair.bundle, share=share)
         return cls(Calibration(**json.loads(kept.read_text())), known, cells)
 
     def world(self, bundle: Bundle, answers: Answers) -> World:
@@ -85,7 +83,7 @@ class Finished:
         What a request takes beside its stages is what is left of the processor's time for one when
         the board answered alone; half of it is taken to lie within the agent's clock.
         """
-        work_ms = _work_ms(self.known)
+        work_ms = work_ms_of(self.known)
         records = [record for cell in self.cells for record in cell.records if record.answered]
         decode_ms = statistics.median(r.steps_ms["decode"] for r in records)
         used_ms = self._used_ms()
@@ -182,6 +180,13 @@ async def _measure(board: Board) -> dict[str, StageTime]:
     return found
 
 
+def measured_by(folder: Path, bundle: Bundle, *, share: float) -> dict[str, StageTime]:
+    """What a laboratory's edge measured of itself; ConfigError if there is nothing of it."""
+    manifest = bundle.manifest
+    copy = folder / f"bundles-{share:g}" / manifest.name / manifest.version
+    return _measured(bundle, copy / "profiles", stage_names(manifest))
+
+
 def _measured(bundle: Bundle, folder: Path, names: Collection[str]) -> dict[str, StageTime]:
     """These stages, of the first profile that has them all."""
     for profile in load_profiles(folder, bundle_sha256=bundle.sha256):
@@ -190,7 +195,8 @@ def _measured(bundle: Bundle, folder: Path, names: Collection[str]) -> dict[str,
     raise ConfigError(f"no whole profile of {bundle.manifest.name} in {folder}")
 
 
-def _work_ms(stages: Mapping[str, StageTime]) -> dict[str, float]:
+def work_ms_of(stages: Mapping[str, StageTime]) -> dict[str, float]:
+    """The processor's time for each."""
     return {name: each.cpu_ms or each.p50_ms for name, each in stages.items()}
 
 
@@ -202,7 +208,7 @@ def _tails_ms(bundle: Bundle) -> dict[str, float]:
         for plan in plans
         if plan.kind is not PlanKind.LOCAL
     }
-    times_ms = _work_ms(_measured(bundle, bundle.profiles, set(tails.values())))
+    times_ms = work_ms_of(_measured(bundle, bundle.profiles, set(tails.values())))
     return {contract: times_ms[stage] for contract, stage in tails.items()}
 
 

@@ -10,9 +10,10 @@ from hybridge.cli.console import table
 from hybridge.shared.plan import PlanKind
 
 from .failures import Failure, Outcome
-from .matrix import FIXED, LOCAL, ORACLE, OURS, POLICIES, Group, pooled, worst_link
+from .matrix import FIXED, ORACLE, OURS, POLICIES, Group, pooled, worst_link
 from .policies import LATENCY, LEAST_AGREEMENT
 from .records import Measured
+from .replays import LOCAL
 from .scoring import Interval, Score, in_budget_share
 
 PROMISE, PER_LINK, GAP = 0.999, 0.995, 0.9

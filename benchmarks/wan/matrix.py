@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import PlanRow
-from hybridge.shared.plan import Plan
 
 from .policies import make_policy
 from .records import Cell, Measured, Record
+from .replays import LOCAL, Costs, next_replay
 from .scoring import Interval, Score, Wanted, difference, gap_closed, in_budget_share, oracle, score
 
-OURS, LOCAL, FIXED = "ours", "local", "fixed:"
+OURS, FIXED = "ours", "fixed:"
 ORACLE = "oracle"
 POLICIES = (OURS, LOCAL, "cloud-jpeg", "cloud-raw", "neurosurgeon", "cascade")
 
@@ -113,35 +112,22 @@ class Group:
 
 
 def groups(
-    measured: Iterable[Measured], wanted: Wanted, *, table: Mapping[str, float]
+    measured: Iterable[Measured], wanted: Wanted, *, plans: Mapping[str, Costs]
 ) -> list[Group]:
     """One per link and budget, in the order of the cells.
 
-    Rivals are compared with ours on the seeds they have in common. If every plan of `table`, which
-    has the agreement of each that is worth a choice, was replayed, the oracle is one of the
-    policies.
+    Rivals are compared with ours on the seeds they have in common. Where enough of `plans` were
+    replayed to know what the oracle would have taken, it is one of the policies; without `plans`
+    it is not looked for.
     """
     found: dict[tuple[str, float], dict[str, list[Measured]]] = {}
     for each in measured:
         policies = found.setdefault((each.cell.link, each.cell.budget_ms), {})
         policies.setdefault(each.cell.policy, []).append(each)
     return [
-        _group(link, budget_ms, policies, wanted, table)
+        _group(link, budget_ms, policies, wanted, plans)
         for (link, budget_ms), policies in found.items()
     ]
-
-
-def front(rows: Sequence[PlanRow], device_ms: Mapping[str, float]) -> list[PlanRow]:
-    """The rows that no other beats in agreement, bytes and time on the device all at once."""
-
-    def costs(row: PlanRow) -> tuple[float, float, float]:
-        return -row.agreement.value, row.bytes_p50, device_ms[row.plan]
-
-    kept: list[PlanRow] = []
-    for row in sorted(rows, key=costs):
-        if not any(all(a <= b for a, b in zip(costs(k), costs(row), strict=True)) for k in kept):
-            kept.append(row)
-    return kept
 
 
 def pooled(measured: Iterable[Measured], policy: str, link: str | None = None) -> list[Record]:
@@ -167,7 +153,7 @@ def _group(
     budget_ms: float,
     policies: Mapping[str, Sequence[Measured]],
     wanted: Wanted,
-    table: Mapping[str, float],
+    plans: Mapping[str, Costs],
 ) -> Group:
     records = {policy: _joined(cells) for policy, cells in policies.items()}
     replays = {
@@ -176,10 +162,12 @@ def _group(
         if policy.startswith(FIXED)
     }
     best: Sequence[Record] | None = None
-    if LOCAL in records and replays.keys() >= table.keys() - {str(Plan.local())}:
-        shared = [_only(each, records[LOCAL]) for each in replays.values()]
-        best = oracle(dict(zip(replays, shared, strict=True)), records[LOCAL], table=table)
-        records[ORACLE] = list(best)
+    if plans and LOCAL in records:
+        shared = {plan: each for plan, each in replays.items() if plan in plans}
+        if next_replay(plans, shared, [record.index for record in records[LOCAL]]) is None:
+            table = {plan: costs.agreement for plan, costs in plans.items()}
+            best = oracle(shared, records[LOCAL], table=table)
+            records[ORACLE] = list(best)
     ours = records.get(OURS)
     against, closed = {}, None
     if ours is not None:

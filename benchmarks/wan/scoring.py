@@ -14,9 +14,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hybridge.shared.plan import Plan
-
 from .records import Record
+from .replays import LOCAL, own
 
 _DRAWS = 4_000
 _LOW, _HIGH = 0.025, 0.975
@@ -119,13 +118,13 @@ def oracle(
     """
     order = sorted(replays, key=lambda plan: table[plan], reverse=True)
     best_first = [{record.index: record for record in replays[plan]} for plan in order]
-    floor = table[str(Plan.local())]
+    floor = table[LOCAL]
     chosen = []
     for record in local:
         candidates = (
             replay[record.index]
             for plan, replay in zip(order, best_first, strict=True)
-            if table[plan] >= floor and _own(replay[record.index], plan)
+            if table[plan] >= floor and record.index in replay and own(replay[record.index], plan)
         )
         chosen.append(next(candidates, record))
     return chosen
@@ -150,11 +149,6 @@ def gap_closed(
     gaps, won = drawn @ (c - b), drawn @ (a - b)
     there = gaps > 0
     return Interval.of(float((a - b).sum() / (c - b).sum()), won[there] / gaps[there])
-
-
-def _own(record: Record, plan: str) -> bool:
-    """Whether this is an answer the plan itself gave, in time."""
-    return record.in_budget and record.plan == plan and not record.fallback
 
 
 def _by_picture(policies: Sequence[Sequence[Record]], wanted: Wanted) -> list[Floats]:

@@ -3,10 +3,11 @@ from dataclasses import replace
 from wan.findings import quick_targets, targets
 from wan.matrix import groups
 from wan.records import Cell, Measured, Record
+from wan.replays import Costs
 
 from .test_scoring import WANTED, answered, record
 
-TABLE = {"local": 0.8, "cloud:png": 1.0}
+PLANS = {"local": Costs(0.8, 0, 10), "cloud:png": Costs(1.0, 117_000, 30)}
 
 
 def cell_of(link: str, policy: str, records: list[Record]) -> Measured:
@@ -14,7 +15,7 @@ def cell_of(link: str, policy: str, records: list[Record]) -> Measured:
 
 
 def verdicts(cells: list[Measured]) -> dict[str, tuple[float, bool]]:
-    found = targets(cells, groups(cells, WANTED, table=TABLE))
+    found = targets(cells, groups(cells, WANTED, plans=PLANS))
     return {each.name: (each.value, each.holds) for each in found}
 
 
@@ -60,11 +61,11 @@ def test_to_be_quick_is_held_against_the_quickest_cloud_that_agrees_enough() -> 
         cell("cloud-jpeg", ms=20, right=30),
         cell("cloud-raw", ms=60, right=40),
     ]
-    quicker, agreement = quick_targets(groups(cells, WANTED, table=TABLE))
+    quicker, agreement = quick_targets(groups(cells, WANTED, plans=PLANS))
     assert (quicker.value, quicker.holds) == (50.0, True)
     assert (agreement.value, agreement.holds) == (100.0, True)
     late = [cell("ours-latency", ms=90, right=39), *cells[1:]]
-    quicker, agreement = quick_targets(groups(late, WANTED, table=TABLE))
+    quicker, agreement = quick_targets(groups(late, WANTED, plans=PLANS))
     assert (quicker.value, quicker.holds) == (-50.0, False)
     assert (agreement.value, agreement.holds) == (97.5, False)
-    assert quick_targets(groups(cells[1:], WANTED, table=TABLE)) == []
+    assert quick_targets(groups(cells[1:], WANTED, plans=PLANS)) == []

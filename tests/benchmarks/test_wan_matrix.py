@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wan.arrivals import Arrivals, arrival_times_s, shown
 from wan.failures import Cycle, Outcome
-from wan.matrix import Matrix, front, groups, pooled, read_budgets_ms, worst_link
+from wan.matrix import Matrix, groups, pooled, read_budgets_ms, worst_link
 from wan.page import page
 from wan.records import Cell, Measured, Record, read_records, write_records
+from wan.replays import Costs
 
 from hybridge.shared.errors import ConfigError
-from hybridge.shared.manifest import PlanRow, Rate
 
 from .test_scoring import WANTED, lost, record
 
 CELL = Cell("imagenet", "lte", 200.0, "ours", 4, 10.0)
-TABLE = {"local": 0.8, "cloud:png": 1.0}
+PLANS = {"local": Costs(0.8, 0, 10), "cloud:png": Costs(1.0, 117_000, 30)}
 
 
 def measured(policy: str, records: list[Record], *, link: str = "lte", seed: int = 0) -> Measured:
@@ -109,7 +109,7 @@ def test_a_group_compares_ours_with_each_and_with_the_oracle() -> None:
             measured("fixed:cloud:png", [record(i, plan="cloud:png") for i in range(count)]),
         ],
         WANTED,
-        table=TABLE,
+        plans=PLANS,
     )
     (group,) = found
     assert group.scores["oracle"].agreement == 1.0
@@ -118,9 +118,9 @@ def test_a_group_compares_ours_with_each_and_with_the_oracle() -> None:
     assert group.gap_closed.value == 0.5
 
 
-def test_without_all_replays_there_is_no_oracle() -> None:
+def test_without_the_replays_it_takes_there_is_no_oracle() -> None:
     cells = [measured("ours", [record(0)]), measured("local", [record(0)])]
-    (group,) = groups(cells, WANTED, table=TABLE)
+    (group,) = groups(cells, WANTED, plans=PLANS)
     assert "oracle" not in group.scores
     assert group.gap_closed is None
 
@@ -131,7 +131,7 @@ def test_rivals_are_compared_on_the_seeds_they_have_in_common() -> None:
         measured("ours", [record(0, right=False)], seed=1),
         measured("local", [record(0)]),
     ]
-    (group,) = groups(cells, WANTED, table=TABLE)
+    (group,) = groups(cells, WANTED, plans=PLANS)
     assert group.scores["ours"].agreement == 0.5
     assert group.against["local"].value == 0.0
 
@@ -148,7 +148,7 @@ def test_requests_are_pooled_over_links_and_the_worst_is_named() -> None:
 
 def test_the_page_shows_every_policy_and_escapes_what_it_is_told() -> None:
     cells = [measured("ours", [record(0)]), measured("local", [record(0, ms=500)])]
-    html = page("a < b", groups(cells, WANTED, table=TABLE), ["note & more"])
+    html = page("a < b", groups(cells, WANTED, plans=PLANS), ["note & more"])
     assert "a &lt; b" in html
     assert "note &amp; more" in html
     assert html.count("<tr") == 3
@@ -183,15 +183,3 @@ def test_every_picture_is_shown_before_one_is_shown_again(
     for start in range(0, count, pictures):
         turn = order[start : start + pictures]
         assert len(set(turn)) == len(turn)
-
-
-def test_the_front_leaves_out_what_another_plan_beats_in_everything() -> None:
-    rows = [
-        PlanRow(plan=plan, agreement=Rate(value=rate, standard_error=0.01, samples=100),
-                accuracy=None, bytes_p50=size, bytes_p95=size)
-        for plan, rate, size in (("a", 1.0, 900), ("b", 0.9, 100), ("c", 0.9, 100), ("d", 0.8, 50))
-    ]  # fmt: skip
-    device_ms = {"a": 1.0, "b": 20.0, "c": 30.0, "d": 20.0}
-    assert [row.plan for row in front(rows, device_ms)] == ["a", "b", "d"]
-    assert [row.plan for row in front(rows, {**device_ms, "d": 21.0})] == ["a", "b", "d"]
-    assert [row.plan for row in front(rows, dict.fromkeys("abcd", 5.0))] == ["a", "b", "d"]
