@@ -75,7 +75,7 @@ class Exchange:
     """One exchange under way: what it sends, what went before it, and when it is due.
 
     `end_kb` is the position of its last byte in all that was ever sent. `clean`: nothing was
-    overdue when it began.
+    overdue when it began, and its connection was there.
     """
 
     up_kb: float
@@ -199,8 +199,18 @@ class LinkEstimate:
         """Exchanges sent of which nothing is known yet, those that were given up among them."""
         return len(self._unproven)
 
-    def begin(self, up_bytes: int, *, now_s: float, cloud_ms: float = 0.0) -> Exchange:
-        """Something is sent now; the cloud is expected to take `cloud_ms` of the time."""
+    @property
+    def unsure(self) -> bool:
+        """Whether the last exchange was a surprise: the next one says if the link has changed."""
+        return self._surprise != 0.0
+
+    def begin(
+        self, up_bytes: int, *, now_s: float, cloud_ms: float = 0.0, connects: bool = False
+    ) -> Exchange:
+        """Something is sent now; the cloud is expected to take `cloud_ms` of the time.
+
+        What `connects` first takes further round trips for that, and teaches little of one.
+        """
         up_kb = up_bytes / 1e3
         ahead_kb = self._ahead_kb(now_s)
         stall_ms = self.stall_ms(now_s=now_s)
@@ -208,7 +218,7 @@ class LinkEstimate:
         # Longer than as long again an outage is not waited for without a word.
         due_ms = expected.quantile(_OVERDUE) + stall_ms + cloud_ms
         due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
-        clean = stall_ms == 0.0
+        clean = stall_ms == 0.0 and not connects
         self._begun.count(now_s=now_s)
         self._sent_kb += up_kb
         exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean)
@@ -239,7 +249,7 @@ class LinkEstimate:
         rest_kb = min(rest_bytes / 1e3, exchange.up_kb)
         size = (1.0, exchange.up_kb - rest_kb + exchange.ahead_kb, down_kb)
         self._drift(now_s)
-        if not exchange.clean:  # how long the outage lasted is in it
+        if not exchange.clean:  # how long the outage lasted, or connecting took, is in it
             self._learn(size, max(ms, 0.01), noise=_UNCLEAN_NOISE)
         elif rest_kb:
             self._learn(size, max(ms, 0.01), noise=_PARTIAL_NOISE)

@@ -52,6 +52,7 @@ _PROBE_TIMEOUT_S = 2.0
 _IDLE_S, _MOST_IDLE_S = 2.0, 60.0
 """A link that carried something within this time needs no probe; idle, the pauses double."""
 _TICK_S = 0.25
+"""The first pause of a new connection, and how soon a surprise gets a second opinion."""
 _RECONNECT_S = (0.15, 0.45)
 """Between two attempts, drawn anew each time, so that a fleet does not come back in step."""
 _RECONNECT_TIMEOUT_S = 1.2
@@ -195,7 +196,7 @@ class Uplink:
             raise
         finally:
             self._live -= 1
-            if self.link.unproven:
+            if self.link.unproven or self.link.unsure:
                 self._woken.set()  # what became of it is worth a probe
         self._succeed(connection)
         return answer
@@ -226,10 +227,10 @@ class Uplink:
         )
         return answer
 
-    async def probe(self, payload_bytes: int) -> None:
+    async def probe(self, payload_bytes: int, *, connects: bool = False) -> None:
         """One measured exchange with the Fleet service; RemoteError if it fails."""
-        connection = self._connection
-        exchange = self._begin(payload_bytes + _PROBE_OVERHEAD_BYTES, 0.0, Purpose.PROBES)
+        connection, size_bytes = self._connection, payload_bytes + _PROBE_OVERHEAD_BYTES
+        exchange = self._begin(size_bytes, 0.0, Purpose.PROBES, connects=connects)
         try:
             state = await connection.probe(payload_bytes, timeout_s=_PROBE_TIMEOUT_S)
         except RemoteError as fault:
@@ -243,11 +244,13 @@ class Uplink:
         self.link.finish(exchange, now_s=now_s, down_bytes=state.ByteSize())
         self.cloud.learn(state, now_s=now_s)
 
-    def _begin(self, size_bytes: int, cloud_ms: float, purpose: Purpose) -> Exchange:
+    def _begin(
+        self, size_bytes: int, cloud_ms: float, purpose: Purpose, *, connects: bool = False
+    ) -> Exchange:
         now_s = self._last_used_s = self._clock()
         self._idle_s = _IDLE_S
         self.ledger.book(size_bytes, now_s=now_s, purpose=purpose)
-        return self.link.begin(size_bytes, now_s=now_s, cloud_ms=cloud_ms)
+        return self.link.begin(size_bytes, now_s=now_s, cloud_ms=cloud_ms, connects=connects)
 
     def _succeed(self, connection: Connection) -> None:
         if connection is not self._connection:
@@ -287,12 +290,13 @@ class Uplink:
     async def _watch(self) -> None:
         """Probes where something has to be found out, as long as the agent runs."""
         try:
-            await self.probe(0)
+            await self.probe(0, connects=True)
             await self.probe(_FIRST_PROBE_BYTES)
         except RemoteError as fault:
             log.warning(
                 "cloud %s is not within reach yet: %s; does it run there?", self.name, fault
             )
+        self._idle_s = _TICK_S
         while True:
             pause_s = await self._look_after()
             self._woken.clear()
@@ -314,15 +318,19 @@ class Uplink:
             await asyncio.sleep(self._random.uniform(*_RECONNECT_S))  # the pause itself
             return 0.0
         loaded = self.cloud.known
-        idle = now_s - self._last_used_s >= (self._idle_s if loaded else _LOADING_S)
+        idle = now_s - self._last_used_s >= self._patience_s()
         if idle or (self.link.unproven and not self._live):
             pause_s = min(2 * self._idle_s, _MOST_IDLE_S) if idle and loaded else self._idle_s
             with contextlib.suppress(RemoteError):
                 await self.probe(0)
             self._idle_s = pause_s
-        if self.link.unproven:
-            return _TICK_S
-        return min(_IDLE_S, self._idle_s) if self.cloud.known else _LOADING_S
+        return _TICK_S if self.link.unproven else min(_IDLE_S, self._patience_s())
+
+    def _patience_s(self) -> float:
+        """For how long nothing may cross the link until it is probed."""
+        if not self.cloud.known:
+            return _LOADING_S
+        return _TICK_S if self.link.unsure else self._idle_s
 
     def _look_for_misfit(self) -> None:
         """Asks beside all else why a cloud may not be understood, and some seconds later again.
@@ -363,7 +371,9 @@ class Uplink:
                 old, self._connection = self._connection, connection
                 self._spawn(old.close(grace_s=_PROBE_TIMEOUT_S))
                 self.link.broken()
-                self._learn_state(state, self.link.begin(_PROBE_OVERHEAD_BYTES, now_s=began_s))
+                exchange = self.link.begin(_PROBE_OVERHEAD_BYTES, now_s=began_s, connects=True)
+                self._learn_state(state, exchange)
+                self._idle_s = _TICK_S
                 self._succeed(connection)
         except RemoteUnavailable as error:
             self._refused += 1
