@@ -108,7 +108,7 @@ class Agent:
         self._under_way = 0
         self._board = Board(light_ms=sum(map(times.alone_ms, device_stages(self.local.plan))))
         self.lateness = Lateness()
-        self.net = Net(times, self.lateness)
+        self.net = Net(times)
         self.unlit = 0
         """Requests under way that go before remote plans: their light model runs, or may yet."""
         self._background: set[asyncio.Task[None]] = set()

@@ -3,26 +3,31 @@
 That is at the deadline less its p99.9, less a usual run on top: a run after a wait finds cold
 caches and a sleeping thread, which no profile measured in a loop has seen.
 
-While an answer is under way that comes in time but for one case in a hundred, the device's own is
-wanted in that case only. A run no longer than nineteen of twenty then keeps the same promise:
-0.01 * 0.05 < 0.001, as far as one is not late because the other is: a processor that stands still
-delays both. That matters on a small processor: light models that start early, to be
-sure, take the time that the remote plans would need to be in time, and by that last longer.
+While an answer is under way that comes in time but for one case in ten, the device's own is wanted
+in that case only. A run no longer than ninety-nine of a hundred then keeps the same promise, and
+where it is one case in fifty, one no longer than nineteen of twenty: 0.1 * 0.01 = 0.02 * 0.05 =
+0.001, as far as one is not late because the other is: a processor that stands still delays both.
+That matters on a small processor: light models that start early, to be sure, take the time that the
+remote plans would need to be in time, and by that last longer.
 
 That does not hold for a picture much larger than the others: its run is known to be a long one.
-Nor is a forecast alone believed in that: how often such answers failed to come in time is counted,
-and two in short succession end it, for a while. Not for long, as a board that is full of light
-models does not get to see what the cloud would do.
+Nor is a forecast alone believed in that: how often answers as good as sure failed to come in time
+is counted, and two in short succession end it, for a while. Not for long, as a board that is full
+of light models does not get to see what the cloud would do.
 """
 
 import math
+from statistics import NormalDist
 
 from ..devices.models import LIGHT, RESIZE_LIGHT
-from .lateness import Lateness
 from .stage_times import StageTimes
 
 SAFE = 0.99
-"""So likely in time an answer under way has to be."""
+"""As good as sure to come in time."""
+_LATE = 0.001
+"""So many answers may be late."""
+_NORMAL = NormalDist()
+_Z_95, _Z_999 = _NORMAL.inv_cdf(0.95), _NORMAL.inv_cdf(1.0 - _LATE)
 _WEIGHT = 0.02
 _MOST = 0.03
 """Of those may fail, by a mean of some fifty."""
@@ -34,8 +39,8 @@ _LARGER = 2.0
 class Net:
     """The start of the light model, and how well the cloud keeps what is expected of it."""
 
-    def __init__(self, times: StageTimes, lateness: Lateness) -> None:
-        self._times, self._lateness = times, lateness
+    def __init__(self, times: StageTimes) -> None:
+        self._times = times
         self._failing = self._at_s = 0.0
         self._size = 0.0
 
@@ -47,10 +52,10 @@ class Net:
         """
         times = self._times
         usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT) + waits_ms
-        usual_ms += self._lateness.reserve_ms
-        if in_time >= SAFE and self._faded(now_s) < _MOST:
+        wanted = 1.0 - in_time if self._faded(now_s) < _MOST else 1.0
+        if (beyond := _beyond(wanted)) <= 0.0:
             return usual_ms
-        return usual_ms + times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT)
+        return usual_ms + beyond * (times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT))
 
     def is_large(self, size: int) -> bool:
         """Whether a picture of so many values, from now on one of the others, is much larger."""
@@ -66,3 +71,13 @@ class Net:
 
     def _faded(self, now_s: float) -> float:
         return self._failing * math.exp(min(self._at_s - now_s, 0.0) / _MEMORY_S)
+
+
+def _beyond(wanted: float) -> float:
+    """How far from its p95 (0) to its p99.9 (1) a run is waited for that is wanted so often.
+
+    By standard normal deviations, as of a lognormal.
+    """
+    if wanted <= _LATE / 0.05:
+        return 0.0
+    return (_NORMAL.inv_cdf(1.0 - _LATE / wanted) - _Z_95) / (_Z_999 - _Z_95)

@@ -55,7 +55,7 @@ class ObedientEdge:
         self._daemon = daemon
         self._agent = daemon.agent
         agent = self._agent
-        self._fresh = copy.deepcopy((agent.times, agent.assurance, agent.lateness))
+        self._fresh = copy.deepcopy((agent.times, agent.assurance, agent.lateness, agent.net))
 
     async def obey(self, order: Message) -> Message:
         match order["do"]:
@@ -83,7 +83,8 @@ class ObedientEdge:
     async def _reset(self) -> None:
         await self._daemon.disconnect()
         agent = self._agent
-        agent.times, agent.assurance, agent.lateness = copy.deepcopy(self._fresh)
+        fresh = copy.deepcopy(self._fresh)  # at once: the net knows its times
+        agent.times, agent.assurance, agent.lateness, agent.net = fresh
         await self._daemon.connect()
 
     async def _reachable(self, order: Message) -> Message:
