@@ -190,7 +190,7 @@ class Agent:
         share = self._processor.read(self._cpu_clock(), now_s=now_s)
         self._board.used(share, decode_ms=self._decode_ms, now_s=now_s)
         options = self._options(deadline, link)
-        waits_ms = self.bench.waits(deadline).light.mean_ms
+        waits_ms = self.light_waits_ms(deadline)
         question = Question(
             left_ms=left_ms,
             demand=demand,
@@ -287,8 +287,12 @@ class Agent:
 
     def sends(self, plan: Plan) -> None:
         """A remote plan begins."""
-        work_ms = sum(map(self.times.alone_ms, device_stages(plan)))
-        self._board.sends(work_ms, now_s=self.clock())
+        stages_ms = [self.times.alone_ms(stage) for stage in device_stages(plan)]
+        self._board.sends(stages_ms, now_s=self.clock())
+
+    def light_waits_ms(self, deadline: Deadline) -> float:
+        """For what a light model may have to wait: those before it, and what has just begun."""
+        return self.bench.waits(deadline).light.mean_ms + self._board.in_the_way_ms
 
     def light(self, picture: Array, deadline: Deadline) -> Awaitable[Lit]:
         """What the light model answers, as soon as its turn has come."""

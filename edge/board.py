@@ -1,5 +1,6 @@
 """What a second of requests takes of the processor, by what they do. Pure: clocks are arguments."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .outlook import Waits
@@ -32,6 +33,8 @@ class Board:
         self.light_ms = light_ms
         self._came, self._lit, self._sent, self._worked = Rate(), Rate(), Rate(), Rate()
         self._used = self._beside = 0.0
+        self.in_the_way_ms = 0.0
+        """How long a stage lately was that nothing can interrupt."""
 
     def comes(self, *, now_s: float) -> None:
         """A request has come."""
@@ -41,10 +44,11 @@ class Board:
         """The light model is to run for one."""
         self._lit.count(now_s=now_s)
 
-    def sends(self, work_ms: float, *, now_s: float) -> None:
-        """A remote plan is begun, whose stages take so long."""
+    def sends(self, stages_ms: Sequence[float], *, now_s: float) -> None:
+        """A remote plan is begun, whose stages take so long each."""
         self._sent.count(now_s=now_s)
-        self._worked.count(now_s=now_s, weight=work_ms / 1e3)
+        self._worked.count(now_s=now_s, weight=sum(stages_ms) / 1e3)
+        self.in_the_way_ms = max([(1.0 - _WEIGHT) * self.in_the_way_ms, *stages_ms])
 
     def used(self, share: float, *, decode_ms: float, now_s: float) -> None:
         """The share that was used lately; what no stage accounts for goes beside them."""

@@ -143,7 +143,7 @@ class Run:
 
     def _light_at_s(self, in_time: float) -> float:
         """When the light model has to start, if what is under way is in time with `in_time`."""
-        waits_ms = self.agent.bench.waits(self.deadline).light.mean_ms
+        waits_ms = self.agent.light_waits_ms(self.deadline)
         now_s = self.agent.clock()
         needs_ms = self.agent.net.needs_ms(
             now_s=now_s, in_time=0.0 if self._large else in_time, waits_ms=waits_ms
