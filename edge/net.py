@@ -1,7 +1,9 @@
 """When the light model has to start, so that there is an answer whatever the cloud does. Pure.
 
 That is at the deadline less its p99.9, less a usual run on top: a run after a wait finds cold
-caches and a sleeping thread, which no profile measured in a loop has seen.
+caches and a sleeping thread, which no profile measured in a loop has seen. What runs is not
+interrupted, so that a stage of another plan that has just begun may be in its way (the blocking
+term of scheduling without preemption; Jeffay, Stanat and Martel, RTSS 1991).
 
 While an answer is under way that comes in time but for one case in ten, the device's own is wanted
 in that case only. A run no longer than ninety-nine of a hundred then keeps the same promise, and
@@ -48,7 +50,7 @@ class Net:
         """How long before the answer is due the light model has to start.
 
         An answer under way is there in time with `in_time`; 0 if there is none. `waits_ms` is what
-        is before the light model.
+        is before the light model, or may be.
         """
         times = self._times
         usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT) + waits_ms

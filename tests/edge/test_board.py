@@ -18,7 +18,7 @@ def board_at(hz: float, *, lit: bool = True, sends: bool = False, used: float = 
         if lit:
             board.lights(now_s=now_s)
         if sends:
-            board.sends(WORK_MS, now_s=now_s)
+            board.sends([WORK_MS / 4, 3 * WORK_MS / 4], now_s=now_s)
         board.used(used + at * 1e-9, decode_ms=DECODE_MS, now_s=now_s)
     return board
 
@@ -88,3 +88,15 @@ def test_a_clock_that_jumps_past_all_requests() -> None:
         board.used(1.0 + at * 1e-9, decode_ms=DECODE_MS, now_s=NOW_S + 1e6)
     found = board.crowds(Waits(), decode_ms=DECODE_MS, work_ms=WORK_MS, now_s=NOW_S + 1e6)
     assert found is None
+
+
+def test_a_long_stage_that_has_begun_is_in_the_way_and_less_and_less() -> None:
+    board = Board(light_ms=LIGHT_MS)
+    assert board.in_the_way_ms == 0.0
+    board.sends([5.0, 80.0, 1.0], now_s=NOW_S)
+    assert board.in_the_way_ms == 80.0
+    board.sends([5.0, 10.0], now_s=NOW_S)
+    assert 10.0 < board.in_the_way_ms < 80.0
+    for _ in range(30):
+        board.sends([5.0, 10.0], now_s=NOW_S)
+    assert board.in_the_way_ms == 10.0

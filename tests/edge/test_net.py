@@ -9,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.devices.models import LIGHT, RESIZE_LIGHT, Pixels
+from hybridge.devices.models import LIGHT, RESIZE_LIGHT, Pixels, head_stage
 from hybridge.devices.profile import StageTime
 from hybridge.edge.agent import Agent
 from hybridge.edge.answer import Answer
 from hybridge.edge.net import Net
+from hybridge.edge.outlook import device_stages
 from hybridge.edge.stage_times import StageTimes
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.deadline import Deadline, monotonic
 
-from ..bundles import CLOUD, LOCAL, Small, picture
+from ..bundles import CLOUD, LOCAL, SPLIT, Small, picture
 from .clouds import answer_of, fake_cloud
 from .conftest import connected, make_agent
 from .policies import Insistent
@@ -148,6 +149,18 @@ async def test_with_an_answer_as_good_as_sure_under_way_no_light_model_runs(clou
         assert "light" not in answer.steps_ms
     assert net.noted == [True, True, True]
     assert net.first == [0, 0, 0]
+
+
+async def test_a_stage_that_has_just_begun_may_be_in_its_way(small: Small) -> None:
+    """Nothing interrupts it, whoever goes first."""
+    agent = make_agent(small, None, slow=head_stage(SPLIT.cut, SPLIT.head))
+    deadline = Deadline.after_ms(LATER_MS, now_s=monotonic())
+    assert agent.light_waits_ms(deadline) == 0.0
+    agent.sends(SPLIT)
+    longest_ms = max(map(agent.times.alone_ms, device_stages(SPLIT)))
+    assert longest_ms > 1.0
+    assert agent.light_waits_ms(deadline) == longest_ms
+    agent.close()
 
 
 async def test_after_two_failures_it_runs_first(cloud: Cloud) -> None:
