@@ -2,57 +2,16 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.link import NO_LINK, Exchange, LinkEstimate, Transfer
+from hybridge.edge.link import NO_LINK, LinkEstimate, Transfer
 from hybridge.edge.rate import crowd_ms
 
-MIXED_BYTES = (400, 24_000, 3_000, 60_000)
-HUGE = 5_000_000
-
-
-@dataclass
-class Link:
-    """An ideal link, first in, first out, with a clock that goes on by a second per exchange."""
-
-    rtt_ms: float = 50.0
-    up_bps: float = 10e6
-    now_s: float = 100.0
-    estimate: LinkEstimate = field(default_factory=LinkEstimate)
-
-    def takes_ms(self, up_bytes: int) -> float:
-        return self.rtt_ms + up_bytes * 8e3 / self.up_bps
-
-    def exchange(self, *sizes: int, stretched: float = 1.0) -> None:
-        for up_bytes in sizes:
-            exchange = self.estimate.begin(up_bytes, now_s=self.now_s)
-            took_s = self.takes_ms(up_bytes) * stretched / 1e3
-            self.estimate.finish(exchange, now_s=self.now_s + took_s)
-            self.now_s += took_s + 1.0
-
-    def begin(self, up_bytes: int) -> Exchange:
-        return self.estimate.begin(up_bytes, now_s=self.now_s)
-
-    def mean_ms(self, up_bytes: int, *, after_s: float = 0.0) -> float:
-        transfer = self.estimate.transfer(now_s=self.now_s + after_s)
-        return transfer.duration(up_bytes).mean_ms
-
-    def median_ms(self, up_bytes: int) -> float:
-        """With nobody else on the link, not even the exchanges it was learnt from."""
-        alone = self.estimate.transfer(now_s=self.now_s + 60.0)
-        return alone.duration(up_bytes).quantile(0.0)
-
-
-def learnt(rounds: int = 8, *, rtt_ms: float = 50.0, up_bps: float = 10e6) -> Link:
-    link = Link(rtt_ms, up_bps)
-    link.exchange(*MIXED_BYTES * rounds)
-    return link
-
+from .ideal_link import HUGE, MIXED_BYTES, Link, learnt
 
 links = st.tuples(st.floats(5, 500), st.floats(2e5, 5e7))
 quick_links = st.tuples(st.floats(5, 500), st.floats(2e6, 5e7))
@@ -201,39 +160,6 @@ def test_an_odd_exchange_each_way_is_no_other_link(of: tuple[float, float], fact
     link.exchange(24_000, stretched=factor)
     link.exchange(24_000, stretched=1 / factor)
     assert abs(math.log(link.median_ms(24_000) / before_ms)) < 0.5 * math.log(factor)
-
-
-def test_after_a_surprise_one_is_unsure_until_the_next_exchange() -> None:
-    link = learnt()
-    assert not link.estimate.unsure
-    link.exchange(400, stretched=20.0)
-    assert link.estimate.unsure
-    link.exchange(400)
-    assert not link.estimate.unsure
-
-
-@given(st.floats(5, 500), st.floats(1.0, 6.0))
-def test_the_round_trips_that_connecting_takes_are_not_taken_for_one(
-    rtt_ms: float, round_trips: float
-) -> None:
-    link = Link(rtt_ms)
-    connecting = link.estimate.begin(150, now_s=link.now_s, connects=True)
-    link.now_s += round_trips * rtt_ms / 1e3
-    link.estimate.finish(connecting, now_s=link.now_s)
-    assert link.mean_ms(150) > 0.0
-    link.exchange(150, 150)
-    assert link.median_ms(150) == pytest.approx(link.takes_ms(150), rel=0.25)
-
-
-def test_a_link_that_is_known_is_not_forgotten_over_a_new_connection() -> None:
-    link = learnt()
-    before_ms = link.median_ms(400)
-    link.estimate.broken()
-    connecting = link.estimate.begin(150, now_s=link.now_s, connects=True)
-    link.estimate.finish(connecting, now_s=link.now_s + 4 * link.rtt_ms / 1e3)
-    link.now_s += 1.0
-    assert link.median_ms(400) == pytest.approx(before_ms, rel=0.1)
-    assert not link.estimate.unsure
 
 
 @given(links, st.floats(0.05, 20), st.floats(0.05, 20))

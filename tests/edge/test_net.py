@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.devices.models import LIGHT, RESIZE_LIGHT, Pixels, head_stage
+from hybridge.devices.models import LIGHT, RESIZE_LIGHT, Pixels
 from hybridge.devices.profile import StageTime
 from hybridge.edge.agent import Agent
 from hybridge.edge.answer import Answer
@@ -153,12 +153,12 @@ async def test_with_an_answer_as_good_as_sure_under_way_no_light_model_runs(clou
 
 async def test_a_stage_that_has_just_begun_may_be_in_its_way(small: Small) -> None:
     """Nothing interrupts it, whoever goes first."""
-    agent = make_agent(small, None, slow=head_stage(SPLIT.cut, SPLIT.head))
+    agent = make_agent(small, None)
     deadline = Deadline.after_ms(LATER_MS, now_s=monotonic())
     assert agent.light_waits_ms(deadline) == 0.0
     agent.sends(SPLIT)
     longest_ms = max(map(agent.times.alone_ms, device_stages(SPLIT)))
-    assert longest_ms > 1.0
+    assert longest_ms > 0.0
     assert agent.light_waits_ms(deadline) == longest_ms
     agent.close()
 

@@ -1,0 +1,40 @@
+"""What surprises and new connections teach the estimate of a link."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .ideal_link import Link, learnt
+
+
+def test_after_a_surprise_one_is_unsure_until_the_next_exchange() -> None:
+    link = learnt()
+    assert not link.estimate.unsure
+    link.exchange(400, stretched=20.0)
+    assert link.estimate.unsure
+    link.exchange(400)
+    assert not link.estimate.unsure
+
+
+@given(st.floats(5, 500), st.floats(1.0, 6.0))
+def test_the_round_trips_that_connecting_takes_are_not_taken_for_one(
+    rtt_ms: float, round_trips: float
+) -> None:
+    link = Link(rtt_ms)
+    connecting = link.estimate.begin(150, now_s=link.now_s, connects=True)
+    link.now_s += round_trips * rtt_ms / 1e3
+    link.estimate.finish(connecting, now_s=link.now_s)
+    assert link.mean_ms(150) > 0.0
+    link.exchange(150, 150)
+    assert link.median_ms(150) == pytest.approx(link.takes_ms(150), rel=0.25)
+
+
+def test_a_link_that_is_known_is_not_forgotten_over_a_new_connection() -> None:
+    link = learnt()
+    before_ms = link.median_ms(400)
+    link.estimate.broken()
+    connecting = link.estimate.begin(150, now_s=link.now_s, connects=True)
+    link.estimate.finish(connecting, now_s=link.now_s + 4 * link.rtt_ms / 1e3)
+    link.now_s += 1.0
+    assert link.median_ms(400) == pytest.approx(before_ms, rel=0.1)
+    assert not link.estimate.unsure
