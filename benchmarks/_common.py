@@ -171,7 +171,9 @@ def run(measure: Callable[[argparse.Namespace], Report], options: argparse.Names
     if options.json:
         sys.stdout.write(json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n")
     else:
-        report.show(Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+        report.show(
+            Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+        )
     return 0
 
 
@@ -219,7 +221,7 @@ def machine(*, load_before: float) -> dict[str, Any]:
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on stderr; call what is given once per step. Nothing where nobody watches."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)

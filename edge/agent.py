@@ -292,7 +292,8 @@ class Agent:
 
     def light_waits_ms(self, deadline: Deadline) -> float:
         """For what a light model may have to wait: those before it, and what has just begun."""
-        return self.bench.waits(deadline).light.mean_ms + self._board.in_the_way_ms
+        before_ms = self.bench.waits(deadline).light.mean_ms
+        return before_ms + self._board.in_the_way_ms(now_s=self.clock())
 
     def light(self, picture: Array, deadline: Deadline) -> Awaitable[Lit]:
         """What the light model answers, as soon as its turn has come."""

@@ -1,5 +1,6 @@
 """What a second of requests takes of the processor, by what they do. Pure: clocks are arguments."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from .processor import WANTED
 from .rate import Rate
 
 _WEIGHT = 0.1
+_WAY_S = 1.0
+"""How soon a long stage is forgotten, by e."""
 
 
 class Crowds(NamedTuple):
@@ -33,8 +36,7 @@ class Board:
         self.light_ms = light_ms
         self._came, self._lit, self._sent, self._worked = Rate(), Rate(), Rate(), Rate()
         self._used = self._beside = 0.0
-        self.in_the_way_ms = 0.0
-        """How long a stage lately was that nothing can interrupt."""
+        self._longest_ms = self._longest_at_s = 0.0
 
     def comes(self, *, now_s: float) -> None:
         """A request has come."""
@@ -48,7 +50,12 @@ class Board:
         """A remote plan is begun, whose stages take so long each."""
         self._sent.count(now_s=now_s)
         self._worked.count(now_s=now_s, weight=sum(stages_ms) / 1e3)
-        self.in_the_way_ms = max([(1.0 - _WEIGHT) * self.in_the_way_ms, *stages_ms])
+        self._longest_ms = max([self.in_the_way_ms(now_s=now_s), *stages_ms])
+        self._longest_at_s = now_s
+
+    def in_the_way_ms(self, *, now_s: float) -> float:
+        """How long a stage may be that has just begun: as the longest lately; it fades."""
+        return self._longest_ms * math.exp(min(self._longest_at_s - now_s, 0.0) / _WAY_S)
 
     def used(self, share: float, *, decode_ms: float, now_s: float) -> None:
         """The share that was used lately; what no stage accounts for goes beside them."""

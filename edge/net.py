@@ -28,11 +28,12 @@ SAFE = 0.99
 """As good as sure to come in time."""
 _LATE = 0.001
 """So many answers may be late."""
+_USUAL = 0.95
 _NORMAL = NormalDist()
-_Z_95, _Z_999 = _NORMAL.inv_cdf(0.95), _NORMAL.inv_cdf(1.0 - _LATE)
+_Z_USUAL, _Z_MOST = _NORMAL.inv_cdf(_USUAL), _NORMAL.inv_cdf(1.0 - _LATE)
 _WEIGHT = 0.02
 _MOST = 0.03
-"""Of those may fail, by a mean of some fifty."""
+"""Of answers as good as sure so many may fail, by a mean of some fifty."""
 _MEMORY_S = 20.0
 _LARGER = 2.0
 """As many values as others have on average, by a mean of some fifty."""
@@ -80,6 +81,6 @@ def _beyond(wanted: float) -> float:
 
     By standard normal deviations, as of a lognormal.
     """
-    if wanted <= _LATE / 0.05:
+    if wanted <= _LATE / (1.0 - _USUAL):
         return 0.0
-    return (_NORMAL.inv_cdf(1.0 - _LATE / wanted) - _Z_95) / (_Z_999 - _Z_95)
+    return (_NORMAL.inv_cdf(1.0 - _LATE / wanted) - _Z_USUAL) / (_Z_MOST - _Z_USUAL)

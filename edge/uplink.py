@@ -317,10 +317,10 @@ class Uplink:
                 self._spawn(self._reconnect())
             await asyncio.sleep(self._random.uniform(*_RECONNECT_S))  # the pause itself
             return 0.0
-        loaded = self.cloud.known
-        idle = now_s - self._last_used_s >= self._patience_s()
-        if idle or (self.link.unproven and not self._live):
-            pause_s = min(2 * self._idle_s, _MOST_IDLE_S) if idle and loaded else self._idle_s
+        idle_s = now_s - self._last_used_s
+        if idle_s >= self._patience_s() or (self.link.unproven and not self._live):
+            alone = self.cloud.known and idle_s >= self._idle_s  # and no second opinion
+            pause_s = min(2 * self._idle_s, _MOST_IDLE_S) if alone else self._idle_s
             with contextlib.suppress(RemoteError):
                 await self.probe(0)
             self._idle_s = pause_s

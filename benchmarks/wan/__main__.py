@@ -100,7 +100,7 @@ def measure(options: argparse.Namespace) -> Report:
             alone = [cell for cell in cells if cell.policy == LOCAL]
             with progress("oracles", len(alone)) as advance:
                 for cell in alone:
-                    _replay(cell, plans, found, list(measured))
+                    _replay(cell, plans, found, measured)
                     advance()
         outcomes = {
             failure: sabotage(

@@ -153,8 +153,8 @@ async def test_with_an_answer_as_good_as_sure_under_way_no_light_model_runs(clou
 
 async def test_a_stage_that_has_just_begun_may_be_in_its_way(small: Small) -> None:
     """Nothing interrupts it, whoever goes first."""
-    agent = make_agent(small, None)
-    deadline = Deadline.after_ms(LATER_MS, now_s=monotonic())
+    agent = make_agent(small, None, clock=lambda: 100.0)
+    deadline = Deadline.after_ms(LATER_MS, now_s=100.0)
     assert agent.light_waits_ms(deadline) == 0.0
     agent.sends(SPLIT)
     longest_ms = max(map(agent.times.alone_ms, device_stages(SPLIT)))

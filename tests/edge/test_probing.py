@@ -58,8 +58,9 @@ async def test_a_surprise_gets_a_second_opinion_soon() -> None:
     await uplink.probe(0)
     assert uplink.link.unsure
     old.takes_s, before = 0.05, old.probes
-    assert await uplink._look_after() > 1.0  # asked at once, and sure again
+    assert await uplink._look_after() == 2.0  # asked at once, and sure again
     assert old.probes == before + 1
+    assert uplink._patience_s() == 2.0  # that was no idle link, whose pauses double
 
 
 async def test_a_surprising_answer_wakes_who_asks_for_a_second_opinion() -> None:
