@@ -9,8 +9,8 @@ from .processor import WANTED
 from .rate import Rate
 
 _WEIGHT = 0.1
-_WAY_S = 1.0
-"""How soon a long stage is forgotten, by e."""
+_WAY_S = 10.0
+"""How soon a long stage is forgotten, by e, where no plan is begun any more."""
 
 
 class Crowds(NamedTuple):
@@ -50,11 +50,15 @@ class Board:
         """A remote plan is begun, whose stages take so long each."""
         self._sent.count(now_s=now_s)
         self._worked.count(now_s=now_s, weight=sum(stages_ms) / 1e3)
-        self._longest_ms = max([self.in_the_way_ms(now_s=now_s), *stages_ms])
+        before_ms = (1.0 - _WEIGHT) * self.in_the_way_ms(now_s=now_s)
+        self._longest_ms = max([before_ms, *stages_ms])
         self._longest_at_s = now_s
 
     def in_the_way_ms(self, *, now_s: float) -> float:
-        """How long a stage may be that has just begun: as the longest lately; it fades."""
+        """How long a stage may be that has just begun: as the longest lately.
+
+        It fades with every plan that is begun, and with time.
+        """
         return self._longest_ms * math.exp(min(self._longest_at_s - now_s, 0.0) / _WAY_S)
 
     def used(self, share: float, *, decode_ms: float, now_s: float) -> None:
