@@ -1,9 +1,8 @@
 """When the light model has to start, so that there is an answer whatever the cloud does. Pure.
 
-That is at the deadline less its p99.9, less a usual run on top: a run after a wait finds cold
-caches and a sleeping thread, which no profile measured in a loop has seen. What runs is not
-interrupted, so that a stage of another plan that has just begun may be in its way (the blocking
-term of scheduling without preemption; Jeffay, Stanat and Martel, RTSS 1991).
+That is at the deadline less its p99.9. What runs is not interrupted, so that a stage of another
+plan that has just begun may be in its way (the blocking term of scheduling without preemption;
+Jeffay, Stanat and Martel, RTSS 1991).
 
 While an answer is under way that comes in time but for one case in ten, the device's own is wanted
 in that case only. A run no longer than ninety-nine of a hundred then keeps the same promise, and
@@ -24,6 +23,7 @@ from statistics import NormalDist
 from ..devices.models import LIGHT, RESIZE_LIGHT
 from .stage_times import StageTimes
 
+_STAGES = (RESIZE_LIGHT, LIGHT)
 SAFE = 0.99
 """As good as sure to come in time."""
 _LATE = 0.001
@@ -53,12 +53,11 @@ class Net:
         An answer under way is there in time with `in_time`; 0 if there is none. `waits_ms` is what
         is before the light model, or may be.
         """
-        times = self._times
-        usual_ms = times.p95_ms(RESIZE_LIGHT) + times.p95_ms(LIGHT) + waits_ms
+        needs_ms = waits_ms + self._times.usual_ms(_STAGES)
         wanted = 1.0 - in_time if self._faded(now_s) < _MOST else 1.0
-        if (beyond := _beyond(wanted)) <= 0.0:
-            return usual_ms
-        return usual_ms + beyond * (times.p999_ms(RESIZE_LIGHT) + times.p999_ms(LIGHT))
+        if (beyond := _beyond(wanted)) > 0.0:
+            needs_ms += beyond * self._times.late_ms(_STAGES)
+        return needs_ms
 
     def is_large(self, size: int) -> bool:
         """Whether a picture of so many values, from now on one of the others, is much larger."""

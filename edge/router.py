@@ -326,8 +326,10 @@ def _tie_break(each: _Candidate) -> tuple[float, int, float, Plan]:
 def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     """First where that costs next to nothing: its answer may be all that is needed.
 
-    Who wants to be quick waits for it only if it spares more time than it takes. On a full
-    processor it goes first only where that spares as much work as it takes, and runs beside none.
+    Who wants to be quick waits for it only if it spares more time than it takes, and has it run
+    beside: else its turn comes when the answer under way is overdue, or as the net. A processor
+    that runs it for everybody has less time for everybody's remote plans. On a full one it goes
+    first only where that spares as much work as it takes.
     """
     demand = question.demand
     if demand.objective is Objective.LATENCY:
@@ -343,7 +345,7 @@ def _light(taken: _Candidate, local: Option, question: Question) -> Light:
     _, _, later = taken.option.expected(question.left_ms - wait_ms, base)
     if not demand.outputs and now - later <= _PATIENCE:
         return Light.FIRST
-    return Light.NET if taken.in_time >= SAFE or full else Light.BESIDE
+    return Light.NET
 
 
 def local_of(options: Sequence[Option]) -> Option:

@@ -27,7 +27,8 @@ from .policies import Insistent
 
 LATER_MS = 30_000.0
 
-USUAL_MS, CAREFUL_MS = 12.0, 50.0
+USUAL_MS, MOST_MS = 12.0, 54.0
+"""The second is the first, how much later the one that is off by most may be, and a usual run."""
 PROFILE = {
     RESIZE_LIGHT: StageTime(p50_ms=1.0, p95_ms=2.0, p999_ms=10.0, runs=1000),
     LIGHT: StageTime(p50_ms=8.0, p95_ms=10.0, p999_ms=40.0, runs=1000),
@@ -48,14 +49,14 @@ def early(net: Net, *, in_time: float = 1.0, now_s: float = 0.0) -> float:
 
 
 def test_without_an_answer_under_way_it_starts_with_time_for_one_run_in_a_thousand() -> None:
-    assert early(net_after(), in_time=0.0) == pytest.approx(CAREFUL_MS + USUAL_MS)
+    assert early(net_after(), in_time=0.0) == pytest.approx(MOST_MS)
     assert early(net_after(), in_time=0.981) == early(net_after(), in_time=1.0) == USUAL_MS
 
 
 def test_the_surer_an_answer_under_way_the_shorter_a_run_it_has_time_for() -> None:
     """One that is wanted in a case of ten need not be late in one of a hundred."""
     z_95, z_99, z_999 = map(NormalDist().inv_cdf, (0.95, 0.99, 0.999))
-    expected_ms = USUAL_MS + CAREFUL_MS * (z_99 - z_95) / (z_999 - z_95)
+    expected_ms = USUAL_MS + (MOST_MS - USUAL_MS) * (z_99 - z_95) / (z_999 - z_95)
     assert early(net_after(), in_time=0.9) == pytest.approx(expected_ms)
 
 
@@ -76,10 +77,10 @@ def test_whoever_is_before_it_is_waited_for(in_time: float, waits_ms: float) -> 
 
 def test_answers_that_failed_are_not_relied_on_for_a_while() -> None:
     assert early(net_after(False)) == USUAL_MS  # it may happen
-    assert early(net_after(False, *[True] * 20, False)) == pytest.approx(CAREFUL_MS + USUAL_MS)
+    assert early(net_after(False, *[True] * 20, False)) == pytest.approx(MOST_MS)
     assert early(net_after(False, False, *[True] * 60)) == USUAL_MS
     assert early(net_after(False, False), now_s=60.0) == USUAL_MS
-    assert early(net_after(*[False] * 1000), now_s=1.0) == pytest.approx(CAREFUL_MS + USUAL_MS)
+    assert early(net_after(*[False] * 1000), now_s=1.0) == pytest.approx(MOST_MS)
 
 
 @given(st.lists(st.booleans(), min_size=200, max_size=300), st.floats(0, 100))
@@ -88,7 +89,7 @@ def test_a_cloud_that_fails_one_in_twenty_is_never_relied_on(
 ) -> None:
     seen = [each and at % 20 != 0 for at, each in enumerate(in_time)]
     if not all(seen[-20:]) and ago_s < 1.0:
-        assert early(net_after(*seen), now_s=ago_s) == pytest.approx(CAREFUL_MS + USUAL_MS)
+        assert early(net_after(*seen), now_s=ago_s) == pytest.approx(MOST_MS)
 
 
 def test_a_picture_is_large_beside_the_others() -> None:

@@ -36,6 +36,26 @@ def observed(stage_times: StageTimes, values: list[float]) -> float:
     return stage_times.p95_ms("light")
 
 
+def test_of_two_stages_no_more_than_one_is_off_by_much() -> None:
+    stages = ("light", HEAD)
+    fresh = StageTimes(PROFILE)
+    assert fresh.usual_ms(stages) == 15.0
+    assert fresh.late_ms(stages) == (30.0 - 10.0) + 15.0  # and they were never seen
+    for _ in range(64):
+        fresh.observe("light", 8.0)
+        fresh.observe(HEAD, 4.0)
+    late_ms = 30.0 - fresh.p95_ms("light")
+    unseen = 8 / (64 + 8)
+    assert fresh.late_ms(stages) == pytest.approx(late_ms + unseen * fresh.usual_ms(stages))
+
+
+@given(times)
+def test_what_nobody_measured_is_late_by_no_more(values: list[float]) -> None:
+    stage_times = seen(values)
+    assert stage_times.usual_ms(("light", "unknown")) == inf
+    assert stage_times.late_ms(("light", "unknown")) == stage_times.late_ms(("light",)) >= 0.0
+
+
 def test_nobody_plans_with_what_nobody_measured() -> None:
     assert StageTimes({}).p95_ms("light") == StageTimes({}).p999_ms("light") == inf
     assert StageTimes(PROFILE).p95_ms("other") == inf
