@@ -290,6 +290,14 @@ class Agent:
         stages_ms = [self.times.alone_ms(stage) for stage in device_stages(plan)]
         self._board.sends(stages_ms, now_s=self.clock())
 
+    def framed(self, plan: Plan, deadline: Deadline, ms: float) -> None:
+        """The device's share of a remote plan took so long."""
+        waits = self._board.among(
+            self._waits(deadline), decode_ms=self._decode_ms, now_s=self.clock()
+        )
+        alone_ms = sum(map(self.times.alone_ms, device_stages(plan)))
+        self._board.took(ms, alone_ms=alone_ms, waits=waits)
+
     def light_waits_ms(self, deadline: Deadline) -> float:
         """For what a light model may have to wait: those before it, and what has just begun."""
         before_ms = self.bench.waits(deadline).light.mean_ms

@@ -11,6 +11,8 @@ from .rate import Rate
 _WEIGHT = 0.1
 _WAY_S = 10.0
 """How soon a long stage is forgotten, by e, where no plan is begun any more."""
+_WAIT_WEIGHT, _WAIT_PRIOR_MS = 0.05, 5.0
+"""What a plan's waits weigh among those of others, and how long a one the model is believed for."""
 
 
 class Crowds(NamedTuple):
@@ -36,6 +38,7 @@ class Board:
         self.light_ms = light_ms
         self._came, self._lit, self._sent, self._worked = Rate(), Rate(), Rate(), Rate()
         self._used = self._beside = 0.0
+        self._modelled_ms = self._waited_ms = 0.0
         self._longest_ms = self._longest_at_s = 0.0
 
     def comes(self, *, now_s: float) -> None:
@@ -75,7 +78,21 @@ class Board:
         """With the requests as they are; `waits` holds what stands before one of them."""
         busy_ms = self._came.hz(now_s=now_s) * (decode_ms + waits.overhead_ms)
         busy_ms += self._lit.hz(now_s=now_s) * self.light_ms
-        return waits._replace(busy=busy_ms / 1e3, remote_hz=self._sent.hz(now_s=now_s))
+        sent_hz = self._sent.hz(now_s=now_s)
+        return waits._replace(busy=busy_ms / 1e3, remote_hz=sent_hz, waited=self._waited)
+
+    def took(self, ms: float, *, alone_ms: float, waits: Waits) -> None:
+        """A remote plan's stages took so long, one after the other, among requests as they are."""
+        modelled_ms = waits._replace(waited=1.0).among_others_ms(alone_ms) - alone_ms
+        waited_ms = max(ms - alone_ms, 0.0)
+        self._modelled_ms += _WAIT_WEIGHT * (modelled_ms - self._modelled_ms)
+        self._waited_ms += _WAIT_WEIGHT * (waited_ms - self._waited_ms)
+
+    @property
+    def _waited(self) -> float:
+        """How much of the time that others should cost by the model they really cost, 0 to 1."""
+        ratio = (_WAIT_PRIOR_MS + self._waited_ms) / (_WAIT_PRIOR_MS + self._modelled_ms)
+        return min(ratio, 1.0)
 
     def crowds(
         self, waits: Waits, *, decode_ms: float, work_ms: float, now_s: float
@@ -86,7 +103,7 @@ class Board:
         lit = busy + came_hz * self.light_ms / 1e3
         if came_hz <= 0.0 or lit + came_hz * work_ms / 1e3 <= WANTED:
             return None
-        waits = waits._replace(overhead_ms=0.0, remote_hz=came_hz)
+        waits = waits._replace(overhead_ms=0.0, remote_hz=came_hz, waited=self._waited)
         return Crowds(
             first=waits._replace(busy=lit, room=WANTED),
             without=waits._replace(busy=busy, room=WANTED, for_all=True),

@@ -59,6 +59,8 @@ _CENSORED = 1.25
 _BEYOND = 0.5
 """A size n times beyond what was tried is taken to need longer by this power of n."""
 _LEAST_REACH_KB, _REACH_S = 1.0, 600.0
+_MOSTLY = 1 / 3
+"""An upload that should take half as long as the round trip, or longer, may be why it is late."""
 _QUICKEST_S, _JITTER, _LEAST_JITTER_MS = 10.0, 0.25, 10.0
 """How long a quick exchange bounds the round trip, which may lie above it by jitter: the link's
 own, as a share of it, or that of the processors at its ends."""
@@ -361,10 +363,22 @@ class LinkEstimate:
         self._reach_kb, self._reach_at_s = kb, now_s
 
     def _shorten(self, exchange: Exchange, now_s: float) -> None:
-        """What was sent since the last such disappointment took too long: less is tried."""
+        """What was sent since the last such disappointment took too long: less is tried.
+
+        Half of what was sent, if that is what should have taken the time; a few bytes that come
+        late say little of many.
+        """
         if exchange.began_s >= self._shortened_s:
             self._shortened_s = now_s
-            self._reach(min(self._reach_at(now_s), exchange.up_kb) / 2, now_s)
+            reach_kb = self._reach_at(now_s)
+            if self._up_share(exchange) > _MOSTLY:
+                reach_kb = min(reach_kb, exchange.up_kb)
+            self._reach(reach_kb / 2, now_s)
+
+    def _up_share(self, exchange: Exchange) -> float:
+        """What of the round trip and its upload the latter was expected to be."""
+        up_ms = math.exp(self._x[_UP]) * (exchange.up_kb + exchange.ahead_kb)
+        return up_ms / (math.exp(self._x[_RTT]) + up_ms)
 
     def _reach_at(self, now_s: float) -> float:
         """How much has lately passed at a time and when it was expected; it fades."""

@@ -5,11 +5,11 @@ plan that has just begun may be in its way (the blocking term of scheduling with
 Jeffay, Stanat and Martel, RTSS 1991).
 
 While an answer is under way that comes in time but for one case in ten, the device's own is wanted
-in that case only. A run no longer than ninety-nine of a hundred then keeps the same promise, and
-where it is one case in fifty, one no longer than nineteen of twenty: 0.1 * 0.01 = 0.02 * 0.05 =
-0.001, as far as one is not late because the other is: a processor that stands still delays both.
-That matters on a small processor: light models that start early, to be sure, take the time that the
-remote plans would need to be in time, and by that last longer.
+in that case only. A run no longer than 997 of a thousand is then late in 0.1 * 0.003 = 0.0003 of
+all cases, as one no longer than nineteen of twenty is where it is wanted in one case in 170. That
+is a third of what may be late: a processor that stands still delays both. It matters on a small
+processor: light models that start early, to be sure, take the time that the remote plans would need
+to be in time, and by that last longer.
 
 That does not hold for a picture much larger than the others: its run is known to be a long one.
 Nor is a forecast alone believed in that: how often answers as good as sure failed to come in time
@@ -26,11 +26,11 @@ from .stage_times import StageTimes
 _STAGES = (RESIZE_LIGHT, LIGHT)
 SAFE = 0.99
 """As good as sure to come in time."""
-_LATE = 0.001
-"""So many answers may be late."""
-_USUAL = 0.95
+_LATE = 0.0003
+"""So many answers may be late, as far as the light model is not late because the other is."""
+_USUAL, _ALMOST_ALL = 0.95, 0.999
 _NORMAL = NormalDist()
-_Z_USUAL, _Z_MOST = _NORMAL.inv_cdf(_USUAL), _NORMAL.inv_cdf(1.0 - _LATE)
+_Z_USUAL, _Z_MOST = _NORMAL.inv_cdf(_USUAL), _NORMAL.inv_cdf(_ALMOST_ALL)
 _WEIGHT = 0.02
 _MOST = 0.03
 """Of answers as good as sure so many may fail, by a mean of some fifty."""
@@ -82,4 +82,4 @@ def _beyond(wanted: float) -> float:
     """
     if wanted <= _LATE / (1.0 - _USUAL):
         return 0.0
-    return (_NORMAL.inv_cdf(1.0 - _LATE / wanted) - _Z_USUAL) / (_Z_MOST - _Z_USUAL)
+    return min((_NORMAL.inv_cdf(1.0 - _LATE / wanted) - _Z_USUAL) / (_Z_MOST - _Z_USUAL), 1.0)

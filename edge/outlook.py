@@ -13,6 +13,7 @@ from ..shared.privacy import Privacy
 from .best_first import BestFirst
 from .duration import NO_TIME, Duration
 from .prices import Prices
+from .processor import WANTED
 from .rate import MOST_LOAD, crowd_ms
 from .router import Option, Part
 
@@ -81,7 +82,9 @@ class Waits(NamedTuple):
     `busy` is the share of the processor's time that goes to decoding and to the light model,
     `remote_hz` how many remote plans are begun in a second, each with `overhead_ms` beside its
     stages. A plan is judged by what becomes of the processor when all of these take it. Where there
-    is `room` for so much only, fewer take it, or if it is `for_all`, none.
+    is `room` for so much only, fewer take it, or if it is `for_all`, none. The wait is one among
+    requests that come by chance; `waited` is how much of it there was lately: less where they come
+    by the clock.
     """
 
     light: Duration = NO_TIME
@@ -91,6 +94,7 @@ class Waits(NamedTuple):
     overhead_ms: float = 0.0
     room: float = MOST_LOAD
     for_all: bool = False
+    waited: float = 1.0
 
     def among_others_ms(self, alone_ms: float) -> float:
         """How long a remote plan that takes so long alone takes among others like itself."""
@@ -100,7 +104,10 @@ class Waits(NamedTuple):
             if self.for_all:
                 return math.inf
             load = self.room
-        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load)
+        # Where there is no room for all of them, it does not help that they come regularly.
+        with_room_ms = _STEADY * crowd_ms(whole_ms, load=min(load, WANTED))
+        without_ms = _STEADY * crowd_ms(whole_ms, load=load) - with_room_ms
+        return alone_ms + self.waited * with_room_ms + without_ms
 
 
 NO_WAITS = Waits()

@@ -220,7 +220,9 @@ class Run:
         """
         agent, uplink = self.agent, self.agent.uplink
         assert uplink is not None, "a remote plan is only chosen with a cloud in reach"
+        began_s = agent.clock()
         framed = await agent.bench.frame(self.picture, plan, self.deadline, agent.expected(plan))
+        agent.framed(plan, self.deadline, (agent.clock() - began_s) * 1e3)
         self._learn(framed.stages_ms)
         if light:
             self._start_light()
