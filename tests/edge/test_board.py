@@ -101,3 +101,36 @@ def test_a_long_stage_that_has_begun_is_in_the_way_and_less_and_less() -> None:
     for _ in range(30):
         board.sends([5.0, 10.0], now_s=NOW_S)
     assert board.in_the_way_ms(now_s=NOW_S) == 10.0
+
+
+def test_waits_among_others_are_scaled_by_what_they_were() -> None:
+    busy = Waits(busy=0.6, remote_hz=5.0)
+    modelled_ms = busy.among_others_ms(WORK_MS) - WORK_MS
+    assert modelled_ms > 50.0
+
+    def waited(*waits_ms: float) -> float:
+        board = Board(light_ms=LIGHT_MS)
+        for each in waits_ms:
+            board.took(WORK_MS + each, alone_ms=WORK_MS, waits=busy)
+        among = board.among(Waits(), decode_ms=DECODE_MS, now_s=NOW_S)
+        board.comes(now_s=NOW_S)
+        all_of_them = board.crowds(Waits(), decode_ms=DECODE_MS, work_ms=1e6, now_s=NOW_S)
+        assert all_of_them is not None
+        assert among.waited == all_of_them.first.waited == all_of_them.without.waited
+        return among.waited
+
+    assert waited() == 1.0
+    assert waited(0.0) > waited(0.0, 0.0) > 0.5  # one plan says little
+    assert waited(*[0.0] * 200) < 0.1
+    assert waited(*[modelled_ms / 2] * 200) == pytest.approx(0.5, abs=0.05)
+    assert waited(*[3 * modelled_ms] * 200) == 1.0
+    assert waited(*[-WORK_MS / 2] * 200) == waited(*[0.0] * 200)  # quicker than alone
+    assert waited(*[0.0] * 200, *[modelled_ms] * 200) > 0.9
+
+
+def test_what_is_expected_does_not_follow_from_itself() -> None:
+    """A plan's wait is held against the model as it is, not as it was scaled before."""
+    board, quiet = Board(light_ms=LIGHT_MS), Waits(busy=0.6, remote_hz=5.0, waited=0.01)
+    for _ in range(200):
+        board.took(WORK_MS, alone_ms=WORK_MS, waits=quiet)
+    assert board.among(Waits(), decode_ms=DECODE_MS, now_s=NOW_S).waited < 0.1

@@ -1,4 +1,4 @@
-"""What surprises and new connections teach the estimate of a link."""
+"""What surprises, disappointments and new connections teach the estimate of a link."""
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,25 @@ def test_after_a_surprise_one_is_unsure_until_the_next_exchange() -> None:
     assert link.estimate.unsure
     link.exchange(400)
     assert not link.estimate.unsure
+
+
+@pytest.mark.parametrize(
+    ("late_bytes", "left"),
+    [
+        (24_000, 0.5),
+        (12_000, 0.25),  # less than half of it should have passed
+        (400, 0.5),  # says little of many
+    ],
+)
+def test_how_much_is_tried_after_something_came_late(late_bytes: int, left: float) -> None:
+    link = Link()
+    link.exchange(*[24_000] * 8)
+    before_kb = link.estimate.transfer(now_s=link.now_s).reach_kb
+    exchange = link.begin(late_bytes)
+    link.now_s += 10 * link.takes_ms(late_bytes) / 1e3
+    link.estimate.finish(exchange, now_s=link.now_s)
+    after_kb = link.estimate.transfer(now_s=link.now_s).reach_kb
+    assert after_kb == pytest.approx(left * before_kb, rel=0.05)
 
 
 @given(st.floats(5, 500), st.floats(1.0, 6.0))

@@ -19,6 +19,7 @@ from hybridge.edge.stage_times import StageTimes
 from hybridge.protos import oip
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared.deadline import Deadline, monotonic
+from hybridge.shared.plan import Plan
 
 from ..bundles import CLOUD, LOCAL, SPLIT, Small, picture
 from .clouds import answer_of, fake_cloud
@@ -163,6 +164,18 @@ async def test_a_stage_that_has_just_begun_may_be_in_its_way(small: Small) -> No
     assert longest_ms > 0.0
     assert agent.light_waits_ms(deadline) == longest_ms
     agent.close()
+
+
+async def test_how_long_a_plan_took_of_the_device_is_noted(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _, _ = cloud
+    noted: list[tuple[Plan, float]] = []
+    monkeypatch.setattr(agent, "framed", lambda plan, deadline, ms: noted.append((plan, ms)))
+    answer = await answer_to(agent, picture(0))
+    [(plan, ms)] = noted
+    assert plan == answer.plan == CLOUD
+    assert answer.total_ms > ms >= answer.steps_ms["resize_large"] + answer.steps_ms["encode"]
 
 
 async def test_after_two_failures_it_runs_first(cloud: Cloud) -> None:

@@ -11,6 +11,7 @@ from hybridge.devices.models import LIGHT, RESIZE_LARGE, RESIZE_LIGHT, encode_st
 from hybridge.edge.duration import NEVER, Duration
 from hybridge.edge.outlook import DeviceForecast, Outlook, Waits, device_stages
 from hybridge.edge.prices import Prices
+from hybridge.edge.processor import WANTED
 from hybridge.edge.router import Option, Part
 from hybridge.shared.manifest import Manifest, Precision, Prefix, Rate, Rates
 from hybridge.shared.plan import Plan
@@ -204,6 +205,26 @@ def test_a_plan_is_judged_by_what_becomes_of_the_processor_when_all_take_it(
     for plan in (SPLIT, CLOUD):
         assert quiet[plan] <= crowded[plan] < inf
     assert crowded[SPLIT] - quiet[SPLIT] >= crowded[CLOUD] - quiet[CLOUD]
+
+
+@given(st.floats(0, 1), st.floats(0, 100), st.floats(0, 50), st.floats(0, 1))
+def test_of_the_wait_among_others_so_much_is_expected_as_there_was(
+    busy: float, remote_hz: float, alone_ms: float, waited: float
+) -> None:
+    """Where there is no room for all of them, it does not help that they come by the clock."""
+    waits = Waits(busy=busy, remote_hz=remote_hz)
+
+    def wait_ms(share: float) -> float:
+        return waits._replace(waited=share).among_others_ms(alone_ms) - alone_ms
+
+    least_ms, most_ms = wait_ms(0.0), wait_ms(1.0)
+    expected_ms = least_ms + waited * (most_ms - least_ms)
+    assert wait_ms(waited) == pytest.approx(expected_ms, abs=1e-6)
+    load = busy + remote_hz * alone_ms / 1e3
+    if load <= WANTED:
+        assert least_ms == pytest.approx(0.0, abs=1e-9)
+    elif load > WANTED + 0.01 and alone_ms > 0.1:
+        assert least_ms > 0.0
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 200))
