@@ -106,7 +106,7 @@ class Agent:
         self._processor, self._cpu_clock = processor or ProcessorLoad(), cpu_clock
         self._max_requests = max_requests
         self._under_way = 0
-        self._board = Board(light_ms=sum(map(times.alone_ms, device_stages(self.local.plan))))
+        self._board = Board(light_ms=sum(self._alone_ms(self.local.plan)))
         self.lateness = Lateness()
         self.net = Net(times)
         self.unlit = 0
@@ -221,7 +221,7 @@ class Agent:
         uplink, now_s = self.uplink, self.clock()
         cloud = uplink.cloud if uplink is not None else CloudTimes()
         if waits is None:
-            waits = self._board.among(self._waits(deadline), decode_ms=self._decode_ms, now_s=now_s)
+            waits = self._among(deadline)
         return self._outlook.options(
             device=self.times.whole,
             transfer=link.forecast,
@@ -281,22 +281,27 @@ class Agent:
         before = Duration(others * (each_ms + self._board.light_ms))
         return Waits(waits.light, waits.remote.then(before), overhead_ms=overhead_ms)
 
+    def _among(self, deadline: Deadline) -> Waits:
+        """The same, among the requests that there are."""
+        return self._board.among(
+            self._waits(deadline), decode_ms=self._decode_ms, now_s=self.clock()
+        )
+
     @property
     def _decode_ms(self) -> float:
         return self.times.least_ms(DECODE)
 
     def sends(self, plan: Plan) -> None:
         """A remote plan begins."""
-        stages_ms = [self.times.alone_ms(stage) for stage in device_stages(plan)]
-        self._board.sends(stages_ms, now_s=self.clock())
+        self._board.sends(self._alone_ms(plan), now_s=self.clock())
 
     def framed(self, plan: Plan, deadline: Deadline, ms: float) -> None:
         """The device's share of a remote plan took so long."""
-        waits = self._board.among(
-            self._waits(deadline), decode_ms=self._decode_ms, now_s=self.clock()
-        )
-        alone_ms = sum(map(self.times.alone_ms, device_stages(plan)))
-        self._board.took(ms, alone_ms=alone_ms, waits=waits)
+        self._board.took(ms, alone_ms=sum(self._alone_ms(plan)), waits=self._among(deadline))
+
+    def _alone_ms(self, plan: Plan) -> list[float]:
+        """What the stages of a plan take, each, when nothing else runs."""
+        return [self.times.alone_ms(stage) for stage in device_stages(plan)]
 
     def light_waits_ms(self, deadline: Deadline) -> float:
         """For what a light model may have to wait: those before it, and what has just begun."""

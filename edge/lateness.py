@@ -6,7 +6,7 @@ from collections import deque
 
 _WINDOW = 128
 _QUANTILE = 0.99
-_UNKNOWN_MS = 30.0
+_UNKNOWN_MS = 20.0
 """Believed at least, each, of a process of which little is known yet."""
 _KNOWN = 32
 """So many waits and answers make one known."""

@@ -7,8 +7,8 @@ times = st.lists(st.floats(-50, 1e4), max_size=300)
 
 
 def test_a_process_that_has_just_started_is_believed_little() -> None:
-    assert Lateness().reserve_ms == 90.0
-    assert Lateness().after_ms == 60.0
+    assert Lateness().reserve_ms == 60.0
+    assert Lateness().after_ms == 40.0
     assert Lateness().overhead_ms == 0.0
 
 
@@ -62,8 +62,8 @@ def test_what_is_kept_back_lies_within_what_was_seen(
         lateness.left(ms)
     for ms in in_ms:
         lateness.arrived(ms)
-    after_ms = max([30.0, *late_ms]) + max([30.0, *out_ms])
+    after_ms = max([20.0, *late_ms]) + max([20.0, *out_ms])
     assert 0.0 <= lateness.after_ms <= after_ms
     assert lateness.after_ms <= lateness.reserve_ms
-    assert lateness.reserve_ms <= after_ms + max([30.0, *out_ms, *in_ms])
+    assert lateness.reserve_ms <= after_ms + max([20.0, *out_ms, *in_ms])
     assert 0.0 <= lateness.overhead_ms <= 2 * max([0.0, *beside_ms])
