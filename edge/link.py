@@ -17,6 +17,11 @@ proven, and an outage that has lasted for s seconds is expected to last about as
 holds for exchanges that were given up as well, because their bytes are still under way, until an
 answer to a later one shows that they passed.
 
+A size is judged by the queue that it makes if all take it. That is the shorter the more regularly
+they come and the better the rate is known: the wait is that of an M/M/1 queue times the mean of the
+squared coefficients of variation of gaps and service times (Kingman 1961). What is not known of the
+rate counts as variation of the latter.
+
 What a link does with a few bytes says little of many: a size is taken to need the longer the
 further it lies beyond what has lately passed, and less is tried after what took too long. So sizes
 grow step by step and shrink by halves, as TCP's window does (Jacobson, SIGCOMM 1988).
@@ -38,7 +43,8 @@ from dataclasses import dataclass
 import msgspec
 
 from .duration import NEVER, Duration
-from .rate import MOST_LOAD, Rate
+from .processor import WANTED
+from .rate import MOST_LOAD, Gaps, Rate
 
 _RTT, _UP, _DOWN = range(3)
 _PRIOR = (60.0, 2.0, 2.0)
@@ -123,6 +129,7 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
     stall_ms: float
     rate_hz: float
     reach_kb: float
+    waited: float = 1.0
 
     def duration(self, up_bytes: float) -> Duration:
         """Mean and variance of the time from sending to hearing back."""
@@ -140,7 +147,9 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
         load = self.rate_hz * own_ms / 1e3
         if load > MOST_LOAD:
             load = MOST_LOAD
-        up_ms = self.ahead_ms + own_ms + own_ms * load / (1.0 - load)
+        room = load if load < WANTED else WANTED
+        crowd = load / (1.0 - load) - (1.0 - self.waited) * room / (1.0 - room)
+        up_ms = self.ahead_ms + own_ms + own_ms * crowd
         ms = self.rtt_ms + up_ms
         up = up_ms / ms
         fixed = 1.0 - up
@@ -186,7 +195,7 @@ class LinkEstimate:
         self._shortened_s = -math.inf
         self._learnt_s = 0.0
         self._stalled_until_s = -math.inf
-        self._begun = Rate()
+        self._begun, self._gaps = Rate(), Gaps()
         self._lately: deque[tuple[float, float]] = deque()
         self._in_order: list[float] = []
         """Times in ms with the s of their ends, and the same by length."""
@@ -222,6 +231,7 @@ class LinkEstimate:
         due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
         clean = stall_ms == 0.0 and not connects
         self._begun.count(now_s=now_s)
+        self._gaps.count(now_s=now_s)
         self._sent_kb += up_kb
         exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean)
         self._unproven.append(exchange)
@@ -308,19 +318,21 @@ class LinkEstimate:
         rtt, up, down = map(math.exp, self._x)
         p = self._p
         drift_s = min(max(now_s - self._learnt_s, 0.0), _MOST_DRIFT_S)
+        up_var = _aged(p[_UP][_UP], drift_s, _WANDER[_UP])
         return Transfer(
             rtt_ms=rtt,
             ahead_ms=up * self._ahead_kb(now_s),
             up_ms=up,
             down_ms=down,
             rtt_var=_aged(p[_RTT][_RTT], drift_s, _WANDER[_RTT]),
-            up_var=_aged(p[_UP][_UP], drift_s, _WANDER[_UP]),
+            up_var=up_var,
             rtt_up_cov=p[_RTT][_UP],
             fixed_noise2=self._fixed_noise2,
             up_noise2=self._up_noise2,
             stall_ms=stall_ms,
             rate_hz=self._begun.hz(now_s=now_s),
             reach_kb=self._reach_at(now_s),
+            waited=min(0.5 * (self._gaps.variation2 + self._up_noise2 + up_var), 1.0),
         )
 
     def reading(self, *, now_s: float) -> LinkReading:
@@ -365,15 +377,12 @@ class LinkEstimate:
     def _shorten(self, exchange: Exchange, now_s: float) -> None:
         """What was sent since the last such disappointment took too long: less is tried.
 
-        Half of what was sent, if that is what should have taken the time; a few bytes that come
-        late say little of many.
+        Half of what was sent, if that is what should have taken the time: a few bytes that come
+        late say nothing of many.
         """
-        if exchange.began_s >= self._shortened_s:
+        if exchange.began_s >= self._shortened_s and self._up_share(exchange) > _MOSTLY:
             self._shortened_s = now_s
-            reach_kb = self._reach_at(now_s)
-            if self._up_share(exchange) > _MOSTLY:
-                reach_kb = min(reach_kb, exchange.up_kb)
-            self._reach(reach_kb / 2, now_s)
+            self._reach(min(self._reach_at(now_s), exchange.up_kb) / 2, now_s)
 
     def _up_share(self, exchange: Exchange) -> float:
         """What of the round trip and its upload the latter was expected to be."""

@@ -13,7 +13,6 @@ from ..shared.privacy import Privacy
 from .best_first import BestFirst
 from .duration import NO_TIME, Duration
 from .prices import Prices
-from .processor import WANTED
 from .rate import MOST_LOAD, crowd_ms
 from .router import Option, Part
 
@@ -104,10 +103,7 @@ class Waits(NamedTuple):
             if self.for_all:
                 return math.inf
             load = self.room
-        # Where there is no room for all of them, it does not help that they come regularly.
-        with_room_ms = _STEADY * crowd_ms(whole_ms, load=min(load, WANTED))
-        without_ms = _STEADY * crowd_ms(whole_ms, load=load) - with_room_ms
-        return alone_ms + self.waited * with_room_ms + without_ms
+        return alone_ms + _STEADY * crowd_ms(whole_ms, load=load, waited=self.waited)
 
 
 NO_WAITS = Waits()

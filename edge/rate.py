@@ -1,10 +1,13 @@
-"""How often something happens lately. Pure: the clock is an argument."""
+"""How often and how regularly something happens lately. Pure: the clock is an argument."""
 
 import math
+
+from .processor import WANTED
 
 _MEMORY_S = 2.0
 _LEAST_S = 0.1
 """What is counted is taken to have been counted for so long at least."""
+_GAP_WEIGHT, _MOST_GAP_S, _MOST_VARIATION2 = 0.05, 10.0, 4.0
 
 
 class Rate:
@@ -36,17 +39,47 @@ class Rate:
         return self._events * math.exp(min(self._at_s - now_s, 0.0) / _MEMORY_S)
 
 
+class Gaps:
+    """How irregular the gaps between events are: variance over squared mean, 4 at most.
+
+    It is 0 for what happens by the clock and 1 for what happens by chance, which is what is
+    believed first.
+
+    >>> gaps = Gaps()
+    >>> for tick in range(100):
+    ...     gaps.count(now_s=tick / 10)
+    >>> round(gaps.variation2, 2)
+    0.01
+    """
+
+    def __init__(self) -> None:
+        self.variation2 = 1.0
+        self._mean_s, self._at_s = 0.0, math.inf
+
+    def count(self, *, now_s: float) -> None:
+        """One more, now."""
+        gap_s, self._at_s = min(max(now_s - self._at_s, 0.0), _MOST_GAP_S), now_s
+        if self._mean_s > 0.0:
+            off = gap_s / self._mean_s - 1.0
+            self.variation2 += _GAP_WEIGHT * (min(off * off, _MOST_VARIATION2) - self.variation2)
+            self._mean_s += _GAP_WEIGHT * (gap_s - self._mean_s)
+        else:
+            self._mean_s = gap_s
+
+
 MOST_LOAD = 0.95
 
 
-def crowd_ms(own_ms: float, *, load: float) -> float:
+def crowd_ms(own_ms: float, *, load: float, waited: float = 1.0) -> float:
     """How long one waits behind others like itself, when they take this share of the time.
 
     The waiting time of an M/M/1 queue (Kleinrock, Queueing Systems I, 3.2), finite beyond what can
-    be served.
+    be served; or `waited` of it, where they come more regularly. Beyond a load of `WANTED` there is
+    no room for all of them, however regularly they come.
 
     >>> crowd_ms(10.0, load=0.5)
     10.0
     """
     load = min(load, MOST_LOAD)
-    return own_ms * load / (1.0 - load)
+    room = min(load, WANTED)
+    return own_ms * (load / (1.0 - load) - (1.0 - waited) * room / (1.0 - room))

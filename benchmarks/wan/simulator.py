@@ -107,11 +107,14 @@ class _Asked:
 
 async def _ask(agent: Agent, bench: SimulatedBench, asked: _Asked) -> Record:
     began_s = agent.clock()
+    deadline = Deadline.after_ms(asked.budget_ms, now_s=began_s)
     await bench.transport()
-    deadline = Deadline.after_ms(asked.budget_ms, now_s=agent.clock())
-    answer = await agent.answer(STAMP.pack(asked.picture, 0), deadline)
+    way_in_ms = deadline.spent_ms(agent.clock())
+    answer = await agent.answer(STAMP.pack(asked.picture, 0), deadline, way_in_ms=way_in_ms)
+    ready_s = agent.clock()
     await bench.transport()
     answered_s = agent.clock()
+    agent.lateness.left((answered_s - ready_s) * 1e3)
     return Record(
         index=asked.index,
         picture=asked.name,

@@ -14,6 +14,7 @@ from wan.simulated import Board
 from wan.simulator import World, simulate
 
 from hybridge.devices.models import stage_names
+from hybridge.edge.lateness import Lateness
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.plan import PlanKind
 
@@ -133,7 +134,7 @@ def test_every_layer_of_every_frame_has_an_answer(in_layers: World) -> None:
 
 
 def test_over_a_thin_link_what_has_come_is_answered(in_layers: World) -> None:
-    cell = replace(CELL, link="thin", budget_ms=350.0, policy=f"fixed:{LAYERED}", rate_hz=1.0)
+    cell = replace(CELL, link="thin", budget_ms=340.0, policy=f"fixed:{LAYERED}", rate_hz=1.0)
     records = simulate(cell, in_layers, link=THIN).records
     assert all(record.in_budget for record in records)
     parts = [record for record in records if 0 < record.layers < record.layers_in_all]
@@ -143,8 +144,22 @@ def test_over_a_thin_link_what_has_come_is_answered(in_layers: World) -> None:
 
 
 def test_what_was_answered_from_a_part_is_that_parts_answer(in_layers: World) -> None:
-    cell = replace(CELL, link="thin", budget_ms=350.0, policy=f"fixed:{LAYERED}", rate_hz=1.0)
+    cell = replace(CELL, link="thin", budget_ms=340.0, policy=f"fixed:{LAYERED}", rate_hz=1.0)
     for record in simulate(cell, in_layers, link=THIN).records:
         if record.layers:
             at = in_layers.answers.pictures.index(record.picture)
             assert record.predicted == in_layers.answers.layer_classes[at, 0, record.layers - 1]
+
+
+def test_the_agent_is_told_how_long_requests_and_answers_are_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_ms: list[float] = []
+    out_ms: list[float] = []
+    monkeypatch.setattr(Lateness, "arrived", lambda _, ms: in_ms.append(ms))
+    monkeypatch.setattr(Lateness, "left", lambda _, ms: out_ms.append(ms))
+    slow = replace(world, board=replace(world.board, outside_ms=2.0))
+    records = simulate(CELL, slow, link=find_link("lte")).records
+    ways = zip(records, in_ms, sorted(out_ms), strict=True)
+    assert all(0.0 < each < 50.0 and 0.0 < out < 50.0 for _, each, out in ways)
+    assert all(record.agent_ms < record.round_trip_ms for record in records)

@@ -1,10 +1,15 @@
 """What surprises, disappointments and new connections teach the estimate of a link."""
 
+import itertools
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .ideal_link import Link, learnt
+from hybridge.edge.link import Transfer
+
+from .ideal_link import MIXED_BYTES, Link, learnt
 
 
 def test_after_a_surprise_one_is_unsure_until_the_next_exchange() -> None:
@@ -18,7 +23,7 @@ def test_after_a_surprise_one_is_unsure_until_the_next_exchange() -> None:
 
 @pytest.mark.parametrize("late_bytes", [400, 24_000])
 def test_how_much_is_tried_after_something_came_late(late_bytes: int) -> None:
-    """A few bytes say little of many; an upload that should take most of the time, much."""
+    """A few bytes say nothing of many; an upload that should take most of the time, much."""
     link = learnt(rtt_ms=20.0, up_bps=4e6)
     before_kb = link.estimate.transfer(now_s=link.now_s).reach_kb
     assert before_kb > 30.0
@@ -26,8 +31,7 @@ def test_how_much_is_tried_after_something_came_late(late_bytes: int) -> None:
     link.now_s += 20 * link.takes_ms(late_bytes) / 1e3
     link.estimate.finish(exchange, now_s=link.now_s)
     after_kb = link.estimate.transfer(now_s=link.now_s).reach_kb
-    passed_kb = before_kb if late_bytes == 400 else 24.0
-    assert after_kb == pytest.approx(passed_kb / 2, rel=0.05)
+    assert after_kb == pytest.approx(before_kb if late_bytes == 400 else 12.0, rel=0.05)
 
 
 @given(st.floats(5, 500), st.floats(1.0, 6.0))
@@ -52,3 +56,36 @@ def test_a_link_that_is_known_is_not_forgotten_over_a_new_connection() -> None:
     link.now_s += 1.0
     assert link.median_ms(400) == pytest.approx(before_ms, rel=0.1)
     assert not link.estimate.unsure
+
+
+def asked(*sizes: int, pauses_s: list[float]) -> Transfer:
+    """A link after exchanges of these sizes in turn, one after each pause."""
+    link = learnt()
+    for pause_s, up_bytes in zip(pauses_s, itertools.cycle(sizes), strict=False):
+        link.now_s += pause_s
+        began_s = link.now_s
+        link.exchange(up_bytes)
+        link.now_s = began_s  # by the clock of whoever asks, not of the answers
+    return link.estimate.transfer(now_s=link.now_s + 0.2)
+
+
+def test_who_asks_by_the_clock_makes_a_shorter_queue() -> None:
+    by_the_clock = asked(*MIXED_BYTES, pauses_s=[0.2] * 200)
+    in_bursts = asked(*MIXED_BYTES, pauses_s=[0.1, 0.1, 0.1, 0.5] * 50)
+    assert by_the_clock.waited < 0.2
+    assert in_bursts.waited > 0.4
+    one, other = (
+        msgspec.structs.replace(by_the_clock, waited=each.waited, rate_hz=10.0)
+        for each in (by_the_clock, in_bursts)
+    )
+    assert one.duration(60_000).quantile(0.0) < other.duration(60_000).quantile(0.0) - 5.0
+    assert one.duration(0) == other.duration(0)
+
+
+def test_a_rate_of_which_little_is_known_makes_a_longer_one() -> None:
+    known = asked(*MIXED_BYTES, pauses_s=[0.2] * 200)
+    unknown = asked(100, pauses_s=[0.2] * 200)
+    assert unknown.up_var > 4 * known.up_var
+    assert unknown.waited > known.waited + 0.2
+    idle = learnt().estimate.transfer(now_s=1e4)
+    assert idle.waited == 1.0
