@@ -380,8 +380,10 @@ class LinkEstimate:
         Half of what was sent, if that is what should have taken the time: a few bytes that come
         late say nothing of many.
         """
-        if exchange.began_s >= self._shortened_s and self._up_share(exchange) > _MOSTLY:
-            self._shortened_s = now_s
+        if exchange.began_s < self._shortened_s:
+            return
+        self._shortened_s = now_s
+        if self._up_share(exchange) > _MOSTLY:
             self._reach(min(self._reach_at(now_s), exchange.up_kb) / 2, now_s)
 
     def _up_share(self, exchange: Exchange) -> float:

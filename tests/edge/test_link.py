@@ -6,7 +6,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybridge.edge.link import NO_LINK, LinkEstimate, Transfer
@@ -341,6 +341,7 @@ def test_many_exchanges_lost_in_one_outage_are_one_surprise() -> None:
     assert many.mean_ms(400) == pytest.approx(one.mean_ms(400), rel=0.1)
 
 
+@example((307.0, 1.306e6), 1.95)
 @given(links, st.floats(1.5, 30))
 def test_what_is_given_up_teaches_that_it_takes_longer(
     of: tuple[float, float], factor: float
