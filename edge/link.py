@@ -67,6 +67,7 @@ _BEYOND = 0.5
 _LEAST_REACH_KB, _REACH_S = 1.0, 600.0
 _MOSTLY = 1 / 3
 """An upload that should take half as long as the round trip, or longer, may be why it is late."""
+_HARDLY_LESS = 0.5
 _QUICKEST_S, _JITTER, _LEAST_JITTER_MS = 10.0, 0.25, 10.0
 """How long a quick exchange bounds the round trip, which may lie above it by jitter: the link's
 own, as a share of it, or that of the processors at its ends."""
@@ -377,14 +378,15 @@ class LinkEstimate:
     def _shorten(self, exchange: Exchange, now_s: float) -> None:
         """What was sent since the last such disappointment took too long: less is tried.
 
-        Half of what was sent, if that is what should have taken the time: a few bytes that come
-        late say nothing of many.
+        Half of what was sent, if that is what should have taken the time, or if hardly more ever
+        passed: a few bytes that come late say nothing of many.
         """
         if exchange.began_s < self._shortened_s:
             return
         self._shortened_s = now_s
-        if self._up_share(exchange) > _MOSTLY:
-            self._reach(min(self._reach_at(now_s), exchange.up_kb) / 2, now_s)
+        reach_kb = self._reach_at(now_s)
+        if self._up_share(exchange) > _MOSTLY or exchange.up_kb > _HARDLY_LESS * reach_kb:
+            self._reach(min(reach_kb, exchange.up_kb) / 2, now_s)
 
     def _up_share(self, exchange: Exchange) -> float:
         """What of the round trip and its upload the latter was expected to be."""
