@@ -19,8 +19,8 @@ answer to a later one shows that they passed.
 
 A size is judged by the queue that it makes if all take it. That is the shorter the more regularly
 they come and the better the rate is known: the wait is that of an M/M/1 queue times the mean of the
-squared coefficients of variation of gaps and service times (Kingman 1961). What is not known of the
-rate counts as variation of the latter.
+squared coefficients of variation of gaps and service times (Kingman 1961), and no longer than its
+own. What is not known of the rate counts as variation of the latter.
 
 What a link does with a few bytes says little of many: a size is taken to need the longer the
 further it lies beyond what has lately passed, and less is tried after what took too long. So sizes
@@ -43,8 +43,7 @@ from dataclasses import dataclass
 import msgspec
 
 from .duration import NEVER, Duration
-from .processor import WANTED
-from .rate import MOST_LOAD, Gaps, Rate
+from .rate import Gaps, Rate, crowd_ms
 
 _RTT, _UP, _DOWN = range(3)
 _PRIOR = (60.0, 2.0, 2.0)
@@ -65,9 +64,9 @@ _CENSORED = 1.25
 _BEYOND = 0.5
 """A size n times beyond what was tried is taken to need longer by this power of n."""
 _LEAST_REACH_KB, _REACH_S = 1.0, 600.0
-_MOSTLY = 1 / 3
-"""An upload that should take half as long as the round trip, or longer, may be why it is late."""
+_MOSTLY_UP = 0.5
 _HARDLY_LESS = 0.5
+"""A size of so much of what lately passed says, when it is late, something of the latter."""
 _QUICKEST_S, _JITTER, _LEAST_JITTER_MS = 10.0, 0.25, 10.0
 """How long a quick exchange bounds the round trip, which may lie above it by jitter: the link's
 own, as a share of it, or that of the processors at its ends."""
@@ -84,7 +83,8 @@ class Exchange:
     """One exchange under way: what it sends, what went before it, and when it is due.
 
     `end_kb` is the position of its last byte in all that was ever sent. `clean`: nothing was
-    overdue when it began, and its connection was there.
+    overdue when it began, and its connection was there. `mostly_up`: its upload should take half as
+    long as the round trip, or longer, and may be why it is late.
     """
 
     up_kb: float
@@ -93,6 +93,7 @@ class Exchange:
     began_s: float
     due_s: float
     clean: bool
+    mostly_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ class LinkReading:
 class Transfer(msgspec.Struct, frozen=True, gc=False):
     """The link at one instant: how long an exchange begun now would take, by its size.
 
-    Variances and the covariance are those of the coefficients' logarithms.
+    Variances and the covariance are those of the coefficients' logarithms. `waited` is how much of
+    an M/M/1 queue's wait there is.
     """
 
     rtt_ms: float
@@ -130,7 +132,7 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
     stall_ms: float
     rate_hz: float
     reach_kb: float
-    waited: float = 1.0
+    waited: float
 
     def duration(self, up_bytes: float) -> Duration:
         """Mean and variance of the time from sending to hearing back."""
@@ -143,14 +145,10 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
         own_ms = self.up_ms * up_p50 / 1e3
         if (beyond := up_p50 / (1e3 * self.reach_kb)) > 1.0:
             own_ms *= beyond**_BEYOND
-        # A size is judged by what becomes of the link when every request takes it (rate.crowd_ms):
+        # A size is judged by what becomes of the link when every request takes it:
         # what suits one may stand before all the others.
         load = self.rate_hz * own_ms / 1e3
-        if load > MOST_LOAD:
-            load = MOST_LOAD
-        room = load if load < WANTED else WANTED
-        crowd = load / (1.0 - load) - (1.0 - self.waited) * room / (1.0 - room)
-        up_ms = self.ahead_ms + own_ms + own_ms * crowd
+        up_ms = self.ahead_ms + own_ms + crowd_ms(own_ms, load=load, waited=self.waited)
         ms = self.rtt_ms + up_ms
         up = up_ms / ms
         fixed = 1.0 - up
@@ -180,7 +178,7 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
         return self.rtt_ms * math.exp(_Z_95 * math.sqrt(self.rtt_var + self.fixed_noise2))
 
 
-NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 class LinkEstimate:
@@ -226,15 +224,16 @@ class LinkEstimate:
         up_kb = up_bytes / 1e3
         ahead_kb = self._ahead_kb(now_s)
         stall_ms = self.stall_ms(now_s=now_s)
-        expected = self._transfer(now_s, stall_ms=0.0).duration(up_bytes)
+        here = self._transfer(now_s, stall_ms=0.0)
+        mostly_up = here.up_ms * (up_kb + ahead_kb) > _MOSTLY_UP * here.rtt_ms
         # Longer than as long again an outage is not waited for without a word.
-        due_ms = expected.quantile(_OVERDUE) + stall_ms + cloud_ms
+        due_ms = here.duration(up_bytes).quantile(_OVERDUE) + stall_ms + cloud_ms
         due_s = now_s + min(due_ms, _MOST_DUE_MS) / 1e3
         clean = stall_ms == 0.0 and not connects
         self._begun.count(now_s=now_s)
         self._gaps.count(now_s=now_s)
         self._sent_kb += up_kb
-        exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean)
+        exchange = Exchange(up_kb, ahead_kb, self._sent_kb, now_s, due_s, clean, mostly_up)
         self._unproven.append(exchange)
         if len(self._unproven) > _MOST_UNPROVEN:
             del self._unproven[1]  # the oldest says since when nothing passes
@@ -378,20 +377,14 @@ class LinkEstimate:
     def _shorten(self, exchange: Exchange, now_s: float) -> None:
         """What was sent since the last such disappointment took too long: less is tried.
 
-        Half of what was sent, if that is what should have taken the time, or if hardly more ever
-        passed: a few bytes that come late say nothing of many.
+        Half of what had to pass, if that is what should have taken the time, or if hardly more
+        lately did: a few bytes that come late say nothing of many.
         """
-        if exchange.began_s < self._shortened_s:
-            return
-        self._shortened_s = now_s
-        reach_kb = self._reach_at(now_s)
-        if self._up_share(exchange) > _MOSTLY or exchange.up_kb > _HARDLY_LESS * reach_kb:
-            self._reach(min(reach_kb, exchange.up_kb) / 2, now_s)
-
-    def _up_share(self, exchange: Exchange) -> float:
-        """What of the round trip and its upload the latter was expected to be."""
-        up_ms = math.exp(self._x[_UP]) * (exchange.up_kb + exchange.ahead_kb)
-        return up_ms / (math.exp(self._x[_RTT]) + up_ms)
+        reach_kb, late_kb = self._reach_at(now_s), exchange.up_kb + exchange.ahead_kb
+        telling = exchange.mostly_up or late_kb > _HARDLY_LESS * reach_kb
+        if telling and exchange.began_s >= self._shortened_s:
+            self._shortened_s = now_s
+            self._reach(min(reach_kb, late_kb) / 2, now_s)
 
     def _reach_at(self, now_s: float) -> float:
         """How much has lately passed at a time and when it was expected; it fades."""

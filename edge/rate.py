@@ -8,6 +8,7 @@ _MEMORY_S = 2.0
 _LEAST_S = 0.1
 """What is counted is taken to have been counted for so long at least."""
 _GAP_WEIGHT, _MOST_GAP_S, _MOST_VARIATION2 = 0.05, 10.0, 4.0
+"""A gap weighs as much, and one pause does not stand for all of them."""
 
 
 class Rate:

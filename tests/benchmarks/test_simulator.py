@@ -158,8 +158,7 @@ def test_the_agent_is_told_how_long_requests_and_answers_are_under_way(
     out_ms: list[float] = []
     monkeypatch.setattr(Lateness, "arrived", lambda _, ms: in_ms.append(ms))
     monkeypatch.setattr(Lateness, "left", lambda _, ms: out_ms.append(ms))
-    slow = replace(world, board=replace(world.board, outside_ms=2.0))
-    records = simulate(CELL, slow, link=find_link("lte")).records
+    records = simulate(CELL, world, link=find_link("lte")).records
     ways = zip(records, in_ms, sorted(out_ms), strict=True)
     assert all(0.0 < each < 50.0 and 0.0 < out < 50.0 for _, each, out in ways)
     assert all(record.agent_ms < record.round_trip_ms for record in records)

@@ -448,7 +448,7 @@ def test_an_exchange_teaches_what_kalmans_matrices_say(up: float, down: float, o
 
 
 def test_the_least_is_what_a_link_that_is_known_takes() -> None:
-    known = Transfer(10.0, 20.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 1e6)
+    known = Transfer(10.0, 20.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 1e6, 1.0)
     assert known.least_ms(3_000) == known.duration(3_000).mean_ms == 10.0 + 20.0 + 5.0 + 6.0
     assert NO_LINK.least_ms(3_000) == math.inf
 

@@ -34,6 +34,16 @@ def test_how_much_is_tried_after_something_came_late(late_bytes: int) -> None:
     assert after_kb == pytest.approx(before_kb if late_bytes == 400 else 12.0, rel=0.05)
 
 
+def test_a_few_bytes_that_are_late_do_not_hide_that_many_are() -> None:
+    link = learnt(rtt_ms=20.0, up_bps=4e6)
+    many, few = link.begin(24_000), link.begin(400)
+    late_s = link.now_s + 20 * link.takes_ms(24_000) / 1e3
+    few_s = few.due_s + 1e-3
+    link.estimate.finish(few, now_s=few_s)
+    link.estimate.finish(many, now_s=late_s)
+    assert link.estimate.transfer(now_s=late_s).reach_kb == pytest.approx(12.0, rel=0.05)
+
+
 @given(st.floats(5, 500), st.floats(1.0, 6.0))
 def test_the_round_trips_that_connecting_takes_are_not_taken_for_one(
     rtt_ms: float, round_trips: float
