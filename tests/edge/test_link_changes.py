@@ -34,6 +34,19 @@ def test_how_much_is_tried_after_something_came_late(late_bytes: int) -> None:
     assert after_kb == pytest.approx(before_kb if late_bytes == 400 else 12.0, rel=0.05)
 
 
+@pytest.mark.parametrize(("late_bytes", "left_kb"), [(24_000, 60.0), (59_000, 29.5)])
+def test_where_the_way_is_long_a_size_like_the_largest_tells_of_it(
+    late_bytes: int, left_kb: float
+) -> None:
+    link = learnt(rtt_ms=500.0)
+    exchange = link.begin(late_bytes)
+    assert not exchange.mostly_up
+    link.now_s += 20 * link.takes_ms(late_bytes) / 1e3
+    link.estimate.finish(exchange, now_s=link.now_s)
+    reach_kb = link.estimate.transfer(now_s=link.now_s).reach_kb
+    assert reach_kb == pytest.approx(left_kb, rel=0.05)
+
+
 def test_a_few_bytes_that_are_late_do_not_hide_that_many_are() -> None:
     link = learnt(rtt_ms=20.0, up_bps=4e6)
     many, few = link.begin(24_000), link.begin(400)
