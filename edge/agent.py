@@ -36,7 +36,6 @@ from .demand import ANYTHING, Demand
 from .duration import Duration
 from .lateness import Lateness
 from .later import best_answer, finish_later, finish_without
-from .link import NO_LINK, Transfer
 from .net import Net
 from .outlook import Outlook, Waits, device_stages
 from .policy import Policy, RouterPolicy
@@ -47,6 +46,7 @@ from .router import Decision, Option, explain
 from .run import DECODE, OnFinal, Run
 from .sent import Sent
 from .stage_times import StageTimes
+from .transfer import NO_LINK, Transfer
 from .two_ways import Ways
 from .uplink import Uplink
 

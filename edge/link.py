@@ -17,10 +17,9 @@ proven, and an outage that has lasted for s seconds is expected to last about as
 holds for exchanges that were given up as well, because their bytes are still under way, until an
 answer to a later one shows that they passed.
 
-A size is judged by the queue that it makes if all take it. That is the shorter the more regularly
-they come and the better the rate is known: the wait is that of an M/M/1 queue times the mean of the
-squared coefficients of variation of gaps and service times (Kingman 1961), and no longer than its
-own. What is not known of the rate counts as variation of the latter.
+What was sent while the one before it had not yet left stood behind it. Their answers then come as
+far apart as the link took for the bytes of the later one, whatever the round trip is, which is how
+packet pairs tell a rate (Keshav, SIGCOMM 1991); its whole time tells nothing more.
 
 What a link does with a few bytes says little of many: a size is taken to need the longer the
 further it lies beyond what has lately passed, and less is tried after what took too long. So sizes
@@ -40,10 +39,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 
-import msgspec
-
-from .duration import NEVER, Duration
-from .rate import Gaps, Rate, crowd_ms
+from .rate import Gaps, Rate
+from .transfer import NO_LINK, Transfer
 
 _RTT, _UP, _DOWN = range(3)
 _PRIOR = (60.0, 2.0, 2.0)
@@ -61,8 +58,6 @@ _CHANGED = 0.5
 _UNCLEAN_NOISE = 1.0
 _PARTIAL_NOISE = 0.3
 _CENSORED = 1.25
-_BEYOND = 0.5
-"""A size n times beyond what was tried is taken to need longer by this power of n."""
 _LEAST_REACH_KB, _REACH_S = 1.0, 600.0
 _MOSTLY_UP = 0.5
 _HARDLY_LESS = 0.5
@@ -70,7 +65,6 @@ _HARDLY_LESS = 0.5
 _QUICKEST_S, _JITTER, _LEAST_JITTER_MS = 10.0, 0.25, 10.0
 """How long a quick exchange bounds the round trip, which may lie above it by jitter: the link's
 own, as a share of it, or that of the processors at its ends."""
-_Z_95 = 1.6449
 _MOST_DUE_MS = 5_000.0
 _MOST_UNPROVEN = 1_024
 """Kept of what was sent and is not known to have passed: a cloud may answer nothing for days."""
@@ -113,74 +107,6 @@ class LinkReading:
     stalled_ms: float
 
 
-class Transfer(msgspec.Struct, frozen=True, gc=False):
-    """The link at one instant: how long an exchange begun now would take, by its size.
-
-    Variances and the covariance are those of the coefficients' logarithms. `waited` is how much of
-    an M/M/1 queue's wait there is.
-    """
-
-    rtt_ms: float
-    ahead_ms: float
-    up_ms: float
-    down_ms: float
-    rtt_var: float
-    up_var: float
-    rtt_up_cov: float
-    fixed_noise2: float
-    up_noise2: float
-    stall_ms: float
-    rate_hz: float
-    reach_kb: float
-    waited: float
-
-    def duration(self, up_bytes: float) -> Duration:
-        """Mean and variance of the time from sending to hearing back."""
-        return self.forecast(up_bytes, up_bytes)
-
-    def forecast(self, up_p50: float, up_p95: float) -> Duration:
-        """The same for a number of bytes that is not known yet but for its median and its p95."""
-        if self.rtt_ms == math.inf:
-            return NEVER
-        own_ms = self.up_ms * up_p50 / 1e3
-        if (beyond := up_p50 / (1e3 * self.reach_kb)) > 1.0:
-            own_ms *= beyond**_BEYOND
-        # A size is judged by what becomes of the link when every request takes it:
-        # what suits one may stand before all the others.
-        load = self.rate_hz * own_ms / 1e3
-        up_ms = self.ahead_ms + own_ms + crowd_ms(own_ms, load=load, waited=self.waited)
-        ms = self.rtt_ms + up_ms
-        up = up_ms / ms
-        fixed = 1.0 - up
-        spread2 = (
-            fixed * fixed * (self.rtt_var + self.fixed_noise2)
-            + 2.0 * fixed * up * self.rtt_up_cov
-            + up * up * (self.up_var + self.up_noise2)
-        )
-        # ms is the median; a lognormal's mean lies above it.
-        mean_ms = ms * math.exp(0.5 * spread2)
-        spread_ms = self.up_ms * ((up_p95 - up_p50) / _Z_95) / 1e3
-        stall_ms, own_variance = self.stall_ms, mean_ms * mean_ms * math.expm1(spread2)
-        return Duration(
-            mean_ms + stall_ms, own_variance + stall_ms * stall_ms + spread_ms * spread_ms
-        )
-
-    def least_ms(self, up_p50: float) -> float:
-        """What no forecast for so many bytes lies below."""
-        return self.rtt_ms + self.ahead_ms + self.stall_ms + self.up_ms * up_p50 / 1e3
-
-    @property
-    def way_back_ms(self) -> float:
-        """What of a deadline is to be left for an answer: the fixed part, late in 1 of 20 cases.
-
-        It has the way of the first byte as well, after which the cloud's own clock starts.
-        """
-        return self.rtt_ms * math.exp(_Z_95 * math.sqrt(self.rtt_var + self.fixed_noise2))
-
-
-NO_LINK = Transfer(math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
-
-
 class LinkEstimate:
     """Learns from exchanges, forecasts transfer times."""
 
@@ -201,6 +127,8 @@ class LinkEstimate:
         self._most_rtt_ms = math.inf
         self._sent_kb = self._gone_kb = self._proven_kb = 0.0
         self._gone_at_s = 0.0
+        self._come_s = -math.inf
+        """When the last of what is proven had come to the cloud, but for the way back."""
         self._unproven: deque[Exchange] = deque()
         """In the order they were sent: under way, or given up and not yet known to have passed."""
 
@@ -261,10 +189,17 @@ class LinkEstimate:
         rest_kb = min(rest_bytes / 1e3, exchange.up_kb)
         size = (1.0, exchange.up_kb - rest_kb + exchange.ahead_kb, down_kb)
         self._drift(now_s)
+        rtt, _, down = map(math.exp, self._x)
+        come_s = now_s - (whole_ms - ms + down * down_kb) / 1e3
+        behind_kb = exchange.end_kb - rest_kb - self._proven_kb
         if not exchange.clean:  # how long the outage lasted, or connecting took, is in it
             self._learn(size, max(ms, 0.01), noise=_UNCLEAN_NOISE)
         elif rest_kb:
             self._learn(size, max(ms, 0.01), noise=_PARTIAL_NOISE)
+        elif behind_kb > 0.0 and exchange.began_s < self._come_s - rtt / 1e3:
+            apart_ms = max((come_s - self._come_s) * 1e3, 0.01)
+            jitter = math.sqrt(2.0 * self._fixed_noise2) * rtt / apart_ms
+            self._learn((0.0, behind_kb, 0.0), apart_ms, noise=jitter, telling=True)
         elif not (overdue and exchange.began_s < self._stalled_until_s):
             self._learn(size, max(ms, 0.01))
         if overdue:
@@ -274,8 +209,9 @@ class LinkEstimate:
             self._reach(max(self._reach_at(now_s), size[_UP]), now_s)
         self._seen += 1
         if self._unproven and self._unproven[0].end_kb <= exchange.end_kb:
-            rtt, _, down = map(math.exp, self._x)
-            self._prove(exchange.end_kb - rest_kb, now_s=now_s, back_ms=rtt / 2 + down * down_kb)
+            since_ms = math.exp(self._x[_RTT]) + (now_s - come_s) * 1e3
+            self._prove(exchange.end_kb - rest_kb, now_s=now_s, since_ms=since_ms)
+            self._come_s = come_s
             if rest_kb:
                 exchange.up_kb = rest_kb
                 due = self._transfer(now_s, stall_ms=0.0).duration(rest_bytes)
@@ -300,6 +236,7 @@ class LinkEstimate:
     def broken(self) -> None:
         """The connection is gone, and what was under way with it."""
         self._unproven.clear()
+        self._come_s = -math.inf
         self._gone_kb = self._proven_kb = self._sent_kb
 
     def stall_ms(self, *, now_s: float) -> float:
@@ -401,13 +338,13 @@ class LinkEstimate:
         least_ms = in_order[1] if len(in_order) > 1 else math.inf
         self._most_rtt_ms = least_ms + max(_JITTER * least_ms, _LEAST_JITTER_MS)
 
-    def _prove(self, end_kb: float, *, now_s: float, back_ms: float) -> None:
-        """Whatever was sent up to there has passed."""
+    def _prove(self, end_kb: float, *, now_s: float, since_ms: float) -> None:
+        """Whatever was sent up to there has passed, so long ago."""
         self._proven_kb = end_kb
         while self._unproven and self._unproven[0].end_kb <= end_kb:
             self._unproven.popleft()
         behind_kb = self._sent_kb - end_kb
-        self._gone_kb = end_kb + min(behind_kb, back_ms / math.exp(self._x[_UP]))
+        self._gone_kb = end_kb + min(behind_kb, since_ms / math.exp(self._x[_UP]))
         self._gone_at_s = now_s
 
     def _drift(self, now_s: float) -> None:
@@ -420,10 +357,18 @@ class LinkEstimate:
     def _expected_ms(self, size: tuple[float, float, float]) -> float:
         return sum(size[i] * math.exp(self._x[i]) for i in range(3))
 
-    def _learn(self, size: tuple[float, float, float], ms: float, *, noise: float = 0.0) -> None:
+    def _learn(
+        self,
+        size: tuple[float, float, float],
+        ms: float,
+        *,
+        noise: float = 0.0,
+        telling: bool = False,
+    ) -> None:
         """One step of the filter, told the time of an exchange of this size (1, up kB, down kB).
 
-        With `noise`, a standard deviation of its logarithm, it teaches less, and is no surprise.
+        With `noise`, a standard deviation of its logarithm, it teaches less, and is no surprise
+        unless it is `telling`.
         """
         # Written out: three by three loops would take four times as long.
         (x0, x1, x2), p = self._x, self._p
@@ -442,17 +387,17 @@ class LinkEstimate:
         spread2 = known2 + fixed_var + up_var + noise * noise
         off = math.log(ms / expected_ms)
         surprise = off if abs(off) > _SURPRISE * math.sqrt(spread2) else 0.0
-        if (
-            not noise and surprise * self._surprise > 0.0
-        ):  # the second the same way: the link is another one now
+        telling = telling or not noise
+        if telling and surprise * self._surprise > 0.0:
+            # The second the same way: the link is another one now.
             self._surprise = 0.0
             for i in (_RTT, _UP):
                 p[i][i] = max(p[i][i], _CHANGED**2)
-            self._learn(size, ms)
+            self._learn(size, ms, noise=noise, telling=True)
             return
         if surprise:
             off = math.copysign(_SURPRISE * math.sqrt(spread2), off)
-        self._surprise = surprise if not noise else self._surprise
+        self._surprise = surprise if telling else self._surprise
         self._fixed_noise2 = _noise2(self._fixed_noise2, fixed_var, spread2, off * off)
         self._up_noise2 = _noise2(self._up_noise2, up_var, spread2, off * off)
         g0, g1, g2 = ph0 / spread2, ph1 / spread2, ph2 / spread2

@@ -1,5 +1,6 @@
 """An ideal link, and an estimate that learns it."""
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from hybridge.edge.link import Exchange, LinkEstimate
@@ -26,6 +27,23 @@ class Link:
             took_s = self.takes_ms(up_bytes) * stretched / 1e3
             self.estimate.finish(exchange, now_s=self.now_s + took_s)
             self.now_s += took_s + 1.0
+
+    def stream(self, *sends: tuple[float, int]) -> None:
+        """Each so many seconds after the last, whether that was answered or not; then all answers.
+
+        What is sent waits until the link has passed what was sent before it.
+        """
+        under_way: deque[tuple[float, Exchange]] = deque()
+        free_s = 0.0
+        for pause_s, up_bytes in sends:
+            self.now_s += pause_s
+            while under_way and under_way[0][0] <= self.now_s:
+                answered_s, exchange = under_way.popleft()
+                self.estimate.finish(exchange, now_s=answered_s)
+            free_s = max(free_s, self.now_s) + up_bytes * 8 / self.up_bps
+            under_way.append((free_s + self.rtt_ms / 1e3, self.begin(up_bytes)))
+        for self.now_s, exchange in under_way:
+            self.estimate.finish(exchange, now_s=self.now_s)
 
     def begin(self, up_bytes: int) -> Exchange:
         return self.estimate.begin(up_bytes, now_s=self.now_s)

@@ -18,9 +18,9 @@ from hybridge.edge.agent import Agent
 from hybridge.edge.answer import Answer
 from hybridge.edge.bench import DeviceBench
 from hybridge.edge.cloud_messages import InLayers
-from hybridge.edge.link import Transfer
 from hybridge.edge.service import answer_parameters
 from hybridge.edge.stage_times import StageTimes
+from hybridge.edge.transfer import Transfer
 from hybridge.edge.uplink import Uplink
 from hybridge.protos import open_inference_pb2 as pb
 from hybridge.shared import oip as messages

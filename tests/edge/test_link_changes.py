@@ -1,15 +1,10 @@
 """What surprises, disappointments and new connections teach the estimate of a link."""
 
-import itertools
-
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridge.edge.link import Transfer
-
-from .ideal_link import MIXED_BYTES, Link, learnt
+from .ideal_link import Link, learnt
 
 
 def test_after_a_surprise_one_is_unsure_until_the_next_exchange() -> None:
@@ -79,36 +74,3 @@ def test_a_link_that_is_known_is_not_forgotten_over_a_new_connection() -> None:
     link.now_s += 1.0
     assert link.median_ms(400) == pytest.approx(before_ms, rel=0.1)
     assert not link.estimate.unsure
-
-
-def asked(*sizes: int, pauses_s: list[float]) -> Transfer:
-    """A link after exchanges of these sizes in turn, one after each pause."""
-    link = learnt()
-    for pause_s, up_bytes in zip(pauses_s, itertools.cycle(sizes), strict=False):
-        link.now_s += pause_s
-        began_s = link.now_s
-        link.exchange(up_bytes)
-        link.now_s = began_s  # by the clock of whoever asks, not of the answers
-    return link.estimate.transfer(now_s=link.now_s + 0.2)
-
-
-def test_who_asks_by_the_clock_makes_a_shorter_queue() -> None:
-    by_the_clock = asked(*MIXED_BYTES, pauses_s=[0.2] * 200)
-    in_bursts = asked(*MIXED_BYTES, pauses_s=[0.1, 0.1, 0.1, 0.5] * 50)
-    assert by_the_clock.waited < 0.2
-    assert in_bursts.waited > 0.4
-    one, other = (
-        msgspec.structs.replace(by_the_clock, waited=each.waited, rate_hz=10.0)
-        for each in (by_the_clock, in_bursts)
-    )
-    assert one.duration(60_000).quantile(0.0) < other.duration(60_000).quantile(0.0) - 5.0
-    assert one.duration(0) == other.duration(0)
-
-
-def test_a_rate_of_which_little_is_known_makes_a_longer_one() -> None:
-    known = asked(*MIXED_BYTES, pauses_s=[0.2] * 200)
-    unknown = asked(100, pauses_s=[0.2] * 200)
-    assert unknown.up_var > 4 * known.up_var
-    assert unknown.waited > known.waited + 0.2
-    idle = learnt().estimate.transfer(now_s=1e4)
-    assert idle.waited == 1.0
