@@ -197,6 +197,7 @@ class LinkEstimate:
         elif rest_kb:
             self._learn(size, max(ms, 0.01), noise=_PARTIAL_NOISE)
         elif behind_kb > 0.0 and exchange.began_s < self._come_s - rtt / 1e3:
+            # Begun before what is ahead had left: the link has had nothing else to do since.
             apart_ms = max((come_s - self._come_s) * 1e3, 0.01)
             jitter = math.sqrt(2.0 * self._fixed_noise2) * rtt / apart_ms
             self._learn((0.0, behind_kb, 0.0), apart_ms, noise=jitter, telling=True)
