@@ -123,8 +123,12 @@ Cloud = tuple[Agent, Noting, list[grpc.StatusCode]]
 
 
 @pytest.fixture
-async def cloud(small: Small) -> AsyncIterator[Cloud]:
-    """An agent that sends all to a cloud, which fails with the codes of the list, in turn."""
+async def cloud(small: Small, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloud]:
+    """An agent that sends all to a cloud, which fails with the codes of the list, in turn.
+
+    Nothing is overdue, however busy the machine: that would start the light model as well.
+    """
+    monkeypatch.setattr("hybridge.edge.run._OVERDUE", 1e3)
     failures: list[grpc.StatusCode] = []
 
     async def serve(request: pb.ModelInferRequest, context: oip.Context) -> pb.ModelInferResponse:
