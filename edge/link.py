@@ -237,7 +237,6 @@ class LinkEstimate:
     def broken(self) -> None:
         """The connection is gone, and what was under way with it."""
         self._unproven.clear()
-        self._come_s = -math.inf
         self._gone_kb = self._proven_kb = self._sent_kb
 
     def stall_ms(self, *, now_s: float) -> float:

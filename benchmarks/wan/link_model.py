@@ -248,7 +248,7 @@ class Direction:
             _RateServer(bottleneck) if isinstance(bottleneck, Rate) else _TraceServer(bottleneck)
         )
         self._waiting = _Waiting()
-        self._last_put_s, self._last_delivery_s = self._origin_s, -math.inf
+        self.last_put_s, self._last_delivery_s = self._origin_s, -math.inf
 
     def waiting_bytes(self, now_s: float) -> int:
         """What has been put in and has not passed the bottleneck yet."""
@@ -262,9 +262,9 @@ class Direction:
         arrive in that order. One finds room in an empty queue whatever its size. Of one that is
         lost on the line, the bottleneck's time is used all the same.
         """
-        if now_s < self._last_put_s or size_bytes <= 0:
+        if now_s < self.last_put_s or size_bytes <= 0:
             raise ValueError("packets have a size and are put in order of time")
-        self._last_put_s = now_s
+        self.last_put_s = now_s
         counts, waiting, link_s = self.counts, self._waiting, now_s - self._origin_s
         counts.put += 1
         counts.put_bytes += size_bytes

@@ -30,12 +30,18 @@ def cases(chance: random.Random, *, then: Callable[[], str]) -> Iterator[Try]:
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
-    [(spin, "more than 0.2 s"), (leave, "ended its process: 3"), (grow, " bytes of memory")],
+    ("then", "limit_s", "said"),
+    [
+        (spin, 0.2, "more than 0.2 s"),
+        (leave, 60.0, "ended its process: 3"),
+        (grow, 60.0, " bytes of memory"),
+    ],
 )
-def test_a_bad_case_is_told_and_others_follow(then: Callable[[], str], said: str) -> None:
+def test_a_bad_case_is_told_and_others_follow(
+    then: Callable[[], str], limit_s: float, said: str
+) -> None:
     every: Cases = partial(cases, then=then)
-    with closing(tried(every, 1, limit_s=0.2)) as found:
+    with closing(tried(every, 1, limit_s=limit_s)) as found:
         first, second = islice(found, 2)
         assert (first.frame, first.said) == (b"first", "refused")
         assert (second.name, second.frame) == ("second", b"second")

@@ -243,39 +243,6 @@ def test_exchanges_at_once_teach_what_they_teach_one_by_one(of: tuple[float, flo
             assert link.median_ms(up_bytes) == pytest.approx(true_ms, rel=0.3)
 
 
-@given(st.floats(50, 150), st.floats(1e6, 3e6))
-def test_frames_of_one_size_that_queue_tell_the_rate_from_the_round_trip(
-    rtt_ms: float, up_bps: float
-) -> None:
-    link = learnt(1, rtt_ms=100.0, up_bps=3e6)
-    link.rtt_ms, link.up_bps = rtt_ms, up_bps
-    link.stream(*[(0.8, 12_000), (0.0, 12_000), (0.0, 12_000)] * 20)
-    here = link.estimate.reading(now_s=link.now_s)
-    assert here.up_bps == pytest.approx(up_bps, rel=0.1)
-    assert here.rtt_ms == pytest.approx(rtt_ms, rel=0.15)
-
-
-@given(st.floats(0.3, 0.8))
-def test_a_rate_that_falls_beneath_what_is_sent_is_no_longer_round_trip(share: float) -> None:
-    link = learnt(rtt_ms=150.0, up_bps=1.5e6)
-    link.stream(*[(0.08, 12_000)] * 20)
-    link.up_bps = share * 1.2e6
-    link.stream(*[(0.08, 12_000)] * 20)
-    here = link.estimate.reading(now_s=link.now_s)
-    assert here.up_bps == pytest.approx(link.up_bps, rel=0.1)
-    assert here.rtt_ms < 1.3 * link.rtt_ms
-
-
-def test_what_was_sent_a_round_trip_before_an_answer_came_has_left() -> None:
-    link = learnt(rtt_ms=150.0, up_bps=1.5e6)  # 12 kB take 64 ms
-    first, start_s = link.begin(12_000), link.now_s
-    link.now_s += 0.07
-    link.begin(24_000)
-    link.estimate.finish(first, now_s=start_s + 0.214)
-    assert link.estimate.reading(now_s=start_s + 0.214).waiting_bytes < 1_000
-    assert link.estimate.unproven == 1
-
-
 @given(sizes, st.integers(1, 200_000))
 def test_what_is_sent_now_waits_behind_what_was_sent_before(
     up_bytes: int, ahead_bytes: int
