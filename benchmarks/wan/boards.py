@@ -32,6 +32,8 @@ _RUNS = 20
 _DECODED = 10
 _ENOUGH = 10
 """Fewer samples say nothing of a median."""
+_MEDIAN_OF_QUARTILE = math.exp(0.6745 * Board.spread)
+"""The median of a time that waits for nothing, over its lower quartile."""
 _OFTEN, _RARE = 0.3, 0.02
 """Shares of the requests that were sent to the cloud, and of those that the device answered."""
 
@@ -83,7 +85,7 @@ class Finished:
         What a request takes beside its stages is what is left of the processor's time for one when
         the board answered alone; half of it is taken to lie within the agent's clock.
         """
-        work_ms = work_ms_of(self.known)
+        work_ms = self._work_ms()
         records = [record for cell in self.cells for record in cell.records if record.answered]
         decode_ms = statistics.median(r.steps_ms["decode"] for r in records)
         used_ms = self._used_ms()
@@ -99,6 +101,28 @@ class Finished:
         )
         tails_ms = _tails_ms(bundle) | self._tails_ms(bundle)
         return World(bundle=bundle, answers=answers, board=board, tails_ms=tails_ms)
+
+    def _work_ms(self) -> dict[str, float]:
+        """The processor's time for each stage: the profile's, or less where it was seen to be.
+
+        The profile is of one moment, and of runs one after another that used up the quota. Of what
+        was seen the quicker quarter waited for nothing. Stages that hardly ran are taken to be as
+        much quicker as the others were in the median.
+        """
+        seen: dict[str, list[float]] = {}
+        for record in (record for cell in self.cells for record in cell.records):
+            for stage, ms in _stages_ms(record).items():
+                seen.setdefault(stage, []).append(ms)
+        work_ms = work_ms_of(self.known)
+        quicker = {
+            stage: min(
+                _MEDIAN_OF_QUARTILE * statistics.quantiles(times_ms)[0] / work_ms[stage], 1.0
+            )
+            for stage, times_ms in seen.items()
+            if len(times_ms) >= _ENOUGH
+        }
+        usual = statistics.median(quicker.values()) if quicker else 1.0
+        return {stage: ms * quicker.get(stage, usual) for stage, ms in work_ms.items()}
 
     def _used_ms(self) -> float:
         """The processor's time for a request; the least, as whatever else the edge did is in it."""
@@ -151,6 +175,15 @@ class Finished:
             for each, times_ms in seen.items()
             if len(times_ms) >= _ENOUGH
         }
+
+
+def _stages_ms(record: Record) -> dict[str, float]:
+    """What is known of the stages that a request ran: of a plan that came to nothing, nothing."""
+    plan = Plan.parse(record.plan) if record.plan else Plan.local()
+    names = {stage.partition(":")[0]: stage for stage in (RESIZE_LIGHT, LIGHT)}
+    names |= {stage.partition(":")[0]: stage for stage in device_stages(plan)}
+    steps_ms = record.steps_ms.items()
+    return {names[step]: ms for step, ms in steps_ms if step in names}
 
 
 def _ran_ms(record: Record, decode_ms: float, work_ms: Mapping[str, float]) -> float:

@@ -1,21 +1,24 @@
 """A small board's processor in virtual time: a quota, shares by weight, and lanes of work.
 
-A quota is what the laboratory's board has (board.py): in each period its share of the processor at
-full speed, and nothing more until the next begins.
+A quota is what the laboratory's board has (board.py), as Linux keeps it (CFS bandwidth control,
+kernel/sched/fair.c): in each period its share of the processor, and whoever has used it up waits
+for the next. What runs is looked at when the clock ticks, 250 times a second, so that it may run on
+for up to a tick; the next periods pay for that. What comes to an idle processor is looked at at
+once.
 """
 
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hybridge.edge.duration import Duration
 from hybridge.shared.deadline import Deadline
 
 FOREGROUND, BACKGROUND = 1024.0, 110.0
 """Linux gives these shares to nice 0 and nice 10."""
-_PERIOD_S = 0.010
-_NOTHING_S = 1e-9
+_PERIOD_S, _TICK_S = 0.010, 0.004
+_NOTHING_S, _ROUNDING = 1e-9, 1e-7
 
 
 @dataclass
@@ -24,44 +27,51 @@ class Quota:
 
     share: float
     period_s: float = _PERIOD_S
+    tick_s: float = _TICK_S
     _period: int = -1
     _used_s: float = 0.0
+    """Of this period, with what others before it were overdrawn by."""
+    _stopped: bool = False
+    """Nothing runs any more in this period."""
+    _until_s: float = -math.inf
 
     def when(self, work_s: float, *, now_s: float) -> float:
         """When so much work would be done if it began now and nothing else ran."""
-        self._enter(now_s)
-        left_s = min(self._each_s - self._used_s, self._end_s - now_s)
-        if work_s <= left_s:
-            return now_s + work_s
-        whole, rest_s = divmod(work_s - left_s, self._each_s)
-        return self._end_s + whole * self.period_s + rest_s
+        return replace(self)._run(now_s, math.inf, work_s)[0]
 
     def use(self, from_s: float, to_s: float) -> float:
         """How much was done from then to then, with work there all the time."""
-        self._enter(from_s)
-        ran_s = 0.0
-        skipped = math.floor(to_s / self.period_s) - self._period
-        if skipped > 0:
-            ran_s = min(self._each_s - self._used_s, self._end_s - from_s)
-            ran_s += (skipped - 1) * self._each_s
-            self._period, self._used_s = self._period + skipped, 0.0
-            from_s = self._period * self.period_s
-        now_s = max(min(self._each_s - self._used_s, to_s - from_s), 0.0)
-        self._used_s += now_s
-        return ran_s + now_s
+        ran_s = self._run(from_s, to_s, math.inf)[1]
+        self._until_s = to_s
+        return ran_s
 
-    @property
-    def _each_s(self) -> float:
-        return min(self.share, 1.0) * self.period_s
+    def _run(self, from_s: float, to_s: float, work_s: float) -> tuple[float, float]:
+        """Until then, or until so much is done: the end, and how much was."""
+        each_s, at_s, ran_s = min(self.share, 1.0) * self.period_s, from_s, 0.0
+        self._enter(at_s, each_s)
+        if from_s > self._until_s and self._used_s >= each_s:
+            self._stopped = True
+        while at_s < to_s and work_s - ran_s > _NOTHING_S:
+            self._enter(at_s, each_s)
+            end_s = (self._period + 1) * self.period_s
+            if self._stopped:
+                at_s = min(end_s, to_s)
+                continue
+            used_up_s = at_s + max(each_s - self._used_s, 0.0)
+            seen_s = max(math.ceil(used_up_s / self.tick_s - _ROUNDING) * self.tick_s, at_s)
+            next_s = min(seen_s, end_s, to_s, at_s + work_s - ran_s)
+            self._used_s += next_s - at_s
+            ran_s += next_s - at_s
+            at_s = next_s
+            self._stopped = at_s >= seen_s and self._used_s >= each_s - _NOTHING_S
+        return at_s, ran_s
 
-    @property
-    def _end_s(self) -> float:
-        return (self._period + 1) * self.period_s
-
-    def _enter(self, now_s: float) -> None:
-        period = math.floor(now_s / self.period_s)
+    def _enter(self, now_s: float, each_s: float) -> None:
+        period = math.floor(now_s / self.period_s + _ROUNDING)
         if period > self._period:
-            self._period, self._used_s = period, 0.0
+            self._used_s = max(self._used_s - (period - self._period) * each_s, 0.0)
+            self._stopped = self._stopped and self._used_s >= each_s
+            self._period = period
 
 
 class Processor:

@@ -42,14 +42,29 @@ def test_who_comes_later_takes_a_share_from_then_on() -> None:
     assert ends_ms([(0, 20, 1), (10, 10, 1)]) == pytest.approx([30, 30])
 
 
-def test_a_quota_is_used_up_at_once_and_then_waited_for() -> None:
-    # 2.5 ms in each 10: the first two quarters of periods are full, the third is used by half.
-    assert ends_ms([(0, 6.25, 1)], share=0.25) == pytest.approx([21.25], abs=1e-6)
+def test_a_quota_is_used_up_at_once_and_overdrawn_until_the_clock_ticks() -> None:
+    # 2.5 ms in each 10, looked at every 4: until 4, from 10 with 1 left until 12, then with 1.5.
+    assert ends_ms([(0, 6.25, 1)], share=0.25) == pytest.approx([20.25], abs=1e-6)
     assert ends_ms([(0, 2, 1)], share=0.25) == pytest.approx([2], abs=1e-6)
 
 
 def test_what_is_left_of_a_quota_is_the_next_ones() -> None:
-    assert ends_ms([(0, 2, 1), (5, 1, 1)], share=0.25) == pytest.approx([2, 10.5], abs=1e-6)
+    assert ends_ms([(0, 2, 1), (5, 1, 1)], share=0.25) == pytest.approx([2, 6], abs=1e-6)
+
+
+def test_what_comes_when_a_quota_is_used_up_waits() -> None:
+    assert ends_ms([(0, 3, 1), (5, 1, 1)], share=0.25) == pytest.approx([3, 11], abs=1e-6)
+
+
+def test_what_was_overdrawn_may_take_whole_periods_to_pay() -> None:
+    # 0.5 ms in each 10: 4 ms are the quotas of eight periods.
+    assert ends_ms([(0, 5, 1)], share=0.05) == pytest.approx([81], abs=1e-6)
+
+
+@given(share=st.floats(0.02, 0.9), at_s=st.floats(0, 1))
+def test_in_the_long_run_a_quota_is_its_share(share: float, at_s: float) -> None:
+    ran_s = Quota(share).use(at_s, at_s + 10.0)
+    assert ran_s == pytest.approx(10.0 * share, abs=0.015)
 
 
 @given(
