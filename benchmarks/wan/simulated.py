@@ -266,10 +266,14 @@ class SimulatedCloud:
             {
                 messages.QUEUE_MS: (start_s - now_s) * 1e3,
                 messages.COMPUTE_MS: took_ms,
-                messages.FORECAST_MS: self._queue_ms(now_s),
             },
         )
         return self._free_s[instance], response
+
+    def tell(self, response: pb.ModelInferResponse, *, now_s: float) -> None:
+        """An answer that leaves now says how long others would wait."""
+        forecast = {messages.FORECAST_MS: self._queue_ms(now_s)}
+        messages.set_parameters(response.parameters, forecast)
 
     def ends(self, request: pb.ModelInferRequest) -> list[int]:
         """Where the layers of a request's frame end."""
@@ -335,6 +339,7 @@ class SimulatedConnection:
             await self._until(await self._down.send(_CALL_BYTES))
             raise
         await self._until(ready_s)
+        self._cloud.tell(response, now_s=self._loop.time())
         await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
         await self._effort()
         return response
@@ -373,6 +378,7 @@ class SimulatedConnection:
             told = Came(layers, len(ends), came_bytes, ends[-1])
             messages.set_parameters(response.parameters, told.parameters())
             await self._until(ready_s)
+            self._cloud.tell(response, now_s=self._loop.time())
             await self._until(await self._down.send(response.ByteSize() + _CALL_BYTES))
         finally:
             sending.cancel()

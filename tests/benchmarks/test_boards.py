@@ -98,6 +98,28 @@ def test_a_laboratorys_board_is_found_in_what_it_left(pair: Pair, tmp_path: Path
     assert board.exchange_ms == pytest.approx(3.0)
     assert board.known["light"].p50_ms == 2 * WORK_MS
     assert board.share == SHARE
+    spread = [board.work_ms[stage] for stage in stage_names(pair.bundle.manifest)]
+    assert spread == pytest.approx([WORK_MS] * len(spread), rel=0.06)
+
+
+@pytest.mark.parametrize(("factor", "taken"), [(0.5, 0.5), (2.0, 1.0)])
+def test_stages_that_were_quicker_than_their_profile_are_taken_so(
+    pair: Pair, tmp_path: Path, factor: float, taken: float
+) -> None:
+    """Those that hardly ran are as much quicker as the others; slower than it none is."""
+    world, folder = made_world(pair, tmp_path), tmp_path / "lab"
+    folder.mkdir()
+    finished(pair, world, folder)
+    for file in folder.glob("*hz_seed*.json"):
+        cell = Measured.read(file)
+        records = [
+            replace(r, steps_ms={step: factor * ms for step, ms in r.steps_ms.items()})
+            for r in cell.records
+        ]
+        Measured(cell.cell, records, cell.circumstances).save(folder)
+    works_ms = Finished.read(folder, pair, share=SHARE).world(pair.bundle, world.answers)
+    found = list(works_ms.board.work_ms.values())
+    assert found == pytest.approx([taken * WORK_MS] * len(found), rel=0.1)
 
 
 def test_where_no_laboratory_was_one_is_told(pair: Pair, tmp_path: Path) -> None:

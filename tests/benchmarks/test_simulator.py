@@ -14,6 +14,7 @@ from wan.simulated import Board
 from wan.simulator import World, simulate
 
 from hybridge.devices.models import stage_names
+from hybridge.edge.cloud_times import CloudTimes
 from hybridge.edge.lateness import Lateness
 from hybridge.shared.bundle import open_bundle
 from hybridge.shared.plan import PlanKind
@@ -162,3 +163,23 @@ def test_the_agent_is_told_how_long_requests_and_answers_are_under_way(
     ways = zip(records, in_ms, sorted(out_ms), strict=True)
     assert all(0.0 < each < 50.0 and 0.0 < out < 50.0 for _, each, out in ways)
     assert all(record.agent_ms < record.round_trip_ms for record in records)
+
+
+@pytest.mark.parametrize(("rate_hz", "waits"), [(5.0, False), (50.0, True)])
+def test_an_answer_says_how_long_others_would_wait_once_it_leaves(
+    world: World, monkeypatch: pytest.MonkeyPatch, rate_hz: float, waits: bool
+) -> None:
+    """Its own time in the cloud is over then: who comes alone leaves nothing to wait for."""
+    said_ms: list[float] = []
+    learn = CloudTimes.learn_queue
+
+    def learn_queue(times: CloudTimes, queue_ms: float, *, now_s: float) -> None:
+        said_ms.append(queue_ms)
+        learn(times, queue_ms, now_s=now_s)
+
+    monkeypatch.setattr(CloudTimes, "learn_queue", learn_queue)
+    slow = replace(world, tails_ms=dict.fromkeys(world.tails_ms, 40.0))
+    cell = replace(CELL, policy=f"fixed:{CLOUD}", rate_hz=rate_hz)
+    simulate(cell, slow, link=find_link("lte"))
+    assert len(said_ms) > 10
+    assert any(said_ms) == waits
