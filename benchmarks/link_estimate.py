@@ -23,23 +23,24 @@ from pathlib import Path
 
 import msgspec
 from _common import Report, Target, load, machine, parser, progress, run
-from wan.link_model import Direction, Link
+from wan.link_model import Link
 from wan.links import all_names, find_link
 
 from hybridge.cli.console import table
+from hybridge.edge.duration import Duration
 from hybridge.edge.link import Exchange, LinkEstimate
+from hybridge.shared.errors import ConfigError
 
 _BUDGETS_MS = (100.0, 150.0, 200.0, 300.0, 450.0, 700.0, 1500.0)
 _SECONDS, _STRETCH_S = 60.0, 97.0
 _GIVEN_UP_S = 2.0
 _AGAIN_S = 0.1
 _ANSWER_BYTES, _HEADER_BYTES = 400, 250
-_SEGMENT_BYTES, _SEGMENT_HEADERS = 1448, 52
 _CLOUD_MS = (8.0, 0.1)
 """How long the cloud takes: the median, and the spread of its logarithm."""
 _LEAST = 1e-3
 _LAST = 50
-_QUICK_LINKS = ("lte", "wifi")
+_QUICK_LINKS = ["lte", "wifi"]
 
 Load = Callable[[random.Random], Iterator[tuple[float, int]]]
 """Without end: a pause in s, and how many bytes are sent after it."""
@@ -114,17 +115,18 @@ def losses_of(link: Link, load: Load, *, seed: int) -> Losses:
     while events:
         now_s, _, what, of = heapq.heappop(events)
         if isinstance(of, int):
-            said = [_said(estimate, of, now_s, ms) for ms in _BUDGETS_MS]
+            expected = _alone(estimate, of, now_s)
+            said = [expected.within(ms) for ms in _BUDGETS_MS]
             shares = [(sum(t <= ms for t in last) + 1) / (len(last) + 2) for ms in _BUDGETS_MS]
             exchange = estimate.begin(of, now_s=now_s)
             asked = _Asked(exchange, now_s, said, shares, anything_known=bool(last))
-            at(_sent(link.up, of + _HEADER_BYTES, now_s), "come", asked)
+            at(link.up.send(of + _HEADER_BYTES, now_s, again_s=_AGAIN_S), "come", asked)
             at(now_s + _GIVEN_UP_S, "give up", asked)
         elif what == "come":
             of.cloud_ms = _CLOUD_MS[0] * math.exp(chance.gauss(0.0, _CLOUD_MS[1]))
             at(now_s + of.cloud_ms / 1e3, "ready", of)
         elif what == "ready":
-            at(_sent(link.down, _ANSWER_BYTES, now_s), "answered", of)
+            at(link.down.send(_ANSWER_BYTES, now_s, again_s=_AGAIN_S), "answered", of)
         elif not of.answered:
             of.answered = True
             took_ms = (now_s - of.began_s) * 1e3
@@ -142,11 +144,10 @@ def losses_of(link: Link, load: Load, *, seed: int) -> Losses:
     return losses
 
 
-def _said(estimate: LinkEstimate, size_bytes: int, now_s: float, ms: float) -> float:
-    """How probable it is, by the link alone: all sizes were tried, and nobody else will come."""
+def _alone(estimate: LinkEstimate, size_bytes: int, now_s: float) -> Duration:
+    """By the link alone: all sizes were tried, and nobody else will come."""
     here = estimate.transfer(now_s=now_s)
-    alone = msgspec.structs.replace(here, rate_hz=0.0, reach_kb=math.inf)
-    return alone.duration(size_bytes).within(ms)
+    return msgspec.structs.replace(here, rate_hz=0.0, reach_kb=math.inf).duration(size_bytes)
 
 
 def _each(said: Sequence[float], took_ms: float) -> list[float]:
@@ -157,22 +158,13 @@ def _each(said: Sequence[float], took_ms: float) -> list[float]:
     ]
 
 
-def _sent(way: Direction, size_bytes: int, now_s: float) -> float:
-    """When the last of a message arrives, as TCP's segments: in order, what is lost once more."""
-    put_s, arrives_s = max(now_s, way.last_put_s), now_s
-    for start in range(0, size_bytes, _SEGMENT_BYTES):
-        segment = min(_SEGMENT_BYTES, size_bytes - start) + _SEGMENT_HEADERS
-        while (at_s := way.put(segment, put_s)) is None:
-            put_s += _AGAIN_S
-        arrives_s = at_s
-    return arrives_s
-
-
 def measure(options: argparse.Namespace) -> Report:
     before = load()
-    names = options.links.split(",") if options.links else all_names(options.traces)
-    if options.quick:
-        names = [name for name in names if name in _QUICK_LINKS]
+    if options.seeds < 1:
+        raise ConfigError("--seeds: at least 1")
+    names = _QUICK_LINKS if options.quick else all_names(options.traces)
+    if options.links:
+        names = options.links.split(",")
     specs = [find_link(name, traces=options.traces) for name in names]
     found: dict[str, dict[str, tuple[float, float]]] = {}
     with progress("links", len(specs)) as advance:

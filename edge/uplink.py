@@ -83,8 +83,12 @@ class Uplink:
         clock: Clock,
         name: str,
         misfit: Callable[[], str] | None = None,
+        chance: random.Random | None = None,
     ) -> None:
-        """`misfit` blocks, and says why a cloud that is there cannot be understood."""
+        """`misfit` blocks, and says why a cloud that is there cannot be understood.
+
+        Pauses between attempts are drawn from `chance`; each edge has its own if it is left out.
+        """
         self.name = name
         self.link = LinkEstimate()
         self.cloud = CloudTimes()
@@ -103,7 +107,7 @@ class Uplink:
         self._looking = False
         self._look_again_s = float("-inf")
         self._numbers = itertools.count()
-        self._random = random.Random()  # noqa: S311  jitter, not secrets
+        self._random = chance or random.Random()  # noqa: S311  jitter, not secrets
 
     async def startup(self) -> None:
         """Opens a connection and measures the link in the background; a dead cloud is no error."""

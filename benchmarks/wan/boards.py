@@ -180,10 +180,9 @@ class Finished:
 def _stages_ms(record: Record) -> dict[str, float]:
     """What is known of the stages that a request ran: of a plan that came to nothing, nothing."""
     plan = Plan.parse(record.plan) if record.plan else Plan.local()
-    names = {stage.partition(":")[0]: stage for stage in (RESIZE_LIGHT, LIGHT)}
-    names |= {stage.partition(":")[0]: stage for stage in device_stages(plan)}
-    steps_ms = record.steps_ms.items()
-    return {names[step]: ms for step, ms in steps_ms if step in names}
+    stages = (RESIZE_LIGHT, LIGHT, *device_stages(plan))
+    names = {stage.partition(":")[0]: stage for stage in stages}
+    return {names[step]: ms for step, ms in record.steps_ms.items() if step in names}
 
 
 def _ran_ms(record: Record, decode_ms: float, work_ms: Mapping[str, float]) -> float:

@@ -26,6 +26,8 @@ from itertools import pairwise
 from typing import Protocol
 
 OPPORTUNITY_BYTES = 1500
+_SEGMENT_BYTES, _SEGMENT_HEADERS = 1448, 52
+"""Of TCP over IP in 1500 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,19 @@ class Direction:
         counts.delivered += 1
         counts.delivered_bytes += size_bytes
         return self._arrival_s(leaves_s) + self._origin_s
+
+    def send(self, size_bytes: int, now_s: float, *, again_s: float) -> float:
+        """When the last byte of a message arrives, as TCP's segments: in order, none lost.
+
+        What the link drops is put again so much later, and all that follows behind it.
+        """
+        put_s, arrives_s = max(now_s, self.last_put_s), now_s
+        for start in range(0, size_bytes, _SEGMENT_BYTES):
+            segment = min(_SEGMENT_BYTES, size_bytes - start) + _SEGMENT_HEADERS
+            while (at_s := self.put(segment, put_s)) is None:
+                put_s += again_s
+            arrives_s = at_s
+        return arrives_s
 
     def _serve(self, size_bytes: int, link_s: float) -> float:
         if self._outages is None or not self._holds:

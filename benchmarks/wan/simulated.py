@@ -38,8 +38,6 @@ from .processor import BACKGROUND, FOREGROUND, Lane, Processor
 
 T = TypeVar("T")
 
-_SEGMENT_BYTES = 1448
-_SEGMENT_HEADERS = 52
 _CHUNK_BYTES = 16_384
 _WINDOW_BYTES = 64_000
 _PACE_S = 0.005
@@ -166,7 +164,6 @@ class Pipe:
     def __init__(self, direction: Direction, *, again_s: float) -> None:
         self._direction, self._again_s = direction, again_s
         self._loop = asyncio.get_running_loop()
-        self._last_s = 0.0
         self._lock = asyncio.Lock()
 
     async def send(self, size_bytes: int) -> float:
@@ -178,31 +175,18 @@ class Pipe:
             async with self._lock:
                 while (full := self._full_s()) > 0:  # noqa: ASYNC110  time alone can help
                     await asyncio.sleep(full)
-                arrives_s = self._put(chunk)
+                now_s = self._loop.time()
+                arrives_s = self._direction.send(chunk, now_s, again_s=self._again_s)
             left -= chunk
         return arrives_s
 
     def _full_s(self) -> float:
         """How long to wait before anything more may enter the link."""
         now_s = self._loop.time()
-        if now_s < self._last_s:
-            return self._last_s - now_s
+        if now_s < self._direction.last_put_s:
+            return self._direction.last_put_s - now_s
         waiting = self._direction.waiting_bytes(now_s)
         return _PACE_S if waiting > _WINDOW_BYTES else 0.0
-
-    def _put(self, size_bytes: int) -> float:
-        put_s, arrives_s = self._loop.time(), 0.0
-        for segment in _segments(size_bytes):
-            while (at_s := self._direction.put(segment + _SEGMENT_HEADERS, put_s)) is None:
-                put_s += self._again_s
-            arrives_s = at_s
-        self._last_s = put_s
-        return arrives_s
-
-
-def _segments(size_bytes: int) -> list[int]:
-    whole, rest = divmod(size_bytes, _SEGMENT_BYTES)
-    return [_SEGMENT_BYTES] * whole + ([rest] if rest else [])
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """One cell in virtual time: the link, the times and the pictures that the laboratory would take."""
 
 import asyncio
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,7 @@ async def _run(cell: Cell, world: World, spec: LinkSpec, arrivals: Arrivals) -> 
         lambda: SimulatedConnection(cloud, up=up, down=down, effort=bench.exchange),
         clock=clock,
         name="simulated",
+        chance=random.Random(cell.seed),
     )
     agent = Agent(
         world.bundle,

@@ -73,8 +73,10 @@ def test_a_budget_below_the_round_trip_is_kept_by_the_device(world: World) -> No
     assert {record.plan for record in measured.records} == {"local"}
 
 
-def test_the_same_cell_is_the_same_again(world: World) -> None:
-    once, again = (simulate(CELL, world, link=find_link("lte")) for _ in range(2))
+@pytest.mark.parametrize("link", ["lte", "lte-outages"])
+def test_the_same_cell_is_the_same_again(world: World, link: str) -> None:
+    cell = replace(CELL, link=link, requests=200)
+    once, again = (simulate(cell, world, link=find_link(link)) for _ in range(2))
     assert once == again
 
 
